@@ -1,0 +1,1 @@
+"""Edgewright: a trained model in, proven edge artifacts out."""

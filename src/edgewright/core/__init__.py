@@ -1,0 +1,1 @@
+"""Records and contracts. This room needs numpy and the standard library alone."""

@@ -1,0 +1,145 @@
+"""The contracts of plug-ins: Session, Backend, Pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from edgewright.core.artifact import Artifact
+from edgewright.core.program import Program
+from edgewright.core.target import Precision, Quantizer, Target
+from edgewright.core.tensors import Arrays, TensorSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Support:
+    """What a backend's probe found on this machine.
+
+    Attributes:
+        is_available: the runtime and its converter can be used.
+        versions: package -> version.
+        reason: why not, and the command that brings it; empty when available.
+    """
+
+    is_available: bool
+    versions: dict[str, str]
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """Time of one layer of one inference, as the runtime's own profiler tells it."""
+
+    name: str
+    operator: str
+    time_us: float
+    implementation: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Samples for activation ranges: float inputs as the source takes them.
+
+    Attributes:
+        path: an .npz file: input name -> [n, ...] with the sample axis first.
+        count: n.
+        sha256: digest of the names, shapes and bytes.
+        description: where the samples come from, e.g. "512 seeded samples of train.npz".
+    """
+
+    path: Path
+    count: int
+    sha256: str
+    description: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return the record as JSON values."""
+        return {
+            "path": str(self.path),
+            "count": self.count,
+            "sha256": self.sha256,
+            "description": self.description,
+        }
+
+    @staticmethod
+    def from_json(record: dict[str, object]) -> Calibration:
+        """Return the calibration that `to_json` wrote."""
+        return Calibration(
+            path=Path(str(record["path"])),
+            count=int(str(record["count"])),
+            sha256=str(record["sha256"]),
+            description=str(record["description"]),
+        )
+
+
+@runtime_checkable
+class Session(Protocol):
+    """A loaded model, inside a worker; it never crosses a process."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The signature, in the order of the artifact's inputs."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The signature, in the order of the artifact's outputs."""
+        ...
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Return the outputs for one batch; names and shapes as in the signature."""
+        ...
+
+    def layers(self, inputs: Arrays) -> Sequence[LayerCost]:
+        """Return the cost of each layer, or nothing where the runtime has no profiler."""
+        ...
+
+    def close(self) -> None:
+        """Free the model."""
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One runtime: its converter and its interpreter. All methods but `probe` run in a worker."""
+
+    name: str
+    consumes: tuple[str, ...]
+    precisions: tuple[Precision, ...]
+
+    def probe(self) -> Support:
+        """Say whether the runtime can be used here, without importing it (package metadata only)."""
+        ...
+
+    def refuses(self, program: Program, target: Target) -> str | None:
+        """Return why this pair cannot be done (status `unavailable`), or None. Imports nothing."""
+        ...
+
+    def quantizer(self, program: Program, target: Target) -> Quantizer | None:
+        """Return who quantizes this pair; PT2E means that `program` was quantized before `convert`."""
+        ...
+
+    def convert(
+        self, program: Program, target: Target, calibration: Calibration | None, workdir: Path
+    ) -> Artifact:
+        """Write the artifact into `workdir`.
+
+        Raises:
+            ConversionError: the converter refused, with every unsupported operator by name.
+        """
+        ...
+
+    def open(self, artifact: Artifact, target: Target, *, profile: bool = False) -> Session:
+        """Load the artifact into the runtime with the threads of `target`; `profile` enables `layers`."""
+        ...
+
+
+@runtime_checkable
+class Pass(Protocol):
+    """A step from Program to Program."""
+
+    name: str
+    consumes: tuple[str, ...]
+    produces: str
