@@ -106,6 +106,7 @@ class Backend(Protocol):
     """One runtime: its converter and its interpreter. All methods but `probe` run in a worker."""
 
     name: str
+    runtime_module: str  # imported before the memory baseline is taken, so that the library is not counted
     consumes: tuple[str, ...]
     precisions: tuple[Precision, ...]
 

@@ -1,0 +1,139 @@
+"""Recipe: everything that decides what a build does, TOML <-> frozen record."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from edgewright.core.budget import Budget
+from edgewright.core.errors import RecipeError, UnknownNameError, UsageError
+from edgewright.core.files import write_text
+from edgewright.core.target import Precision, Quantizer, Target
+
+RECIPE_VERSION = 1
+DEFAULT_RUNTIMES = ("litert", "onnxruntime", "openvino")
+DEFAULT_PRECISIONS = ("fp32", "fp16", "w8", "w8a8")
+_MAX_RECIPE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A build, as the user asked for it.
+
+    Attributes:
+        model: a path, or `package.module:factory`.
+        weights: safetensors or state dict of the factory.
+        input_shapes: "1x3x32x32" or "name=1x3x32x32[:dtype]", one per input of the factory.
+        layout: nchw or nhwc for rank-4 inputs and outputs; empty keeps the source's.
+        data: the evaluation set; calibration: the set that ranges are taken from.
+        metric: a name of `data.metrics`, or `module:function`; empty means fidelity to the source (cosine).
+        values: constants for inputs that no data set holds, "name=number".
+    """
+
+    model: str
+    weights: str = ""
+    input_shapes: tuple[str, ...] = ()
+    layout: str = ""
+    data: str = ""
+    calibration: str = ""
+    calibration_count: int = 512
+    runtimes: tuple[str, ...] = DEFAULT_RUNTIMES
+    precisions: tuple[str, ...] = DEFAULT_PRECISIONS
+    threads: tuple[int, ...] = (1,)
+    quantizer: str = ""
+    metric: str = ""
+    budget: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    seed: int = 0
+    require: str = "all"
+
+    def __post_init__(self) -> None:
+        for name in ("runtimes", "precisions", "threads"):
+            chosen = getattr(self, name)
+            if not chosen:
+                raise UsageError(f"{name} is empty; name at least one.")
+            if len(set(chosen)) != len(chosen):
+                raise UsageError(f"{name} names one twice: {', '.join(map(str, chosen))}.")
+        for precision in self.precisions:
+            Precision.parse(precision)
+        if self.quantizer and self.quantizer not in list(Quantizer):
+            raise UnknownNameError.of("quantizer", self.quantizer, list(Quantizer))
+        if self.layout not in ("", "nchw", "nhwc"):
+            raise UnknownNameError.of("layout", self.layout, ("nchw", "nhwc"))
+        if self.require not in ("all", "one"):
+            raise UnknownNameError.of("requirement", self.require, ("all", "one"))
+        if not 1 <= self.calibration_count <= 100_000:
+            raise UsageError(f"calibration_count is {self.calibration_count}; expected 1..100000.")
+        Budget.parse(self.budget)
+        self.targets()
+
+    def targets(self) -> tuple[Target, ...]:
+        """Return every runtime x precision x threads, in that order."""
+        return tuple(
+            Target(
+                runtime=runtime,
+                precision=Precision.parse(precision),
+                threads=threads,
+                layout=self.layout if self.layout in ("nchw", "nhwc") else None,
+                quantizer=Quantizer(self.quantizer) if self.quantizer else None,
+            )
+            for runtime in self.runtimes
+            for precision in self.precisions
+            for threads in self.threads
+        )
+
+    def to_toml(self) -> str:
+        """Return the recipe as TOML; defaults are written too, so that a later default changes nothing."""
+        import tomli_w
+
+        record = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        return tomli_w.dumps({"edgewright_recipe": RECIPE_VERSION, **record})
+
+    def save(self, path: Path) -> None:
+        """Write the recipe to `path` atomically."""
+        write_text(path, self.to_toml())
+
+    @staticmethod
+    def read(path: Path) -> Recipe:
+        """Return the recipe in the TOML file at `path`.
+
+        Raises:
+            RecipeError: missing, too large, not TOML, another version, or a value of the wrong type.
+            UnknownNameError: an unknown key, with the nearest known one.
+        """
+        try:
+            if path.stat().st_size > _MAX_RECIPE_BYTES:
+                raise RecipeError(f"recipe {path} is larger than {_MAX_RECIPE_BYTES} bytes.")
+            record = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as err:
+            raise RecipeError(f"recipe {path} cannot be read: {err.strerror}. Check the path.") from err
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+            raise RecipeError(f"recipe {path} is not TOML: {err}.") from err
+        version = record.pop("edgewright_recipe", None)
+        if version != RECIPE_VERSION:
+            raise RecipeError(f"recipe {path} has edgewright_recipe = {version!r}; expected {RECIPE_VERSION}.")
+        return _from_record(record, path)
+
+
+def _from_record(record: Mapping[str, object], path: Path) -> Recipe:
+    known = {field.name: field for field in fields(Recipe)}
+    values: dict[str, object] = {}
+    for name, value in record.items():
+        if name not in known:
+            raise UnknownNameError.of("recipe key", name, known)
+        values[name] = _typed(name, value, str(known[name].type), path)
+    if "model" not in values:
+        raise RecipeError(f"recipe {path} has no key 'model'. Name the model to build.")
+    return Recipe(**values)  # type: ignore[arg-type]
+
+
+def _typed(name: str, value: object, kind: str, path: Path) -> object:
+    item = {"str": str, "int": int, "tuple[str, ...]": str, "tuple[int, ...]": int}[kind]
+    if kind.startswith("tuple"):
+        if isinstance(value, list) and all(type(entry) is item for entry in value):
+            return tuple(value)
+    elif type(value) is item:
+        return value
+    raise RecipeError(f"recipe {path}: {name} is {value!r}, but {kind} is expected.")
