@@ -18,7 +18,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than a few seconds; left out of `make test`")
     config.addinivalue_line(
         "markers",
-        "toolchain(*modules): needs these importable packages, e.g. toolchain('torch', 'openvino'); skipped otherwise",
+        "toolchain(*modules): needs these packages, e.g. toolchain('torch', 'openvino'); skipped otherwise",
     )
 
 
@@ -31,7 +31,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def fixed_seeds() -> None:
-    """Seed the global generators of Python and numpy, so that a test gives the same numbers alone or in a run."""
+    """Seed Python's and numpy's global generators: a test gives the same numbers alone or in a run."""
     random.seed(SEED)
     np.random.seed(SEED)
 
@@ -50,7 +50,7 @@ def repo_root() -> Path:
 
 @pytest.fixture(scope="session")
 def assets() -> Path:
-    """Return the folder of real models and data: $EDGEWRIGHT_ASSETS, or ../shared/assets beside the checkout."""
+    """Return the folder of real models and data: $EDGEWRIGHT_ASSETS, else ../shared/assets."""
     configured = os.environ.get("EDGEWRIGHT_ASSETS")
     folder = Path(configured) if configured else REPO_ROOT.parent / "shared" / "assets"
     if not (folder / "MANIFEST.md").is_file():
