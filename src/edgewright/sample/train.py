@@ -1,9 +1,9 @@
 """Train the sample and rebuild its files: `python -m edgewright.sample.train [--out FOLDER]`.
 
-It needs scikit-learn, torch and safetensors. The data are the UCI "Optical Recognition of Handwritten Digits" as
-scikit-learn ships them (1797 images of 8x8 pixels, grey levels 0..16). They are split once, seeded and with equal
-class shares, into 1200 training and 597 evaluation images. The evaluation part takes no decision: the number of
-epochs and every rate are fixed beforehand.
+It needs scikit-learn, torch and safetensors. The data are the UCI "Optical Recognition of Handwritten Digits"
+as scikit-learn ships them (1797 images of 8x8 pixels, grey levels 0..16). They are split once, seeded and
+with equal class shares, into 1200 training and 597 evaluation images. The evaluation part takes no decision:
+the number of epochs and every rate are fixed beforehand.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--out", type=Path, default=WEIGHTS.parent, help="folder to write to (default: the package's)"
     )
     out = parser.parse_args(arguments).out
-    # Waiting threads must not spin: the layers are tiny and the cores may be shared. Torch reads it on import.
+    # Waiting threads must not spin: the layers are tiny, the cores may be shared. Torch reads it on import.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
     from safetensors.torch import save
