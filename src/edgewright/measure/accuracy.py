@@ -68,7 +68,7 @@ def compare_scores(source: Array, candidate: Array, *, higher_is_better: bool = 
     the same record. Without any difference that interval is (0, 0): a bootstrap knows only what it has seen.
 
     Args:
-        source, candidate: real [n], scores of the same samples in the same order; n >= 2 unless all are 0 or 1.
+        source, candidate: real [n], scores of the same samples in the same order; n >= 2 unless 0 or 1.
         higher_is_better: False for errors such as mse, where a higher score is a drop.
     Raises:
         DataError: the shapes differ, are not [n], n is too small, or a score is not finite.
@@ -182,7 +182,7 @@ def paired_score_interval(lost: int, gained: int, *, n: int) -> tuple[float, flo
 
 
 def _upper_bound(b: int, c: int, n: int, z: float) -> float:
-    """Return the difference above (b - c) / n where the (monotone) score statistic reaches -z, by bisection."""
+    """Return the difference above (b - c) / n where the score statistic reaches -z, by bisection."""
 
     def statistic(delta: float) -> float:
         linear = -b - c + (2 * n - b + c) * delta
@@ -233,7 +233,7 @@ def _bootstrap_interval(differences: Scores, *, seed: int) -> tuple[float, float
 
 
 def _sign_flip_p(differences: Scores, *, seed: int) -> float:
-    """Return the two-sided p-value of a mean difference of zero under random signs (normal above n = 1000)."""
+    """Return the two-sided p-value of a mean difference of zero under random signs (normal if n > 1000)."""
     from scipy.special import ndtr
 
     n, observed = differences.size, abs(float(differences.sum()))
