@@ -1,0 +1,263 @@
+"""One child process: its start, its control folder, its log, and its end with everything it started."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import os
+import queue
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgewright.workers.memory import tree_of
+
+LOG_TAIL_BYTES = 64 << 10
+_FOLDER_PREFIX = "edgewright-worker-"
+_STALE_FOLDER_S = 600
+# sys.path comes first, so that modules are found as in the parent; `sys` itself is built in.
+_BOOT = (
+    "import sys; sys.path[:] = sys.argv[5:]; from edgewright.workers.serve import main; "
+    "main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))"
+)
+
+_living: set[ChildProcess] = set()
+_living_lock = threading.Lock()
+
+
+class ChildProcess:
+    """A running child in a session of its own, with the pipes to it; ends with the parent."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        """Start the child; `env` is added to the parent's environment."""
+        self._ending = threading.Lock()
+        self._has_ended = False
+        self.folder = tempfile.mkdtemp(prefix=_FOLDER_PREFIX)
+        self._folder_fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._folder_fd, fcntl.LOCK_EX)  # as long as this parent lives, nobody sweeps the folder
+        request_read, self.request_fd = os.pipe()
+        self.notify_fd, notify_write = os.pipe()
+        log_read, log_write = os.pipe()
+        try:
+            self.popen = subprocess.Popen(
+                [
+                    *(sys.executable, "-c", _BOOT),
+                    *(str(request_read), str(notify_write), self.folder, str(os.getpid())),
+                    *sys.path,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log_write,
+                stderr=log_write,
+                pass_fds=(request_read, notify_write),
+                start_new_session=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
+            )
+        except BaseException:
+            for descriptor in (self.request_fd, self.notify_fd, log_read, self._folder_fd):
+                os.close(descriptor)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+        finally:
+            for descriptor in (request_read, notify_write, log_write):
+                os.close(descriptor)
+        self.log = LogTail(log_read)
+        with _living_lock:
+            _living.add(self)
+
+    def kill(self) -> None:
+        """Kill the child, its process group and every descendant, at once. Any thread may call it."""
+        if self.popen.returncode is not None:
+            return
+        members = tree_of(self.popen.pid)
+        with contextlib.suppress(OSError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        for member in members:  # those that moved to a group of their own
+            with contextlib.suppress(OSError):
+                os.kill(member, signal.SIGKILL)
+
+    def end(self) -> int:
+        """Kill what still runs, free pipes and folder, and return the exit code (negative: a signal)."""
+        with self._ending:
+            if self._has_ended:
+                return self.popen.returncode or 0
+            self._has_ended = True
+            code = self.popen.poll()
+            self.kill()
+            if code is not None:  # it ended by itself, but members of its group may live on
+                with contextlib.suppress(OSError):
+                    os.killpg(self.popen.pid, signal.SIGKILL)
+            code = self.popen.wait()
+            self.log.finish()
+            os.close(self.request_fd)
+            os.close(self.notify_fd)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            os.close(self._folder_fd)
+            with _living_lock:
+                _living.discard(self)
+            return code
+
+
+class LogTail:
+    """The last 64 KiB that a child wrote, read by a thread so that the child never blocks on its log."""
+
+    def __init__(self, read_fd: int) -> None:
+        """Start reading `read_fd`, which belongs to this object from now on."""
+        self._fd = read_fd
+        self._tail = b""
+        self._is_open = True
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._drain, name="edgewright-log", daemon=True)
+        self._thread.start()
+
+    def _drain(self) -> None:
+        poller = select.poll()
+        poller.register(self._fd, select.POLLIN)
+        while self._is_open:
+            poller.poll(500)
+            with self._lock:
+                if not self._is_open or not self._read_once():
+                    break
+        with self._lock:
+            self._is_open = False
+            os.close(self._fd)
+
+    def _read_once(self) -> bool:
+        """Move what is in the pipe into the tail; False at its end. The lock is held."""
+        if not select.select([self._fd], [], [], 0)[0]:
+            return True
+        chunk = os.read(self._fd, LOG_TAIL_BYTES)
+        self._tail = (self._tail + chunk)[-LOG_TAIL_BYTES:]
+        return bool(chunk)
+
+    def add(self, text: str) -> None:
+        """Append `text`, as if the child had printed it."""
+        with self._lock:
+            self._tail = (self._tail + text.encode(errors="replace"))[-LOG_TAIL_BYTES:]
+
+    def text(self) -> str:
+        """Return the tail with all that the child has written up to now, or 1 s of it under a flood."""
+        give_up_s = time.monotonic() + 1
+        while True:
+            with self._lock:
+                if not self._is_open or self._waiting_bytes() == 0 or time.monotonic() > give_up_s:
+                    return self._tail.decode(errors="replace")
+                self._read_once()
+
+    def _waiting_bytes(self) -> int:
+        answer: bytes = fcntl.ioctl(self._fd, termios.FIONREAD, b"\0" * 4)
+        count: int = struct.unpack("i", answer)[0]
+        return count
+
+    def finish(self) -> None:
+        """Wait for the end of the pipe, 1 s at most: an escaped process may keep it open."""
+        self._thread.join(1)
+        with self._lock:
+            still_open, self._is_open = self._is_open, False
+        if still_open:
+            self._thread.join(1)
+
+
+_Answers = queue.SimpleQueue[ChildProcess | BaseException]
+
+
+class _Starter:
+    """Starts every child from one thread that lives as long as the process.
+
+    The kernel's parent-death signal is sent when the *thread* that started a child ends, not the process:
+    a worker started by a short-lived thread would be killed with it.
+    """
+
+    def __init__(self) -> None:
+        self._orders: queue.SimpleQueue[
+            tuple[Mapping[str, str], queue.SimpleQueue[ChildProcess | BaseException]]
+        ]
+        self._orders = queue.SimpleQueue()
+        threading.Thread(target=self._serve, name="edgewright-starter", daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            env, answer = self._orders.get()
+            try:
+                answer.put(ChildProcess(env))
+            except BaseException as err:  # handed to the thread that ordered
+                answer.put(err)
+
+    def start(self, env: Mapping[str, str]) -> ChildProcess:
+        answer: _Answers = queue.SimpleQueue()
+        self._orders.put((env, answer))
+        try:
+            started = answer.get()
+        except BaseException:  # an interrupt: the child may be on its way already
+            late = answer.get()
+            if isinstance(late, ChildProcess):
+                late.end()
+            raise
+        if isinstance(started, BaseException):
+            raise started
+        return started
+
+
+_starter_lock = threading.Lock()
+_starter: tuple[int, _Starter] | None = None
+
+
+def start_child(env: Mapping[str, str]) -> ChildProcess:
+    """Return a new child process with `env` added to the environment; OSError when it cannot be started."""
+    global _starter
+    with _starter_lock:
+        if _starter is None or _starter[0] != os.getpid():  # after a fork the thread is gone
+            _sweep_stale_folders()
+            _starter = (os.getpid(), _Starter())
+        starter = _starter[1]
+    return starter.start(env)
+
+
+def end_all() -> None:
+    """End every living child of this process."""
+    with _living_lock:
+        children = [
+            child for child in _living if child.popen.returncode is None or not child.popen.returncode
+        ]
+    for child in children:
+        child.kill()
+    for child in children:
+        child.end()
+
+
+def _sweep_stale_folders() -> None:
+    """Delete control folders of killed parents: old, ours, and locked by no living process."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            status = folder.lstat()
+            if status.st_uid != os.getuid() or time.time() - status.st_mtime < _STALE_FOLDER_S:
+                continue
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+def signal_name(code: int) -> str:
+    """Return how a process ended, in words, from its `code` as subprocess gives it."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"{name} (perhaps the system ran out of memory)" if -code == signal.SIGKILL else name
+
+
+atexit.register(end_all)
