@@ -24,7 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("toolchain"):
-        missing = [name for name in marker.args if importlib.util.find_spec(name) is None]
+        packages = {name.partition(".")[0] for name in marker.args}
+        missing = sorted(name for name in packages if importlib.util.find_spec(name) is None)
         if missing:
             pytest.skip(f"needs {', '.join(missing)}; install it with: pip install 'edgewright[default]'")
 
