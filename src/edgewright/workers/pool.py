@@ -6,9 +6,9 @@ a dictionary or an EdgewrightError.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
+import subprocess
 import threading
 import time
 from collections.abc import Mapping
@@ -38,6 +38,9 @@ class Limits:
     memory_bytes: int = 8 << 30
 
 
+DEFAULT_LIMITS = Limits()
+
+
 class Worker:
     """A child process that serves one request after another; a context manager.
 
@@ -45,7 +48,9 @@ class Worker:
     process. One thread calls at a time; `close` may come from any thread and ends a call that is under way.
     """
 
-    def __init__(self, name: str, *, limits: Limits = Limits(), env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, *, limits: Limits = DEFAULT_LIMITS, env: Mapping[str, str] | None = None
+    ) -> None:
         """Describe the worker; the process starts with `with`, with `start`, or with the first call.
 
         Args:
@@ -218,8 +223,10 @@ class Worker:
         if self._is_closed:
             self._end_child()
             return WorkerError(f"worker {self.name!r} was closed while {operation} ran.")
-        with contextlib.suppress(Exception):
-            child.popen.wait(0.5)  # the pipe closes a little before the exit code is there
+        try:
+            child.popen.wait(1)  # the pipe closes a little before the exit code is there
+        except subprocess.TimeoutExpired:
+            return self._kill(f"protocol: {operation} closed the pipe of the worker")
         code = self._end_child()
         return WorkerError(
             f"worker {self.name!r} crashed in {operation}: {signal_name(code)}, no answer."
@@ -245,7 +252,7 @@ def call_once(
     operation: str,
     arguments: Mapping[str, object],
     *,
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT_LIMITS,
     env: Mapping[str, str] | None = None,
 ) -> dict[str, object]:
     """Return what `operation` returns, run in a fresh process; errors as in Worker.call."""

@@ -31,6 +31,8 @@ _BOOT = (
     "main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))"
 )
 
+_CHILD_ENV = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
+
 _living: set[ChildProcess] = set()
 _living_lock = threading.Lock()
 
@@ -41,36 +43,39 @@ class ChildProcess:
     def __init__(self, env: Mapping[str, str]) -> None:
         """Start the child; `env` is added to the parent's environment."""
         self._ending = threading.Lock()
-        self._has_ended = False
-        self.folder = tempfile.mkdtemp(prefix=_FOLDER_PREFIX)
-        self._folder_fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(self._folder_fd, fcntl.LOCK_EX)  # as long as this parent lives, nobody sweeps the folder
-        request_read, self.request_fd = os.pipe()
-        self.notify_fd, notify_write = os.pipe()
-        log_read, log_write = os.pipe()
-        try:
+        self.owner_pid = os.getpid()
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as child_side:
+            self.folder = tempfile.mkdtemp(prefix=_FOLDER_PREFIX)
+            undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            folder_fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+            undo.callback(os.close, folder_fd)
+            fcntl.flock(folder_fd, fcntl.LOCK_EX)  # as long as this parent lives, nobody sweeps the folder
+            request_read, self.request_fd = os.pipe()
+            child_side.callback(os.close, request_read)
+            undo.callback(os.close, self.request_fd)
+            self.notify_fd, notify_write = os.pipe()
+            child_side.callback(os.close, notify_write)
+            undo.callback(os.close, self.notify_fd)
+            log_read, log_write = os.pipe()
+            child_side.callback(os.close, log_write)
+            log_side = undo.enter_context(contextlib.ExitStack())
+            log_side.callback(os.close, log_read)
             self.popen = subprocess.Popen(
                 [
                     *(sys.executable, "-c", _BOOT),
-                    *(str(request_read), str(notify_write), self.folder, str(os.getpid())),
-                    *sys.path,
+                    *(str(request_read), str(notify_write), self.folder, str(self.owner_pid)),
+                    *(entry for entry in sys.path if isinstance(entry, str)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log_write,
                 stderr=log_write,
                 pass_fds=(request_read, notify_write),
                 start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
+                env={**os.environ, **_CHILD_ENV, **env},
             )
-        except BaseException:
-            for descriptor in (self.request_fd, self.notify_fd, log_read, self._folder_fd):
-                os.close(descriptor)
-            shutil.rmtree(self.folder, ignore_errors=True)
-            raise
-        finally:
-            for descriptor in (request_read, notify_write, log_write):
-                os.close(descriptor)
-        self.log = LogTail(log_read)
+            log_side.pop_all()
+            self.log = LogTail(log_read)
+            self._free = undo.pop_all()
         with _living_lock:
             _living.add(self)
 
@@ -79,32 +84,31 @@ class ChildProcess:
         if self.popen.returncode is not None:
             return
         members = tree_of(self.popen.pid)
-        with contextlib.suppress(OSError):
-            os.killpg(self.popen.pid, signal.SIGKILL)
+        self._kill_group()
         for member in members:  # those that moved to a group of their own
             with contextlib.suppress(OSError):
                 os.kill(member, signal.SIGKILL)
 
     def end(self) -> int:
-        """Kill what still runs, free pipes and folder, and return the exit code (negative: a signal)."""
+        """Kill what still runs, free pipes and folder, and return the exit code (negative: a signal).
+
+        It may be called again, and does then what an interrupt left undone.
+        """
         with self._ending:
-            if self._has_ended:
-                return self.popen.returncode or 0
-            self._has_ended = True
-            code = self.popen.poll()
-            self.kill()
-            if code is not None:  # it ended by itself, but members of its group may live on
-                with contextlib.suppress(OSError):
-                    os.killpg(self.popen.pid, signal.SIGKILL)
+            if self.popen.poll() is None:
+                self.kill()
+            else:  # it ended by itself, but members of its group may live on
+                self._kill_group()
             code = self.popen.wait()
             self.log.finish()
-            os.close(self.request_fd)
-            os.close(self.notify_fd)
-            shutil.rmtree(self.folder, ignore_errors=True)
-            os.close(self._folder_fd)
+            self._free.close()
             with _living_lock:
                 _living.discard(self)
             return code
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(OSError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
 
 
 class LogTail:
@@ -140,7 +144,8 @@ class LogTail:
         return bool(chunk)
 
     def add(self, text: str) -> None:
-        """Append `text`, as if the child had printed it."""
+        """Append `text`, as if the child had printed it last."""
+        self.text()
         with self._lock:
             self._tail = (self._tail + text.encode(errors="replace"))[-LOG_TAIL_BYTES:]
 
@@ -223,11 +228,9 @@ def start_child(env: Mapping[str, str]) -> ChildProcess:
 
 
 def end_all() -> None:
-    """End every living child of this process."""
+    """End every living child of this process; a fork of it leaves them alone."""
     with _living_lock:
-        children = [
-            child for child in _living if child.popen.returncode is None or not child.popen.returncode
-        ]
+        children = [child for child in _living if child.owner_pid == os.getpid()]
     for child in children:
         child.kill()
     for child in children:

@@ -156,26 +156,30 @@ def take_file(folder: str, name: str) -> bytes:
     """Return the contents of `name` in `folder` and delete it.
 
     Raises:
-        ProtocolError: missing, not a plain file, or larger than 64 MiB.
+        ProtocolError: missing, not a plain file, larger than 64 MiB, or still being written.
     """
     path = os.path.join(folder, name)
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise ProtocolError(f"{name} is not a plain file")
+            if status.st_size > MAX_MESSAGE_BYTES:
+                raise ProtocolError(
+                    f"{name} has {status.st_size} bytes; at most {MAX_MESSAGE_BYTES} are read"
+                )
+            chunks = []
+            while chunk := os.read(handle, status.st_size + 1):
+                chunks.append(chunk)
+                if sum(map(len, chunks)) > status.st_size:
+                    raise ProtocolError(f"{name} grew while it was read")
+        finally:
+            os.close(handle)
+        os.unlink(path)
     except OSError as err:
         raise ProtocolError(f"{name} cannot be read: {err.strerror}") from err
-    with os.fdopen(handle, "rb") as stream:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise ProtocolError(f"{name} is not a plain file")
-        if status.st_size > MAX_MESSAGE_BYTES:
-            raise ProtocolError(
-                f"{name} has {status.st_size} bytes, but at most {MAX_MESSAGE_BYTES} are read"
-            )
-        text = stream.read(MAX_MESSAGE_BYTES + 1)
-    os.unlink(path)
-    if len(text) > MAX_MESSAGE_BYTES:
-        raise ProtocolError(f"{name} grew past {MAX_MESSAGE_BYTES} bytes while it was read")
-    return text
+    return b"".join(chunks)
 
 
 def _object_in(text: bytes) -> dict[str, object]:

@@ -35,10 +35,13 @@ def main(request_fd: int, notify_fd: int, folder: str, parent_pid: int) -> None:
     _die_with_parent(parent_pid)
     _offer_to_memory_killer()
     operations: dict[str, Operation] = {}
+    own_pid = os.getpid()
     with os.fdopen(request_fd, "rb") as requests:
         for line in requests:
             number = int(line)
             response = _answer(folder, number, operations)
+            if os.getpid() != own_pid:  # a fork that an operation made has come back here: it has no say
+                os._exit(1)
             _send(folder, number, response)
             os.write(notify_fd, b"%d\n" % number)
             if response.failure is not None and response.failure.is_final:
