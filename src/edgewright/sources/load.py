@@ -1,0 +1,108 @@
+"""The parent's side of reading a model: cheap checks, then the reading in a worker process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgewright.core.errors import UsageError
+from edgewright.core.program import Program
+from edgewright.core.tensors import Layout
+from edgewright.sources.detect import detect_format, is_factory
+from edgewright.sources.shapes import parse_input_shapes
+from edgewright.workers.pool import Limits, call_once
+
+if TYPE_CHECKING:
+    import torch
+
+_LIMITS = Limits(timeout_s=600.0)
+
+
+def load(
+    spec: str,
+    *,
+    workdir: Path,
+    weights: Path | None = None,
+    input_shapes: Sequence[str] | None = None,
+    layout: Layout | None = None,
+) -> Program:
+    """Return the model that `spec` names, read in a worker process.
+
+    Args:
+        spec: a `.pt2`, `.onnx` or `.tflite` file, or `package.module:factory`.
+        workdir: folder for what has to be written (an exported `.pt2`).
+        weights: for a factory: .safetensors, or a state dict in .pt/.pth/.th.
+        input_shapes: for a factory: see `sources.shapes`.
+        layout: the layout of rank-4 inputs and outputs; only a PyTorch source can change its own.
+    Raises:
+        UsageError, FormatMismatchError: `spec` or an option cannot be used as given.
+        UnavailableError: a format that this version does not read.
+        IntegrityError: the file's structure is broken or not safe to read.
+        ConversionError: PyTorch could not export the module, or the export does not agree with it.
+    """
+    arguments: dict[str, object] = {"spec": spec, "workdir": str(workdir), "layout": layout}
+    if is_factory(spec):
+        if not input_shapes:
+            raise UsageError(
+                f"factory {spec!r} needs the shape of its inputs, e.g. --input-shape 1x3x32x32 (batch first)."
+            )
+        parse_input_shapes(input_shapes)
+        if weights is not None:
+            _check_weights(weights)
+        arguments |= {
+            "format": "factory",
+            "weights": None if weights is None else str(weights.resolve()),
+            "input_shapes": list(input_shapes),
+            "import_path": [os.getcwd(), *(entry for entry in sys.path if entry)],
+        }
+    else:
+        path = Path(spec)
+        if weights is not None or input_shapes:
+            raise UsageError(
+                f"--weights and --input-shape belong to a package.module:factory, but the model is {spec!r}. "
+                "Leave them out, or give the factory."
+            )
+        arguments |= {"format": detect_format(path), "path": str(path.resolve())}
+    workdir.mkdir(parents=True, exist_ok=True)
+    reply = call_once("edgewright.sources.operations:read", arguments, limits=_LIMITS)
+    record = reply["program"]
+    assert isinstance(record, dict)
+    return Program.from_json(record)
+
+
+def load_module(
+    module: torch.nn.Module,
+    example_inputs: Sequence[torch.Tensor] | torch.Tensor,
+    *,
+    workdir: Path,
+    layout: Layout | None = None,
+) -> Program:
+    """Return the Program of a live module, exported in this process; its training mode is restored.
+
+    Args:
+        module: any torch.nn.Module whose forward takes tensors by position.
+        example_inputs: the tensors of one call, batch first.
+        workdir: folder for the exported `.pt2`.
+    Raises:
+        ConversionError: the module cannot be exported, or the export does not agree with it.
+    """
+    # The module lives in this process and cannot cross to a worker, so torch is loaded here already.
+    from edgewright.sources.torch_export import export_module
+
+    workdir.mkdir(parents=True, exist_ok=True)
+    examples = (example_inputs,) if not isinstance(example_inputs, (list, tuple)) else tuple(example_inputs)
+    return export_module(module, examples, workdir=workdir, origin=type(module).__name__, layout=layout)
+
+
+def _check_weights(path: Path) -> None:
+    from edgewright.core.files import require_model_file
+
+    require_model_file(path)
+    known = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
+    if path.suffix.lower() not in known:
+        raise UsageError(
+            f"weights file {path} has suffix {path.suffix!r}; expected one of {', '.join(known)}."
+        )

@@ -1,0 +1,73 @@
+"""Worker operations: read a model, describe a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgewright.core.errors import UsageError
+from edgewright.core.program import Program
+from edgewright.core.tensors import Layout
+
+
+def read(arguments: dict[str, object]) -> dict[str, object]:
+    """Return {"program": Program}.
+
+    Args:
+        arguments: spec, format (factory|pt2|onnx|tflite|pickle), workdir, layout, and path, or for a factory
+            weights, input_shapes and import_path.
+    """
+    return {"program": _read(arguments).to_json()}
+
+
+def _read(arguments: dict[str, object]) -> Program:
+    spec, model_format = str(arguments["spec"]), arguments["format"]
+    layout = _layout(arguments.get("layout"))
+    if model_format == "factory":
+        from edgewright.sources.torch import read_factory
+
+        weights = arguments.get("weights")
+        return read_factory(
+            spec,
+            weights=None if weights is None else Path(str(weights)),
+            input_shapes=_texts(arguments["input_shapes"]),
+            import_path=_texts(arguments["import_path"]),
+            workdir=Path(str(arguments["workdir"])),
+            layout=layout,
+        )
+    path = Path(str(arguments["path"]))
+    if model_format == "pickle":
+        from edgewright.sources.torch_weights import refuse_pickle
+
+        raise refuse_pickle(path)
+    if model_format == "pt2":
+        from edgewright.sources.torch import read_pt2
+
+        return read_pt2(path, spec=spec, workdir=Path(str(arguments["workdir"])), layout=layout)
+    if model_format == "onnx":
+        from edgewright.sources.onnx import read_onnx
+
+        _refuse_layout(spec, "onnx", own="nchw", wanted=layout)
+        return read_onnx(path, spec=spec)
+    from edgewright.sources.tflite import read_tflite
+
+    _refuse_layout(spec, "tflite", own="nhwc", wanted=layout)
+    return read_tflite(path, spec=spec)
+
+
+def _refuse_layout(spec: str, model_format: str, *, own: Layout, wanted: Layout | None) -> None:
+    if wanted not in (None, own):
+        raise UsageError(
+            f"layout {wanted} was asked for, but {spec} is {model_format}, whose rank-4 tensors are {own} and are "
+            f"kept. Leave --layout out, or start from the PyTorch model."
+        )
+
+
+def _layout(value: object) -> Layout | None:
+    if value in (None, "nchw", "nhwc"):
+        return value  # type: ignore[return-value]
+    raise UsageError(f"layout is {value!r}; expected nchw or nhwc.")
+
+
+def _texts(values: object) -> list[str]:
+    assert isinstance(values, list)
+    return [str(value) for value in values]
