@@ -21,7 +21,7 @@ MLP_FEATURES = (6, 3)
 
 
 def cnn_module() -> nn.Module:
-    """Return a seeded CNN with batch norm, a residual sum, pooling and a linear layer: [n, 1, 8, 8] -> [n, 10]."""
+    """Return a seeded CNN with batch norm, a residual sum, pooling and a head: [n, 1, 8, 8] -> [n, 10]."""
     import torch
     from torch import nn
 
