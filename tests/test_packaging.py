@@ -44,8 +44,8 @@ for name in sys.argv[2:]:
     importlib.import_module(name)
 """
 
-# Runs in a fresh interpreter: prints what importing all of core added to sys.modules. What the interpreter's start-up
-# loaded (editable-install hooks, for one) is not core's doing.
+# Runs in a fresh interpreter: prints what importing of core added to sys.modules. What the start-up of the
+# interpreter loaded (editable-install hooks, for one) is not core's doing.
 MODULES_OF_CORE = """
 import sys
 
