@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from edgewright.core.errors import DataError
 from edgewright.core.tensors import Array, TensorSpec
@@ -130,13 +130,13 @@ def load_dataset(spec: str, inputs: Sequence[TensorSpec]) -> Dataset:
         arrays, labels = _call(spec, inputs)
     elif path.is_file():
         raise DataError(
-            f"{spec} is no data set that can be read: an .npz file, an IDX images file (.gz too), a folder of "
-            "images or package.module:function is expected."
+            f"{spec} is no data set that can be read: an .npz file, an IDX images file (.gz too), a "
+            "folder of images or package.module:function is expected."
         )
     else:
         raise DataError(
-            f"data set {spec!r} does not exist. Give the path of an .npz file, an IDX images file, a folder of "
-            "images, or package.module:function."
+            f"data set {spec!r} does not exist. Give the path of an .npz file, an IDX images file, a "
+            "folder of images, or package.module:function."
         )
     return _check(spec, arrays, labels, inputs, notes, lints)
 
@@ -222,7 +222,7 @@ def _require_arrays(given: object, *, what: str) -> dict[str, Array]:
 
 @contextmanager
 def _working_folder_on_path() -> Iterator[None]:
-    folder = os.getcwd()
+    folder = str(Path.cwd())
     sys.path.insert(0, folder)
     try:
         yield
@@ -337,7 +337,8 @@ def _is_same_in_all(array: Array) -> bool:
 def _require_labels(labels: Array, count: int, *, what: str) -> None:
     if labels.dtype.kind not in "biuf":
         raise DataError(
-            f"{what} has labels of dtype {labels.dtype}; class numbers from 0 (integers) or float targets are expected."
+            f"{what} has labels of dtype {labels.dtype}; class numbers from 0 (integers) or float "
+            "targets are expected."
         )
     if labels.ndim == 0 or len(labels) != count:
         got = len(labels) if labels.ndim else "a single value"
@@ -346,7 +347,7 @@ def _require_labels(labels: Array, count: int, *, what: str) -> None:
         _require_finite(labels, "labels", what=what)
 
 
-def check_labels(dataset: Dataset, classes: int) -> Array:
+def check_labels(dataset: Dataset, classes: int) -> npt.NDArray[np.int64]:
     """Return the labels, int64 [n], after checking that they are class numbers 0..classes-1.
 
     Raises:
@@ -357,7 +358,7 @@ def check_labels(dataset: Dataset, classes: int) -> Array:
     return class_labels(dataset.labels, classes, what=dataset.description)
 
 
-def class_labels(labels: Array, classes: int, *, what: str) -> Array:
+def class_labels(labels: Array, classes: int, *, what: str) -> npt.NDArray[np.int64]:
     """Return `labels` as int64 [n] after checking that they are class numbers 0..classes-1.
 
     Raises:
@@ -370,7 +371,8 @@ def class_labels(labels: Array, classes: int, *, what: str) -> Array:
         )
     if labels.dtype.kind not in "biu":
         raise DataError(
-            f"{what}: labels have dtype {labels.dtype}; integers 0..{classes - 1} are expected. Cast them first."
+            f"{what}: labels have dtype {labels.dtype}; integers 0..{classes - 1} are expected. "
+            "Cast them first."
         )
     numbers = labels.astype(np.int64)
     bad = np.flatnonzero((numbers < 0) | (numbers >= classes))

@@ -13,7 +13,7 @@ _TO_FLOAT32 = ("float16", "float64")
 
 
 def sample_shapes(spec: TensorSpec) -> list[tuple[int | None, ...]]:
-    """Return the shapes that one sample of `spec` may have: without a batch of 1 or ?, or in full when static."""
+    """Return the shapes one sample of `spec` may have: without a batch of 1 or ?, or in full when static."""
     full = tuple(spec.shape)
     if full and full[0] is None:
         return [full[1:]]
@@ -49,7 +49,7 @@ def _dtype_advice(have: str, spec: TensorSpec) -> str:
             "the scale is not guessed."
         )
     if spec.dtype in ("int8", "uint8") and have.startswith("float"):
-        return "The input is quantized: give the raw integers, round(x / scale) + zero_point of the model's input."
+        return "The input is quantized: give the raw integers, round(x / scale) + zero_point."
     if {have, spec.dtype} == {"int8", "uint8"}:
         return (
             "Both are 8 bit, but 128 apart: give the values that the model takes (often uint8 - 128 = int8)."
@@ -63,8 +63,8 @@ def _require_shape(array: Array, spec: TensorSpec, *, what: str) -> None:
     if any(matches(got, want) for want in wanted):
         return
     raise DataError(
-        f"{what}: {spec.name!r} has shape {_show(array.shape)}, sample axis first, but the model takes {spec}. "
-        f"{_shape_advice(tuple(array.shape), wanted[0], spec)}"
+        f"{what}: {spec.name!r} has shape {_show(array.shape)}, sample axis first, but the model takes "
+        f"{spec}. {_shape_advice(tuple(array.shape), wanted[0], spec)}"
     )
 
 
@@ -97,7 +97,7 @@ def _shape_advice(shape: tuple[int, ...], want: tuple[int | None, ...], spec: Te
         )
     sizes = [size for size in want if size is not None]
     if len(sizes) == len(want) and math.prod(sizes) == math.prod(got):
-        return f"The element count fits: if the order is right, x.reshape({_show((shape[0], *want))}) makes it fit."
+        return f"The element count fits: if the order is right, use x.reshape({aim})."
     return f"Samples of shape {_show(want)} are expected."
 
 

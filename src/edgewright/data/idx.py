@@ -17,7 +17,7 @@ from edgewright.core.errors import DataError
 from edgewright.core.tensors import Array, TensorSpec
 from edgewright.data.fit import matches, sample_shapes
 
-_TYPES = {
+_TYPES: dict[int, np.dtype[np.generic]] = {
     0x08: np.dtype("u1"),
     0x09: np.dtype("i1"),
     0x0B: np.dtype(">i2"),
@@ -34,7 +34,7 @@ _LABELS = "-labels-idx1-ubyte"
 def is_idx(path: Path) -> bool:
     """Return whether the name of `path` is that of an IDX file."""
     name = path.name.removesuffix(".gz")
-    return name.endswith("-ubyte") or name.endswith(".idx") or "-idx" in name
+    return name.endswith(("-ubyte", ".idx")) or "-idx" in name
 
 
 def list_idx_prefixes(folder: Path) -> list[str]:
@@ -76,7 +76,8 @@ def read_idx(path: Path) -> Array:
                 or not 1 <= magic[3] <= _MAX_RANK
             ):
                 raise DataError(
-                    f"{path} starts with {magic.hex()!r}, which is no IDX magic (00 00 <type> <rank>). Check the file."
+                    f"{path} starts with {magic.hex()!r}, which is no IDX magic (00 00 <type> <rank>). "
+                    "Check the file."
                 )
             dtype = _TYPES[magic[2]]
             header = stream.read(4 * magic[3])

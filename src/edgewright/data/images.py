@@ -14,8 +14,8 @@ from edgewright.core.tensors import Array, Layout, TensorSpec
 from edgewright.data.lints import Lint
 
 IMAGE_RULE = (
-    "images turned as EXIF says, centre-cropped to the model's aspect ratio, resized bilinearly, RGB or gray, "
-    "float32 / 255 or raw uint8"
+    "images turned as EXIF says, centre-cropped to the model's aspect ratio, resized bilinearly, RGB or "
+    "gray, float32 / 255 or raw uint8"
 )
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp"))
 _OTHER_IMAGES = frozenset((".gif", ".webp", ".tif", ".tiff", ".heic", ".avif"))
@@ -63,8 +63,8 @@ def _image_signature(spec: TensorSpec, folder: Path) -> tuple[Layout, int, int, 
         )
     if spec.dtype not in ("float32", "uint8"):
         raise DataError(
-            f"{folder} is a folder of images, but the model takes {spec}. Images are given as float32 or uint8; "
-            "write an .npz with the raw values for a quantized input."
+            f"{folder} is a folder of images, but the model takes {spec}. Images are given as float32 or "
+            "uint8; write an .npz with the raw values for a quantized input."
         )
     _, *sizes = spec.shape
     layout = spec.layout
@@ -133,7 +133,7 @@ def read_image(path: Path, *, height: int, width: int, channels: int) -> Array:
             with Image.open(path, formats=("PNG", "JPEG", "BMP")) as image:
                 if math.prod(image.size) > MAX_PIXELS:
                     raise DataError(
-                        f"{path} has {image.size[0]}x{image.size[1]} pixels; at most {MAX_PIXELS} are decoded."
+                        f"{path} has {image.width}x{image.height} pixels; at most {MAX_PIXELS} are decoded."
                     )
                 turned = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
         have_width, have_height = turned.size

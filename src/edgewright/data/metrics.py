@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from edgewright.core.errors import ConversionError, DataError, UnknownNameError
 from edgewright.core.tensors import Array, Arrays
 from edgewright.data.datasets import class_labels, import_function
 
+Floats = npt.NDArray[np.float64]
 Score = Callable[[Arrays, Array | None, Arrays | None], Array]
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -97,7 +99,7 @@ def _require_no_nan(name: str, array: Array) -> None:
         )
 
 
-def _class_scores(outputs: Arrays, chosen: str | None, metric: str) -> Array:
+def _class_scores(outputs: Arrays, chosen: str | None, metric: str) -> Floats:
     """Return the class scores [n, classes]; [n, 1, ..., classes] is the same thing."""
     name, array = _only_output(outputs, chosen, metric)
     if array.ndim < 2 or array.shape[-1] < 2 or any(size != 1 for size in array.shape[1:-1]):
@@ -106,7 +108,7 @@ def _class_scores(outputs: Arrays, chosen: str | None, metric: str) -> Array:
             "Choose another metric or output (metric@output)."
         )
     _require_no_nan(name, array)
-    return array.reshape(len(array), array.shape[-1])
+    return array.reshape(len(array), array.shape[-1]).astype(np.float64)
 
 
 def _top_k(name: str, output: str | None, k: int) -> Metric:
@@ -114,14 +116,13 @@ def _top_k(name: str, output: str | None, k: int) -> Metric:
 
     def score(outputs: Arrays, labels: Array | None, reference: Arrays | None) -> Array:
         scores = _class_scores(outputs, output, name)
-        numbers = class_labels(
-            _require_labels(labels, len(scores), name), scores.shape[1], what=f"metric {name!r}"
-        )
+        known = _require_labels(labels, len(scores), name)
+        numbers = class_labels(known, scores.shape[1], what=f"metric {name!r}")
         rows = np.arange(len(scores))
         own = scores[rows, numbers][:, None]
         is_before = np.arange(scores.shape[1])[None, :] < numbers[:, None]
         rank = (scores > own).sum(axis=1) + ((scores == own) & is_before).sum(axis=1)
-        return (rank < k).astype(np.float64)
+        return np.asarray(rank < k, dtype=np.float64)
 
     return Metric(
         name=name, higher_is_better=True, needs_labels=True, is_binary=True, unit="fraction", score=score
@@ -138,7 +139,7 @@ def _require_labels(labels: Array | None, count: int, metric: str) -> Array:
     return labels
 
 
-def _error(name: str, output: str | None, *, of: Callable[[Array, Array], Array], is_loss: bool) -> Metric:
+def _error(name: str, output: str | None, *, of: Callable[[Floats, Floats], Floats], is_loss: bool) -> Metric:
     """A per-sample comparison with labels of the output's shape, or else with the source's outputs."""
 
     def score(outputs: Arrays, labels: Array | None, reference: Arrays | None) -> Array:
@@ -151,7 +152,8 @@ def _error(name: str, output: str | None, *, of: Callable[[Array, Array], Array]
             outputs = {key: array}
         if reference is None:
             raise DataError(
-                f"metric {name!r} needs float labels of the output's shape, or the source's outputs. Add labels."
+                f"metric {name!r} needs float labels of the output's shape, or the source's outputs. "
+                "Add labels."
             )
         missing = [
             key for key in outputs if key not in reference or reference[key].shape != outputs[key].shape
@@ -175,7 +177,7 @@ def _error(name: str, output: str | None, *, of: Callable[[Array, Array], Array]
     )
 
 
-def _flat(outputs: Arrays, metric: str) -> Array:
+def _flat(outputs: Arrays, metric: str) -> Floats:
     """Return all outputs as float64 [n, values], one after another in the order of their names."""
     for name, array in outputs.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -188,12 +190,12 @@ def _flat(outputs: Arrays, metric: str) -> Array:
     )
 
 
-def _squared_error(got: Array, want: Array) -> Array:
+def _squared_error(got: Floats, want: Floats) -> Floats:
     """Return the mean squared difference of each row."""
-    return np.mean((got - want) ** 2, axis=1)
+    return np.asarray(np.mean((got - want) ** 2, axis=1))
 
 
-def _cosine(got: Array, want: Array) -> Array:
+def _cosine(got: Floats, want: Floats) -> Floats:
     """Return the cosine of the angle between the rows; 1 for two zero rows, 0 for one."""
     norms = np.linalg.norm(got, axis=1) * np.linalg.norm(want, axis=1)
     both_zero = ~got.any(axis=1) & ~want.any(axis=1)
@@ -276,7 +278,7 @@ def _custom(name: str) -> Metric:
             raise DataError(f"{name}.{attribute} is {value!r}; True or False is expected.")
         return value
 
-    unit = getattr(function, "unit", "value")
+    unit: object = getattr(function, "unit", "value")
     if unit not in ("fraction", "value"):
         raise DataError(f"{name}.unit is {unit!r}; 'fraction' or 'value' is expected.")
     is_binary, needs_labels = flag("is_binary", False), flag("needs_labels", False)
@@ -306,6 +308,6 @@ def _custom(name: str) -> Metric:
         higher_is_better=flag("higher_is_better", True),
         needs_labels=needs_labels,
         is_binary=is_binary,
-        unit=unit,
+        unit="fraction" if unit == "fraction" else "value",
         score=score,
     )

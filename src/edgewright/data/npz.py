@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy
 
 from edgewright.core.errors import DataError
+from edgewright.core.files import write_aside
 from edgewright.core.tensors import MAX_RANK, Array
 
 MAX_MEMBERS = 256
@@ -18,7 +20,6 @@ MAX_TOTAL_BYTES = 16 << 30
 # Deflate cannot exceed 1032:1; real recordings and images stay below 50:1, sparse masks below 200:1.
 MAX_RATIO = 200
 _RATIO_FREE_BYTES = 64 << 20
-_MAX_HEADER_BYTES = 10_000
 _NUMERIC_KINDS = "biuf"
 
 
@@ -65,8 +66,9 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
         ratio = member.file_size / max(member.compress_size, 1)
         if member.file_size > _RATIO_FREE_BYTES and ratio > MAX_RATIO:
             raise DataError(
-                f"{path}: {member.filename!r} unpacks {ratio:.0f} times larger than stored; at most {MAX_RATIO} is "
-                "read, as a guard against archive bombs. If the data is real, write it with numpy.savez (uncompressed)."
+                f"{path}: {member.filename!r} unpacks {ratio:.0f} times larger than stored; at most "
+                f"{MAX_RATIO} is read, as a guard against archive bombs. If the data is real, write it "
+                "uncompressed with numpy.savez."
             )
 
 
@@ -75,11 +77,11 @@ def _read(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Arra
     what = f"{path}: {member.filename!r}"
     with archive.open(member) as stream:
         try:
-            version = npy.read_magic(stream)
+            version = npy.read_magic(stream)  # type: ignore[no-untyped-call]
             if version == (1, 0):
-                header = npy.read_array_header_1_0(stream, max_header_size=_MAX_HEADER_BYTES)
+                header = npy.read_array_header_1_0(stream)  # type: ignore[no-untyped-call]
             elif version == (2, 0):
-                header = npy.read_array_header_2_0(stream, max_header_size=_MAX_HEADER_BYTES)
+                header = npy.read_array_header_2_0(stream)  # type: ignore[no-untyped-call]
             else:
                 raise DataError(f"{what} has .npy version {version}; 1.0 and 2.0 are read.")
         except (ValueError, SyntaxError, TypeError, RecursionError, UnicodeError) as err:
@@ -87,8 +89,8 @@ def _read(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Arra
         shape, is_fortran, dtype = header
         if dtype.kind not in _NUMERIC_KINDS or dtype.hasobject or dtype.subdtype is not None:
             raise DataError(
-                f"{what} holds {dtype} values; only bool, integer and float arrays are read (object arrays are "
-                "pickles, which could run code). Convert it to a numeric array first."
+                f"{what} holds {dtype} values; only bool, integer and float arrays are read (object arrays "
+                "are pickles, which could run code). Convert it to a numeric array first."
             )
         if len(shape) > MAX_RANK or any(size < 0 for size in shape):
             raise DataError(f"{what} has shape {list(shape)[:20]}, which no data set has.")
@@ -109,3 +111,18 @@ def _read(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Arra
 
 def _first_line(err: Exception) -> str:
     return (str(err).splitlines() or [type(err).__name__])[0][:200]
+
+
+def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write `arrays` uncompressed to `path`, atomically; the same arrays give the same bytes.
+
+    Unlike numpy.savez this takes any name ("file" is a parameter there).
+
+    Raises:
+        UsageError: the folder cannot be written.
+    """
+    with write_aside(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            with archive.open(member, "w", force_zip64=True) as stream:
+                npy.write_array(stream, np.asarray(array), allow_pickle=False)  # type: ignore[no-untyped-call]
