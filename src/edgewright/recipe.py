@@ -11,6 +11,8 @@ from edgewright.core.budget import Budget
 from edgewright.core.errors import RecipeError, UnknownNameError, UsageError
 from edgewright.core.files import write_text
 from edgewright.core.target import Precision, Quantizer, Target
+from edgewright.core.tensors import parse_layout
+from edgewright.data.preparation import DataRequest
 
 RECIPE_VERSION = 1
 DEFAULT_RUNTIMES = ("litert", "onnxruntime", "openvino")
@@ -60,8 +62,7 @@ class Recipe:
             Precision.parse(precision)
         if self.quantizer and self.quantizer not in list(Quantizer):
             raise UnknownNameError.of("quantizer", self.quantizer, list(Quantizer))
-        if self.layout not in ("", "nchw", "nhwc"):
-            raise UnknownNameError.of("layout", self.layout, ("nchw", "nhwc"))
+        parse_layout(self.layout)
         if self.require not in ("all", "one"):
             raise UnknownNameError.of("requirement", self.require, ("all", "one"))
         if not 1 <= self.calibration_count <= 100_000:
@@ -76,12 +77,24 @@ class Recipe:
                 runtime=runtime,
                 precision=Precision.parse(precision),
                 threads=threads,
-                layout=self.layout if self.layout in ("nchw", "nhwc") else None,
+                layout=parse_layout(self.layout),
                 quantizer=Quantizer(self.quantizer) if self.quantizer else None,
             )
             for runtime in self.runtimes
             for precision in self.precisions
             for threads in self.threads
+        )
+
+    def data_request(self) -> DataRequest:
+        """Return what the recipe says about data."""
+        return DataRequest(
+            data=self.data,
+            calibration=self.calibration,
+            calibration_count=self.calibration_count,
+            needs_calibration=Precision.W8A8 in self.precisions,
+            metric=self.metric,
+            values=self.values,
+            seed=self.seed,
         )
 
     def to_toml(self) -> str:
@@ -113,7 +126,9 @@ class Recipe:
             raise RecipeError(f"recipe {path} is not TOML: {err}.") from err
         version = record.pop("edgewright_recipe", None)
         if version != RECIPE_VERSION:
-            raise RecipeError(f"recipe {path} has edgewright_recipe = {version!r}; expected {RECIPE_VERSION}.")
+            raise RecipeError(
+                f"recipe {path} has edgewright_recipe = {version!r}; expected {RECIPE_VERSION}."
+            )
         return _from_record(record, path)
 
 

@@ -9,8 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgewright.core.errors import DataError
-
+from edgewright.core.errors import DataError, UnknownNameError
 
 DTYPES = frozenset(
     "float16 float32 float64 int8 uint8 int16 uint16 int32 uint32 int64 uint64 bool string".split()
@@ -105,6 +104,19 @@ def check_arrays(arrays: Arrays, specs: Sequence[TensorSpec], *, what: str) -> N
             raise DataError(
                 f"{what}: {spec.name!r} has shape {list(array.shape)}, but the model takes {spec}."
             )
+
+
+def parse_layout(text: str) -> Layout | None:
+    """Return the layout called `text`; empty is None, the source's own.
+
+    Raises:
+        UnknownNameError: neither nchw nor nhwc.
+    """
+    if text == "nchw" or text == "nhwc":
+        return text
+    if text:
+        raise UnknownNameError.of("layout", text, ("nchw", "nhwc"))
+    return None
 
 
 def to_layout(array: Array, have: Layout | None, want: Layout | None) -> Array:

@@ -1,0 +1,97 @@
+"""Artifacts on disk: with the record that a build wrote beside them, or as bare files from elsewhere."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from edgewright.core.artifact import Artifact
+from edgewright.core.errors import FormatMismatchError, IntegrityError, UsageError
+from edgewright.core.files import read_json, require_model_file, sha256_of_files
+from edgewright.core.target import Precision, Target
+from edgewright.sources import load
+from edgewright.workers.pool import call_once
+
+RECORD_NAME = "artifact.json"
+_RUNTIMES = {".tflite": "litert", ".onnx": "onnxruntime", ".xml": "openvino"}
+
+
+def read_artifact(path: Path, *, threads: int | None = None) -> Artifact:
+    """Return the artifact at `path`: a model file, or the folder that a build or `convert` wrote.
+
+    With an `artifact.json` beside it the digest is checked. A bare `.tflite`, `.onnx` or OpenVINO `.xml` is
+    taken as it is, its signature read from the file.
+
+    Raises:
+        UsageError: nothing there, or a file of another kind.
+        IntegrityError: the file is not the one that the record describes.
+    """
+    folder = path if path.is_dir() else path.parent
+    record_path = folder / RECORD_NAME
+    if path.is_dir() and not record_path.is_file():
+        raise UsageError(
+            f"{path} holds no {RECORD_NAME}: it is not a folder that a build wrote. Name the model file."
+        )
+    if record_path.is_file():
+        artifact = _recorded(record_path)
+        if path.is_dir() or path.name == artifact.path.name:
+            artifact.verify_digest()
+            return _with_threads(artifact, threads)
+    return _with_threads(_bare(path), threads)
+
+
+def _recorded(record_path: Path) -> Artifact:
+    record = read_json(record_path)
+    try:
+        artifact = Artifact.from_json(record)
+    except (AssertionError, KeyError, ValueError, TypeError) as err:
+        raise IntegrityError(
+            f"{record_path} is not the record of an artifact: {err!r}. Build it again."
+        ) from err
+    folder = record_path.parent
+    names = [file.name for file in artifact.files]
+    if not names or any(str(file) != name for file, name in zip(artifact.files, names, strict=True)):
+        raise IntegrityError(f"{record_path} names files outside its folder. Build it again.")
+    return artifact.moved(tuple(folder / name for name in names))
+
+
+def _bare(path: Path) -> Artifact:
+    require_model_file(path)
+    runtime = _RUNTIMES.get(path.suffix.lower())
+    if runtime is None:
+        raise FormatMismatchError(
+            f"{path} is no artifact that can be run: expected {', '.join(_RUNTIMES)}, or a folder with {RECORD_NAME}."
+        )
+    if runtime == "openvino":
+        weights = path.with_suffix(".bin")
+        require_model_file(weights)
+        answer = call_once("edgewright.backends.openvino:signature", {"path": str(path.resolve())})
+        record = {
+            "files": [str(path), str(weights)],
+            "target": Target(runtime=runtime).to_json(),
+            "inputs": answer["inputs"],
+            "outputs": answer["outputs"],
+            "sha256": sha256_of_files((path, weights)),
+            "source_sha256": "",
+            "toolchain": {},
+            "notes": [],
+        }
+        return Artifact.from_json(record)
+    with tempfile.TemporaryDirectory(prefix="edgewright-") as work:
+        program = load(str(path), workdir=Path(work))
+    return Artifact(
+        files=(path,),
+        target=Target(runtime=runtime, precision=Precision.parse(program.precision)),
+        inputs=program.inputs,
+        outputs=program.outputs,
+        sha256=sha256_of_files((path,)),
+        source_sha256="",
+    )
+
+
+def _with_threads(artifact: Artifact, threads: int | None) -> Artifact:
+    from dataclasses import replace
+
+    if threads is None:
+        return artifact
+    return replace(artifact, target=replace(artifact.target, threads=threads))

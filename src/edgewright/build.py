@@ -1,0 +1,243 @@
+"""The main path: load, convert, verify, measure, gate, report."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from edgewright.backends.conversion import Conversion, convert_all
+from edgewright.core.budget import Budget
+from edgewright.core.errors import BudgetError, ConversionError, UnavailableError, UsageError, WorkerError
+from edgewright.core.program import Program
+from edgewright.core.progress import Progress, silent
+from edgewright.core.result import Result, Status, Summary
+from edgewright.core.tensors import parse_layout
+from edgewright.data.preparation import Prepared, prepare
+from edgewright.measure.evaluation import evaluate_all
+from edgewright.measure.judgement import judge_all
+from edgewright.measure.selection import pareto_front, recommend
+from edgewright.recipe import DEFAULT_PRECISIONS, DEFAULT_RUNTIMES, Recipe
+from edgewright.report.environment import describe_host
+from edgewright.sources import load, load_module
+from edgewright.workers.cache import Cache, default_root
+from edgewright.workspace import claim_output, install_artifacts, save_data
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgewright.core.tensors import Array
+
+    ArrayData = Mapping[str, Array] | tuple[Array, Array] | Array
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build found; prints as the table, shows in a notebook, and gives records."""
+
+    summary: Summary
+    out: Path
+    require: str = "all"
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """One record per runtime x precision x threads."""
+        return self.summary.results
+
+    @property
+    def recommended(self) -> Result | None:
+        """The result to ship, or None."""
+        return next((r for r in self.results if r.id == self.summary.recommended), None)
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.out / "report.html"
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every target is ok, or with `require="one"` when one is recommended; else the worst status's code.
+
+        failed: 4, or 7 when every failure is a worker's; degraded: 5; unavailable: 3.
+        """
+        if self.require == "one" and self.summary.recommended is not None:
+            return 0
+        failed = [r for r in self.results if r.status is Status.FAILED]
+        if failed:
+            only_workers = all(r.error == WorkerError.__name__ for r in failed)
+            return WorkerError.exit_code if only_workers else ConversionError.exit_code
+        statuses = {r.status for r in self.results}
+        if Status.DEGRADED in statuses:
+            return BudgetError.exit_code
+        return UnavailableError.exit_code if Status.UNAVAILABLE in statuses else 0
+
+    def records(self) -> list[dict[str, object]]:
+        """Return the rows of results.json."""
+        return [result.to_json() for result in self.results]
+
+    def __str__(self) -> str:
+        from edgewright.report.table import to_text
+
+        return to_text(self.summary)
+
+    def _repr_html_(self) -> str:
+        from edgewright.report.table import to_html_table
+
+        return to_html_table(self.summary)
+
+
+def build(
+    model: str | Path | torch.nn.Module,
+    *,
+    example_inputs: Sequence[torch.Tensor] | torch.Tensor | None = None,
+    data: str | Path | ArrayData | None = None,
+    calibration: str | Path | ArrayData | None = None,
+    to: Sequence[str] = DEFAULT_RUNTIMES,
+    precision: Sequence[str] = DEFAULT_PRECISIONS,
+    threads: Sequence[int] = (1,),
+    metric: str = "",
+    budget: Mapping[str, float] | None = None,
+    weights: str | Path | None = None,
+    input_shapes: Sequence[str] = (),
+    layout: Literal["", "nchw", "nhwc"] = "",
+    quantizer: Literal["", "pt2e", "native"] = "",
+    calibration_count: int = 512,
+    values: Mapping[str, float] | None = None,
+    seed: int = 0,
+    require: Literal["all", "one"] = "all",
+    out: str | Path = "edgewright-out",
+    use_cache: bool = True,
+    progress: Progress = silent,
+) -> BuildResult:
+    """Build every runtime x precision x threads of `model`, and prove each one.
+
+    Args:
+        model: a live module (with `example_inputs`), a model file, or `package.module:factory`.
+        example_inputs: the tensors of one call of a live module, batch axis first.
+        data: evaluation set: a path as on the command line, arrays by input name with "labels",
+            a pair (inputs, labels), or the inputs of a single-input model.
+        calibration: the set for activation ranges, given like `data`; default: a seeded sample of `data`.
+        metric: top1, top5, mse, cosine, roc_auc or `module:function`; default: cosine to the source's outputs.
+        budget: upper limits by name, e.g. {"latency_p95_ms": 50, "size_mb": 5, "drop_points": 0.5}.
+        values: constants for inputs that the data do not hold.
+        out: folder for artifacts, evidence, recipe and report.
+        progress: called with (target id, step, state) as the work goes on.
+    Raises:
+        UsageError: the request or the data do not fit the model. One failing target raises nothing: see its status.
+    """
+    folder = claim_output(Path(out))
+    name = model if isinstance(model, str | Path) else f"{type(model).__module__}:{type(model).__qualname__}"
+    recipe = Recipe(
+        model=str(name),
+        weights=str(weights or ""),
+        input_shapes=tuple(input_shapes),
+        layout=layout,
+        data=save_data(data, folder / "source" / "eval.npz"),
+        calibration=save_data(calibration, folder / "source" / "calibration.npz"),
+        calibration_count=calibration_count,
+        runtimes=tuple(to),
+        precisions=tuple(precision),
+        threads=tuple(threads),
+        quantizer=quantizer,
+        metric=metric,
+        budget=tuple(f"{key}={value:g}" for key, value in (budget or {}).items()),
+        values=tuple(f"{key}={value:g}" for key, value in (values or {}).items()),
+        seed=seed,
+        require=require,
+    )
+    program = None
+    if not isinstance(model, str | Path):
+        if example_inputs is None:
+            raise UsageError("a live module needs example_inputs: the tensors of one call, batch axis first.")
+        program = load_module(model, example_inputs, workdir=folder / "source", layout=parse_layout(layout))
+        recipe = replace(recipe, model=str(program.path), layout="")
+    return run_recipe(recipe, out=folder, use_cache=use_cache, progress=progress, program=program)
+
+
+def run_recipe(
+    recipe: Recipe,
+    *,
+    out: Path,
+    use_cache: bool = True,
+    progress: Progress = silent,
+    program: Program | None = None,
+) -> BuildResult:
+    """Run `recipe` and write everything to `out`: this is the product, on one screen."""
+    from edgewright.report.html import write_report
+    from edgewright.report.records import write_results
+
+    folder = claim_output(out)
+    cache = Cache(root=default_root() if use_cache else None)
+    with tempfile.TemporaryDirectory(prefix="edgewright-") as name:
+        work = Path(name)
+        progress("source", "load", "running")
+        program = program or _load(recipe, work)
+        prepared = prepare(recipe.data_request(), program, work)
+        progress("source", "load", "done")
+        targets = recipe.targets()
+        conversions = convert_all(
+            program, targets, prepared.calibration, workdir=work, cache=cache, progress=progress
+        )
+        measured = evaluate_all(
+            program, targets, conversions, prepared, workdir=work, cache=cache, progress=progress
+        )
+        results = judge_all(targets, conversions, measured, prepared, Budget.parse(recipe.budget))
+        results = install_artifacts(results, conversions, folder)
+        summary = _summarise(recipe, program, prepared, conversions, results)
+        recipe.save(folder / "recipe.toml")
+        write_results(summary, folder)
+        write_report(summary, folder / "report.html")
+    cache.prune()
+    return BuildResult(summary=summary, out=folder, require=recipe.require)
+
+
+def _load(recipe: Recipe, work: Path) -> Program:
+    return load(
+        recipe.model,
+        workdir=work / "source",
+        weights=Path(recipe.weights) if recipe.weights else None,
+        input_shapes=recipe.input_shapes or None,
+        layout=parse_layout(recipe.layout),
+    )
+
+
+def _summarise(
+    recipe: Recipe,
+    program: Program,
+    prepared: Prepared,
+    conversions: Mapping[str, Conversion],
+    results: Sequence[Result],
+) -> Summary:
+    recommended, why = recommend(results)
+    toolchain: dict[str, str] = {}
+    for conversion in conversions.values():
+        if conversion.artifact is not None:
+            toolchain.update(conversion.artifact.toolchain)
+    return Summary(
+        source={
+            "path": program.origin,
+            "format": program.origin_format,
+            "sha256": program.sha256,
+            "precision": program.precision,
+            "inputs": [str(spec) for spec in program.inputs],
+            "outputs": [str(spec) for spec in program.outputs],
+            "history": list(program.history),
+        },
+        results=tuple(results),
+        pareto=pareto_front(results),
+        recommended=recommended,
+        why=why,
+        warnings=(*program.notes, *prepared.warnings),
+        conditions={
+            "host": describe_host(),
+            "toolchain": dict(sorted(toolchain.items())),
+            "data": prepared.dataset.description,
+            "data_sha256": prepared.dataset.sha256,
+            "calibration": prepared.calibration.description if prepared.calibration else "none",
+            "metric": prepared.metric.name if prepared.metric else "none",
+            "budget": Budget.parse(recipe.budget).limits(),
+            "seed": recipe.seed,
+        },
+    )

@@ -1,0 +1,221 @@
+"""From what was measured to a status, a reason and a verdict for every target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from edgewright.backends.conversion import Conversion
+from edgewright.core.budget import Budget, Verdict, gate
+from edgewright.core.errors import EdgewrightError, UnavailableError
+from edgewright.core.result import LatencyResult, MetricResult, ParityResult, Result, Status
+from edgewright.core.target import Precision, Target
+from edgewright.core.tensors import Array
+from edgewright.data.metrics import Metric
+from edgewright.data.preparation import Prepared
+from edgewright.measure.accuracy import Drop, compare_auc, compare_scores
+from edgewright.measure.evaluation import Measured, Measurement
+from edgewright.measure.latency import summarise
+from edgewright.measure.parity import compare_outputs, judge
+
+PROVEN_DROP_POINTS = 2.0  # without a budget on the drop: a loss proven to exceed this is never "ok"
+_MAX_REASON_LENGTH = 2000
+
+
+def judge_all(
+    targets: Sequence[Target],
+    conversions: Mapping[str, Conversion],
+    measured: Measured,
+    prepared: Prepared,
+    budget: Budget,
+) -> list[Result]:
+    """Return one result per target, in their order, with the speed-up over fp32 of the same runtime and threads."""
+    results = [
+        _judge(target, conversions[target.artifact_id], measured, prepared, budget) for target in targets
+    ]
+    base = {
+        (r.target.runtime, r.target.threads): r.latency_ms.p50
+        for r in results
+        if r.target.precision is Precision.FP32 and r.latency_ms is not None
+    }
+    sped = []
+    for result in results:
+        first = base.get((result.target.runtime, result.target.threads))
+        speed_up = (
+            first / result.latency_ms.p50 if first is not None and result.latency_ms is not None else None
+        )
+        sped.append(replace(result, speed_up=speed_up))
+    return sped
+
+
+def _judge(
+    target: Target, conversion: Conversion, measured: Measured, prepared: Prepared, budget: Budget
+) -> Result:
+    artifact = conversion.artifact
+    if artifact is None:
+        assert conversion.error is not None
+        return _not_converted(target, conversion.error)
+    result = Result(
+        id=target.id,
+        target=target,
+        status=Status.OK,
+        sha256=artifact.sha256,
+        size_bytes=artifact.size_bytes,
+        notes=artifact.notes,
+    )
+    measurement = measured.targets[target.id]
+    if measurement.error is not None:
+        return _failed(result, measurement.error)
+    try:
+        return _measured(result, measurement, measured.reference, prepared, budget)
+    except EdgewrightError as err:
+        return _failed(result, err)
+
+
+def _not_converted(target: Target, err: EdgewrightError) -> Result:
+    status = Status.UNAVAILABLE if isinstance(err, UnavailableError) else Status.FAILED
+    return Result(
+        id=target.id,
+        target=target,
+        status=status,
+        reason=str(err)[:_MAX_REASON_LENGTH],
+        error=type(err).__name__,
+        verdict=Verdict(is_pass=False, violations=("nothing to measure",)),
+    )
+
+
+def _failed(result: Result, err: EdgewrightError) -> Result:
+    return replace(
+        result,
+        status=Status.FAILED,
+        reason=str(err)[:_MAX_REASON_LENGTH],
+        error=type(err).__name__,
+        verdict=Verdict(is_pass=False, violations=("not measured",)),
+    )
+
+
+def _measured(
+    result: Result, measurement: Measurement, reference: dict[str, Array], prepared: Prepared, budget: Budget
+) -> Result:
+    reasons: list[str] = []
+    parity = compare_outputs(reference, measurement.outputs)
+    agrees, why = judge(parity, str(result.target.precision))
+    if not agrees:
+        reasons.append(f"differs from the source: {why}")
+    is_quantized = result.target.precision is Precision.W8A8
+    if is_quantized and prepared.severe:
+        reasons.append(f"calibration cannot be trusted: {prepared.severe[0]}")
+    drop = (
+        None if prepared.metric is None else _drop(prepared.metric, measurement.outputs, reference, prepared)
+    )
+    metric = None if drop is None or prepared.metric is None else _metric_result(prepared.metric, drop)
+    latency, cpu_ms, samples = _latency(result.target, measurement)
+    energy = _energy_mj(measurement)
+    verdict = gate(
+        {
+            "latency_p50_ms": latency.p50 if latency else None,
+            "latency_p95_ms": latency.p95 if latency else None,
+            "latency_p99_ms": latency.p99 if latency else None,
+            "size_mb": result.size_bytes / 1e6 if result.size_bytes is not None else None,
+            "memory_mb": measurement.memory_bytes / 1e6 if measurement.memory_bytes is not None else None,
+            "drop_points": metric.drop_points if metric else None,
+            "energy_mj": energy,
+        },
+        budget,
+    )
+    reasons += [f"over budget: {violation}" for violation in verdict.violations]
+    if metric is not None and budget.drop_points is None and metric.drop_ci95 is not None:
+        low = metric.drop_ci95[0]
+        if prepared.metric is not None and prepared.metric.unit == "fraction" and low > PROVEN_DROP_POINTS:
+            reasons.append(f"{metric.name} drops by at least {low:.1f} points (95 % interval)")
+    notes = list(result.notes)
+    if metric is not None and drop is not None and budget.drop_points is not None:
+        proof = drop.against(budget.drop_points)
+        if proof == "not proven":
+            notes.append(
+                f"drop budget not proven: the interval reaches {drop.drop_ci95[1]:.2f} points (n={drop.n})"
+            )
+    return replace(
+        result,
+        status=Status.DEGRADED if reasons else Status.OK,
+        reason="; ".join(reasons)[:_MAX_REASON_LENGTH],
+        metric=metric,
+        parity=ParityResult(
+            max_abs=parity.max_abs,
+            cosine=parity.cosine,
+            snr_db=parity.snr_db,
+            agreement=parity.agreement,
+            n=parity.n_samples,
+            inputs="synthetic" if prepared.is_synthetic else "evaluation data",
+        ),
+        latency_ms=latency,
+        cpu_ms_p50=cpu_ms,
+        memory_bytes=measurement.memory_bytes,
+        energy_mj=energy,
+        verdict=verdict,
+        notes=tuple(notes),
+        layers=measurement.layers,
+        latency_samples_ms=samples,
+    )
+
+
+def _drop(metric: Metric, outputs: dict[str, Array], reference: dict[str, Array], prepared: Prepared) -> Drop:
+    labels = prepared.dataset.labels
+    own = metric.score(outputs, labels, reference)
+    source = metric.score(reference, labels, reference)
+    if metric.aggregate == "roc_auc":
+        assert labels is not None
+        return compare_auc(labels, source, own)
+    return compare_scores(source, own, higher_is_better=metric.higher_is_better)
+
+
+def _metric_result(metric: Metric, drop: Drop) -> MetricResult:
+    return MetricResult(
+        name=metric.name,
+        source=drop.source_value,
+        value=drop.value,
+        n=drop.n,
+        drop_points=drop.drop_points,
+        drop_ci95=drop.drop_ci95,
+        p_value=drop.p_value,
+        conclusion=drop.conclusion,
+    )
+
+
+def _latency(
+    target: Target, measurement: Measurement
+) -> tuple[LatencyResult | None, float | None, tuple[float, ...]]:
+    timing = measurement.timing
+    if timing is None:
+        return None, None, ()
+    wall = [np.asarray(block) for block in timing.wall_ns]
+    summary = summarise(wall, [np.asarray(block) for block in timing.cpu_ns], threads=target.threads)
+    why = summary.why_invalid
+    if not timing.was_steady:
+        why = "; ".join(filter(None, (why, "the warm-up did not get steady")))
+    latency = LatencyResult(
+        p50=summary.p50,
+        p95=summary.p95,
+        p99=summary.p99,
+        mean=summary.mean,
+        std=summary.std,
+        min=summary.min,
+        max=summary.max,
+        n=summary.n,
+        valid=not why,
+        why_invalid=why,
+        p50_ci95=summary.p50_ci95,
+    )
+    samples = tuple(float(value) / 1e6 for block in wall for value in block)
+    return latency, summary.cpu_ms_p50, samples
+
+
+def _energy_mj(measurement: Measurement) -> float | None:
+    """Energy per inference over all blocks, of the whole package, or None where no counter was readable."""
+    timing = measurement.timing
+    if timing is None or len(timing.energy_mj) != len(timing.wall_ns):
+        return None
+    count = sum(len(block) for block in timing.wall_ns)
+    return sum(timing.energy_mj) / count if count else None

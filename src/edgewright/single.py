@@ -1,0 +1,183 @@
+"""One artifact at a time: convert, verify, run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgewright.artifact_files import read_artifact
+from edgewright.backends.conversion import Conversion, convert_all
+from edgewright.core.artifact import Artifact
+from edgewright.core.budget import Budget
+from edgewright.core.errors import DataError
+from edgewright.core.files import write_aside
+from edgewright.core.progress import Progress, silent
+from edgewright.core.result import Result
+from edgewright.core.target import Precision
+from edgewright.core.tensors import Array, check_arrays
+from edgewright.data.preparation import prepare
+from edgewright.measure.evaluation import evaluate_all
+from edgewright.measure.judgement import judge_all
+from edgewright.recipe import Recipe
+from edgewright.sources import load
+from edgewright.workers.cache import Cache
+from edgewright.workers.pool import Worker
+from edgewright.workspace import claim_output, install_artifacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """One artifact compared with its source; `artifact` is None when there is none."""
+
+    result: Result
+    artifact: Artifact | None
+
+    def to_json(self) -> dict[str, object]:
+        """Return the row as in results.json, with the artifact's record."""
+        return self.result.to_json() | {
+            "artifact_record": None if self.artifact is None else self.artifact.to_json()
+        }
+
+
+def convert(
+    recipe: Recipe, *, out: Path, use_cache: bool = True, progress: Progress = silent
+) -> Verification:
+    """Convert for the one target of `recipe`, verify it against the source, and write it to `out`.
+
+    Raises:
+        UsageError: the recipe has more than one target.
+    """
+    targets = recipe.targets()
+    if len(targets) != 1:
+        raise DataError(f"convert takes one target, but the recipe has {len(targets)}. Use build.")
+    folder = claim_output(out)
+    from edgewright.workers.cache import default_root
+
+    cache = Cache(root=default_root() if use_cache else None)
+    with tempfile.TemporaryDirectory(prefix="edgewright-") as name:
+        work = Path(name)
+        program = load(
+            recipe.model,
+            workdir=work / "source",
+            weights=Path(recipe.weights) if recipe.weights else None,
+            input_shapes=recipe.input_shapes or None,
+            layout=targets[0].layout,
+        )
+        prepared = prepare(recipe.data_request(), program, work)
+        conversions = convert_all(
+            program, targets, prepared.calibration, workdir=work, cache=cache, progress=progress
+        )
+        measured = evaluate_all(
+            program, targets, conversions, prepared, workdir=work, cache=cache, progress=progress, timing=None
+        )
+        results = judge_all(targets, conversions, measured, prepared, Budget())
+        results = install_artifacts(results, conversions, folder)
+    artifact = conversions[targets[0].artifact_id].artifact
+    where = folder / "artifacts" / targets[0].artifact_id
+    installed = (
+        None if artifact is None else artifact.moved(tuple(where / file.name for file in artifact.files))
+    )
+    return Verification(result=results[0], artifact=installed)
+
+
+def verify(
+    artifact_path: Path, recipe: Recipe, *, precision: str = "", threads: int = 1, progress: Progress = silent
+) -> Verification:
+    """Run the artifact and the source `recipe.model` on the same samples and compare.
+
+    Args:
+        precision: whose tolerances apply; default: what the record or the file says.
+    Raises:
+        FormatMismatchError: the signatures do not match.
+        IntegrityError: the artifact is not the one that its record describes.
+    """
+    from dataclasses import replace
+
+    from edgewright.core.errors import FormatMismatchError
+
+    artifact = read_artifact(artifact_path, threads=threads)
+    if precision:
+        target = replace(artifact.target, precision=Precision.parse(precision))
+        artifact = replace(artifact, target=target)
+    with tempfile.TemporaryDirectory(prefix="edgewright-") as name:
+        work = Path(name)
+        program = load(
+            recipe.model,
+            workdir=work / "source",
+            weights=Path(recipe.weights) if recipe.weights else None,
+            input_shapes=recipe.input_shapes or None,
+            layout=artifact.target.layout,
+        )
+        for kind, own, source in (
+            ("inputs", artifact.inputs, program.inputs),
+            ("outputs", artifact.outputs, program.outputs),
+        ):
+            if len(own) != len(source):
+                raise FormatMismatchError(
+                    f"{artifact_path} has {len(own)} {kind} ({', '.join(map(str, own))}), but {recipe.model} has "
+                    f"{len(source)} ({', '.join(map(str, source))}): it was not made from this model."
+                )
+        prepared = prepare(recipe.data_request(), program, work)
+        conversions = {artifact.target.artifact_id: Conversion(artifact=artifact)}
+        measured = evaluate_all(
+            program,
+            (artifact.target,),
+            conversions,
+            prepared,
+            workdir=work,
+            cache=Cache(root=None),
+            progress=progress,
+            timing=None,
+        )
+        result = judge_all((artifact.target,), conversions, measured, prepared, Budget())[0]
+    return Verification(result=result, artifact=artifact)
+
+
+def run(artifact_path: Path, inputs: Mapping[str, Array] | Array, *, threads: int = 1) -> dict[str, Array]:
+    """Run the artifact once in its runtime, in a worker, and return its outputs by name.
+
+    Args:
+        inputs: arrays by input name, batch axis included; or the array of the only input.
+    Raises:
+        DataError: names, shapes or dtypes do not fit.
+    """
+    artifact = read_artifact(artifact_path, threads=threads)
+    arrays = dict(inputs) if isinstance(inputs, Mapping) else _single(inputs, artifact)
+    check_arrays(arrays, artifact.inputs, what=f"input of {artifact_path}")
+    with tempfile.TemporaryDirectory(prefix="edgewright-") as name:
+        work = Path(name)
+        paths = {}
+        for index, (key, array) in enumerate(arrays.items()):
+            np.save(work / f"{index}.npy", array, allow_pickle=False)
+            paths[key] = str(work / f"{index}.npy")
+        with Worker("run") as worker:
+            answer = worker.call(
+                "edgewright.measure.operations:run_once",
+                {"artifact": artifact.to_json(), "inputs": paths, "out": str(work / "out")},
+            )
+        files = answer["outputs"]
+        assert isinstance(files, dict)
+        return {str(key): np.load(str(path), allow_pickle=False) for key, path in files.items()}
+
+
+def _single(array: Array, artifact: Artifact) -> dict[str, Array]:
+    if len(artifact.inputs) != 1:
+        names = ", ".join(spec.name for spec in artifact.inputs)
+        raise DataError(
+            f"{artifact.path} has {len(artifact.inputs)} inputs ({names}). Give one as NAME=FILE each."
+        )
+    return {artifact.inputs[0].name: array}
+
+
+def save_output(outputs: Mapping[str, Array], path: Path) -> Sequence[str]:
+    """Write one output to `path` as .npy, or several to `path` as .npz; return their names."""
+    with write_aside(path) as aside, aside.open("wb") as stream:
+        if len(outputs) == 1:
+            np.save(stream, next(iter(outputs.values())), allow_pickle=False)
+        else:
+            np.savez(stream, **outputs)  # type: ignore[arg-type]
+    return tuple(outputs)
