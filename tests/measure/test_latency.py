@@ -1,4 +1,4 @@
-"""Latency statistics on seeded simulations of noise, drift, preemption and lasting differences of processes."""
+"""Latency statistics on seeded simulations of noise, drift, preemption and processes that differ."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ Blocks = list[np.ndarray]
 
 
 def _process(rng: np.random.Generator, *, ns: float = 1e6, blocks: int = 12, k: int = 20) -> Blocks:
-    """One process on a noisy machine: a lasting offset, 2 % jitter, 5 % of calls preempted, one slow block."""
+    """One process on a noisy machine: an offset, 2 % jitter, 5 % of calls preempted, one slow block."""
     offset = ns * np.exp(rng.normal(0.0, 0.008))
     times = offset * (1.0 + np.abs(rng.normal(0.0, 0.02, (blocks, k))))
     times *= np.where(rng.random((blocks, k)) < 0.05, rng.uniform(2.0, 20.0, (blocks, k)), 1.0)

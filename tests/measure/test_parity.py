@@ -1,4 +1,4 @@
-"""Parity figures by hand-worked numbers, and the tolerances on a small trained-like network with seeded faults."""
+"""Parity figures by hand-worked numbers, and the tolerances on a small network with seeded faults."""
 
 import numpy as np
 import pytest
@@ -66,6 +66,29 @@ def test_the_worst_output_counts() -> None:
     assert parity.cosine == pytest.approx(-1.0)
     assert parity.agreement == 1.0
     assert not judge(parity, "w8a8")[0]
+
+
+def _with_noise(values: np.ndarray, decibel: float, rng: np.random.Generator) -> np.ndarray:
+    """Return values plus noise whose energy is `decibel` below what varies between the rows of `values`."""
+    noise = rng.normal(size=values.shape)
+    wanted = np.linalg.norm(values - values.mean(axis=0)) / 10 ** (decibel / 20)
+    return values + noise * wanted / np.linalg.norm(noise)
+
+
+def test_outputs_that_hardly_vary_need_less_and_do_not_hide_the_others() -> None:
+    """A detector's output: a constant background, and few values that follow the input with 9 dB."""
+    rng = np.random.default_rng(0)
+    signal = np.hstack([rng.normal(size=(50, 10)), np.zeros((50, 390))])
+    background, noisy = 1.0 + signal, _with_noise(signal, 9.0, rng) + 1.0
+    sparse = compare_outputs({"y": background}, {"y": noisy})
+    assert sparse.varied_share < 0.1
+    assert sparse.varied_snr_db == pytest.approx(9.0)
+    assert judge(sparse, "w8a8")[0]
+    dense = rng.normal(size=(50, 8))
+    wrong = _with_noise(dense, 10.0, rng)
+    both = compare_outputs({"y": background, "z": dense}, {"y": noisy, "z": wrong})
+    assert not judge(both, "w8a8")[0]
+    assert both.varied_snr_db == pytest.approx(10.0)
 
 
 @pytest.mark.parametrize(

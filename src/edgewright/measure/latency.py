@@ -1,4 +1,4 @@
-"""Statistics of latency samples: steady state, a summary with a validity flag, and a comparison of two artifacts.
+"""Statistics of latency samples: steady state, a summary with a validity flag, a comparison of artifacts.
 
 Times come in as integer nanoseconds, in blocks of consecutive calls in one process. Nothing here measures.
 """
@@ -55,8 +55,8 @@ class LatencySummary:
 class Design:
     """How much to measure for one comparison: `launches` fresh pairs of processes, in interleaved blocks.
 
-    The launch is the unit of replication: two processes of one artifact differ by 1 to 4 % for as long as they
-    live (memory layout, thread placement), which more calls in the same process do not average out.
+    The launch is the unit of replication: two processes of one artifact differ by 1 to 4 % for as long as
+    they live (memory layout, thread placement), which more calls in the same process do not average out.
     """
 
     launches: int = 8
@@ -157,7 +157,7 @@ def compare_latency(
     """Return which of two artifacts is faster, from interleaved runs in fresh processes.
 
     Each launch gives one number: the log of b's lower quartile over a's. The lower quartile rather than the
-    median, because noise only adds time: on a shared two-core machine it halved the false alarms and found more.
+    median, because noise only adds time: on a shared two-core machine it gave fewer false alarms.
     The interval is Student's over launches. A verdict needs both an interval that leaves out 1 and a ratio
     beyond `minimum_effect`, so that a real but useless half per cent is not announced.
 

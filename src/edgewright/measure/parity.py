@@ -14,6 +14,8 @@ Values = npt.NDArray[np.float64]
 
 SNR_CAP_DB = 200.0
 MIN_SAMPLES_TO_CENTRE = 4
+SPARSE_SHARE = 0.1
+SPARSE_ALLOWANCE_DB = 6.5
 _MIN_VARIED_SHARE = 1e-6
 _TINY = 1e-30
 
@@ -25,15 +27,16 @@ class Parity:
     max_abs: largest absolute difference, in the output's unit.
     max_rel: max_abs over the largest magnitude in the reference's output.
     cosine: mean over samples of the cosine of a sample's output with the reference's; two zero vectors
-        agree (1), a zero and another do not (0). An output of one value per sample is one vector over all samples.
+        agree (1), a zero and another do not (0). One value per sample makes one vector over all samples.
     snr_db: 10 log10(sum reference**2 / sum difference**2), within -200..200 dB; 200 is "identical".
     varied_snr_db: the same after taking from the reference its mean over samples: how well the
         outputs follow the *input*. A model that answers the same to everything has about 0 dB here, whatever
         its snr_db. Equals snr_db for fewer than 4 samples, or where the reference does not vary.
+    varied_share: part of the reference's energy that varies between samples, in that same output.
     agreement: share of samples with the same largest class in the first output of shape [n, classes >= 2];
         None where there is none, or where the reference names one class for every sample.
     finite: no NaN or infinity that the reference does not have in the same place.
-    mismatch: what differs in names or shapes; empty if nothing does. With it, the figures mean "nothing agrees".
+    mismatch: what differs in names or shapes; empty if nothing does, else the figures say "nothing agrees".
     """
 
     max_abs: float
@@ -41,6 +44,7 @@ class Parity:
     cosine: float
     snr_db: float
     varied_snr_db: float
+    varied_share: float
     agreement: float | None
     n_samples: int
     finite: bool
@@ -60,7 +64,9 @@ class Tolerance:
 # Measured on MLPerf Tiny resnet8, vww and kws, a hand-pose MLP and a sine regressor against themselves in
 # lower precision, and with 15 faults in each (channels, scale, mean, layout, zeroed or permuted weights,
 # calibration). Lowest varied SNR of the healthy: fp16 50, w8 24, w8a8 15 dB. Of the faults all but an input
-# scaled by 1.25 stay under 12.5 dB. Lowest healthy cosine: 0.9999, 0.998, 0.984; lowest healthy agreement: 0.995, 0.92, 0.87.
+# scaled by 1.25 stay under 12.5 dB. Lowest healthy cosine: 0.9999, 0.998, 0.984; lowest healthy agreement:
+# 0.995, 0.92, 0.87. A face detector's outputs are nearly all background: its healthy w8a8 varied SNR is 7 dB and its
+# broken layers' at most 1.3 dB, hence the allowance for outputs that vary little.
 TOLERANCES: Mapping[str, Tolerance] = {
     "fp32": Tolerance(max_rel=1e-3, cosine=0.9999, varied_snr_db=60.0, agreement=0.995),
     "fp16": Tolerance(max_rel=None, cosine=0.999, varied_snr_db=35.0, agreement=0.98),
@@ -92,24 +98,26 @@ def compare_outputs(reference: Mapping[str, Array], candidate: Mapping[str, Arra
             cosine=0.0,
             snr_db=-SNR_CAP_DB,
             varied_snr_db=-SNR_CAP_DB,
+            varied_share=1.0,
             agreement=None,
             n_samples=n_samples,
             finite=True,
             mismatch=mismatch,
         )
     finite = True
-    rows: list[tuple[float, float, float, float, float]] = []
+    rows: list[_Figures] = []
     for expected, got in _pairs(reference, candidate):
         usable = np.isfinite(expected) & np.isfinite(got)
         finite &= bool(np.all(usable | (expected == got) | (np.isnan(expected) & np.isnan(got))))
         rows.append(_figures(np.where(usable, expected, 0.0), np.where(usable, got, 0.0)))
-    max_abs, max_rel, cosines, snrs, varied = zip(*rows, strict=True)
+    worst = min(rows, key=lambda row: row.varied_snr_db + _allowance(row.varied_share))
     return Parity(
-        max_abs=max(max_abs),
-        max_rel=max(max_rel),
-        cosine=min(cosines),
-        snr_db=min(snrs),
-        varied_snr_db=min(varied),
+        max_abs=max(row.max_abs for row in rows),
+        max_rel=max(row.max_rel for row in rows),
+        cosine=min(row.cosine for row in rows),
+        snr_db=min(row.snr_db for row in rows),
+        varied_snr_db=worst.varied_snr_db,
+        varied_share=worst.varied_share,
         agreement=_agreement(reference, candidate),
         n_samples=n_samples,
         finite=finite,
@@ -120,8 +128,8 @@ def compare_outputs(reference: Mapping[str, Array], candidate: Mapping[str, Arra
 def judge(parity: Parity, precision: str) -> tuple[bool, str]:
     """Return whether a candidate of this precision agrees with its source, and each reason why not.
 
-    Agreement over few samples is uncertain, so only an agreement whose 95 % Wilson interval lies wholly below the
-    tolerance counts against a candidate; with 32 samples that is a larger gap than with 10,000.
+    Agreement over few samples is uncertain, so only an agreement whose 95 % Wilson interval lies wholly below
+    the tolerance counts against a candidate; with 32 samples that is a larger gap than with 10,000.
 
     Args:
         precision: a key of TOLERANCES.
@@ -140,8 +148,9 @@ def judge(parity: Parity, precision: str) -> tuple[bool, str]:
         faults.append(f"max relative difference {parity.max_rel:.2g} > {tolerance.max_rel:.2g}")
     if parity.cosine < tolerance.cosine:
         faults.append(f"cosine {parity.cosine:.4f} < {tolerance.cosine}")
-    if parity.varied_snr_db < tolerance.varied_snr_db:
-        faults.append(f"SNR of what varies {parity.varied_snr_db:.1f} dB < {tolerance.varied_snr_db:g} dB")
+    needed_db = tolerance.varied_snr_db - _allowance(parity.varied_share)
+    if parity.varied_snr_db < needed_db:
+        faults.append(f"SNR of what varies {parity.varied_snr_db:.1f} dB < {needed_db:g} dB")
     if parity.agreement is not None:
         _, upper = wilson_interval(parity.agreement, parity.n_samples)
         if upper < tolerance.agreement:
@@ -155,7 +164,7 @@ def judge(parity: Parity, precision: str) -> tuple[bool, str]:
 
 
 def wilson_interval(share: float, n: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a proportion `share` of n trials. Source: Wilson (1927), JASA 22:209."""
+    """Return the 95 % score interval of a proportion `share` of n trials: Wilson (1927), JASA 22:209."""
     z = 1.959963984540054
     scale = 1.0 + z**2 / n
     centre = (share + z**2 / (2 * n)) / scale
@@ -163,8 +172,23 @@ def wilson_interval(share: float, n: int) -> tuple[float, float]:
     return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
-def _figures(expected: Values, got: Values) -> tuple[float, float, float, float, float]:
-    """Return max_abs, max_rel, cosine, snr_db and varied_snr_db of one output, finite [n, values]."""
+@dataclass(frozen=True, kw_only=True)
+class _Figures:
+    max_abs: float
+    max_rel: float
+    cosine: float
+    snr_db: float
+    varied_snr_db: float
+    varied_share: float
+
+
+def _allowance(varied_share: float) -> float:
+    """Return by how much less varied SNR will do, in dB, for an output of which under a tenth varies."""
+    return SPARSE_ALLOWANCE_DB if varied_share < SPARSE_SHARE else 0.0
+
+
+def _figures(expected: Values, got: Values) -> _Figures:
+    """Return the figures of one output, finite [n, values]."""
     difference = got - expected
     max_abs = float(np.abs(difference).max())
     max_rel = max_abs / max(float(np.abs(expected).max()), _TINY)
@@ -173,7 +197,14 @@ def _figures(expected: Values, got: Values) -> tuple[float, float, float, float,
     if expected.shape[0] >= MIN_SAMPLES_TO_CENTRE:
         centred = float(np.sum((expected - expected.mean(axis=0)) ** 2))
         varied = centred if centred > _MIN_VARIED_SHARE * energy else energy
-    return max_abs, max_rel, _cosine(expected, got), _decibel(energy, noise), _decibel(varied, noise)
+    return _Figures(
+        max_abs=max_abs,
+        max_rel=max_rel,
+        cosine=_cosine(expected, got),
+        snr_db=_decibel(energy, noise),
+        varied_snr_db=_decibel(varied, noise),
+        varied_share=varied / energy if energy > 0.0 else 1.0,
+    )
 
 
 def _decibel(energy: float, noise: float) -> float:
