@@ -143,5 +143,8 @@ def test_bad_samples_are_refused() -> None:
         summarise([np.array([5, 0])])
     with pytest.raises(DataError, match="other counts"):
         summarise([np.array([5, 6])], [np.array([5])])
+    with pytest.raises(DataError, match="clock is too coarse"):
+        compare_latency([[np.array([0, 0, 5])]] * 3, [[np.array([1])]] * 3)
+    assert compare_latency([[np.array([0, 5, 5, 5, 5])]] * 3, [[np.array([5])]] * 3).ratio == 1.0
     with pytest.raises(DataError, match="at least 3 launches"):
         compare_latency([[np.array([1])]] * 2, [[np.array([1])]] * 2)

@@ -162,11 +162,11 @@ def compare_latency(
     beyond `minimum_effect`, so that a real but useless half per cent is not announced.
 
     Args:
-        a, b: [launches][blocks][samples] of positive times in ns (wall or CPU); launch i of a and of b ran
+        a, b: [launches][blocks][samples] of times in ns (wall or CPU); launch i of a and of b ran
             interleaved, block by block. At least 3 launches.
         minimum_effect: the smallest difference worth reporting, as a share.
     Raises:
-        DataError: fewer than 3 launches, other launches in a than in b, or a time that is not positive.
+        DataError: fewer than 3 launches, other launches in a than in b, a negative time, or mostly zeros.
     Source: launches as the unit follow Kalibera and Jones (2013), Rigorous benchmarking, ISMM.
     """
     from scipy.special import stdtrit
@@ -219,14 +219,21 @@ def _median_interval(values: Samples) -> tuple[float, float]:
 
 
 def _location(launch: Sequence[Array]) -> float:
-    return float(np.quantile(np.concatenate(_blocks(launch)), LOCATION_QUANTILE))
+    pooled = np.concatenate(_blocks(launch, zero_allowed=True))
+    location = float(np.quantile(pooled, LOCATION_QUANTILE))
+    if location <= 0.0:
+        raise DataError(
+            f"a quarter of the {pooled.size} times of a launch are 0: the clock is too coarse for them."
+        )
+    return location
 
 
-def _blocks(samples_ns: Sequence[Array]) -> list[Samples]:
+def _blocks(samples_ns: Sequence[Array], *, zero_allowed: bool = False) -> list[Samples]:
     blocks = [np.asarray(block, dtype=np.float64).ravel() for block in samples_ns]
     if not blocks or not all(block.size for block in blocks):
         raise DataError(f"no latency samples in {len(blocks)} blocks: expected at least one in each.")
-    wrong = sum(int(np.sum(~(block > 0.0))) for block in blocks)
+    # a CPU clock that ticks late now and then reads 0; a wall time of 0 is a broken clock
+    wrong = sum(int(np.sum(~((block >= 0.0) if zero_allowed else (block > 0.0)))) for block in blocks)
     if wrong:
         raise DataError(
             f"{wrong} latency samples are not positive: expected nanoseconds of a monotonic clock."

@@ -65,8 +65,8 @@ class Tolerance:
 # lower precision, and with 15 faults in each (channels, scale, mean, layout, zeroed or permuted weights,
 # calibration). Lowest varied SNR of the healthy: fp16 50, w8 24, w8a8 15 dB. Of the faults all but an input
 # scaled by 1.25 stay under 12.5 dB. Lowest healthy cosine: 0.9999, 0.998, 0.984; lowest healthy agreement:
-# 0.995, 0.92, 0.87. A face detector's outputs are nearly all background: its healthy w8a8 varied SNR is 7 dB and its
-# broken layers' at most 1.3 dB, hence the allowance for outputs that vary little.
+# 0.995, 0.92, 0.87. A face detector's outputs are nearly all background: its healthy w8a8 varied SNR is 7 dB
+# and its broken layers' at most 1.3 dB, hence the allowance for outputs that vary little.
 TOLERANCES: Mapping[str, Tolerance] = {
     "fp32": Tolerance(max_rel=1e-3, cosine=0.9999, varied_snr_db=60.0, agreement=0.995),
     "fp16": Tolerance(max_rel=None, cosine=0.999, varied_snr_db=35.0, agreement=0.98),
