@@ -65,6 +65,8 @@ class Worker:
         self._child: ChildProcess | None = None
         self._number = 0
         self._last_log = ""
+        self._log_mark_bytes = 0
+        self._last_words = ""
         self._is_closed = False
         self._memory_looked_s = 0.0
 
@@ -152,6 +154,7 @@ class Worker:
 
     def _send(self, child: ChildProcess, operation: str, text: bytes) -> None:
         self._number += 1
+        self._log_mark_bytes = child.log.written_bytes()
         try:
             protocol.write_file(child.folder, protocol.request_name(self._number), text)
         except OSError as err:
@@ -239,10 +242,11 @@ class Worker:
             return 0
         code = child.end()
         self._last_log = child.log.text()
+        self._last_words = child.log.text(since_bytes=self._log_mark_bytes)
         return code
 
     def _quoted_log(self) -> str:
-        quoted = _last_words(self._last_log)
+        quoted = _last_lines(self._last_words)
         if not quoted:
             return " It printed nothing."
         return "\nThe end of its log:\n" + "\n".join(f"  {_printable(line)}" for line in quoted)
@@ -265,7 +269,7 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
-def _last_words(log: str) -> list[str]:
+def _last_lines(log: str) -> list[str]:
     """Return the last lines of `log`; of a stack that Python dumped at a signal, its innermost calls.
 
     Such a dump lists the innermost call first, so the end of it would only show how every worker starts.

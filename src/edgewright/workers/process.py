@@ -118,6 +118,7 @@ class LogTail:
         """Start reading `read_fd`, which belongs to this object from now on."""
         self._fd = read_fd
         self._tail = b""
+        self._written_bytes = 0
         self._is_open = True
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._drain, name="edgewright-log", daemon=True)
@@ -141,21 +142,35 @@ class LogTail:
             return True
         chunk = os.read(self._fd, LOG_TAIL_BYTES)
         self._tail = (self._tail + chunk)[-LOG_TAIL_BYTES:]
+        self._written_bytes += len(chunk)
         return bool(chunk)
 
     def add(self, text: str) -> None:
         """Append `text`, as if the child had printed it last."""
         self.text()
         with self._lock:
-            self._tail = (self._tail + text.encode(errors="replace"))[-LOG_TAIL_BYTES:]
+            chunk = text.encode(errors="replace")
+            self._tail = (self._tail + chunk)[-LOG_TAIL_BYTES:]
+            self._written_bytes += len(chunk)
 
-    def text(self) -> str:
-        """Return the tail with all that the child has written up to now, or 1 s of it under a flood."""
+    def written_bytes(self) -> int:
+        """Return how many bytes were written up to now: a mark for `text`."""
+        with self._lock:
+            if self._is_open:
+                self._read_once()  # the buffer of a pipe is no larger than one read
+            return self._written_bytes
+
+    def text(self, *, since_bytes: int = 0) -> str:
+        """Return the tail with all that the child has written up to now, or 1 s of it under a flood.
+
+        since_bytes: leaves out what was written before this mark.
+        """
         give_up_s = time.monotonic() + 1
         while True:
             with self._lock:
                 if not self._is_open or self._waiting_bytes() == 0 or time.monotonic() > give_up_s:
-                    return self._tail.decode(errors="replace")
+                    wanted_bytes = self._written_bytes - since_bytes
+                    return self._tail[-wanted_bytes:].decode(errors="replace") if wanted_bytes > 0 else ""
                 self._read_once()
 
     def _waiting_bytes(self) -> int:
