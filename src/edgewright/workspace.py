@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,7 +26,7 @@ def claim_output(out: Path) -> Path:
     Raises:
         UsageError: `out` is a file, holds something else, or cannot be written.
     """
-    out = Path(os.path.abspath(out))
+    out = Path.cwd() / out
     if out.exists() and not out.is_dir():
         raise UsageError(f"output folder {out} is a file. Choose another with --out.")
     if out.is_dir() and not (out / _MARKER).exists() and any(out.iterdir()):
@@ -66,7 +65,7 @@ def save_data(data: object, path: Path) -> str:
 def install_artifacts(
     results: Sequence[Result], conversions: Mapping[str, Conversion], out: Path
 ) -> list[Result]:
-    """Copy the artifacts to `out/artifacts/<artifact id>/`, delete those of earlier builds, and name them in the results."""
+    """Copy the artifacts to `out/artifacts/<artifact id>/`, drop those of earlier builds, name them in the results."""
     wanted: set[str] = set()
     for name, conversion in conversions.items():
         artifact = conversion.artifact

@@ -10,7 +10,7 @@ from pathlib import Path
 from edgewright.backends import registry
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Backend, Calibration
-from edgewright.core.errors import ConversionError, EdgewrightError, UnavailableError
+from edgewright.core.errors import ConversionError, EdgewrightError, UnavailableError, UnknownNameError
 from edgewright.core.program import Program
 from edgewright.core.progress import Progress
 from edgewright.core.target import Precision, Quantizer, Target
@@ -57,13 +57,14 @@ def convert_all(
     Raises:
         UnknownNameError: a runtime that nobody registers.
     """
-    backends = {target.runtime: registry.get(target.runtime) for target in targets}
     outcomes: dict[str, Conversion] = {}
     requests: list[_Request] = []
     for target in {target.artifact_id: replace(target, threads=1) for target in targets}.values():
         name = target.artifact_id
         try:
-            request = _request(program, backends[target.runtime], target, calibration, cache)
+            request = _request(program, registry.get(target.runtime), target, calibration, cache)
+        except UnknownNameError:
+            raise
         except EdgewrightError as err:
             outcomes[name] = Conversion(error=err)
             progress(name, "convert", "unavailable" if isinstance(err, UnavailableError) else "failed")

@@ -112,8 +112,10 @@ def parse_layout(text: str) -> Layout | None:
     Raises:
         UnknownNameError: neither nchw nor nhwc.
     """
-    if text == "nchw" or text == "nhwc":
-        return text
+    if text == "nchw":
+        return "nchw"
+    if text == "nhwc":
+        return "nhwc"
     if text:
         raise UnknownNameError.of("layout", text, ("nchw", "nhwc"))
     return None

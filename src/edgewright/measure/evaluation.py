@@ -68,7 +68,8 @@ def evaluate_all(
     """Measure every converted target against the untouched source.
 
     Every target gets a fresh process, in which it is opened (memory), run over the data (outputs) and then timed,
-    all targets interleaved (`timing` None: not timed). Opening and running go side by side within the cores; timing goes alone.
+    all targets interleaved (`timing` None: not timed). Opening and running go side by side within the cores;
+    timing goes alone.
 
     Raises:
         EdgewrightError: the source itself cannot be run.
