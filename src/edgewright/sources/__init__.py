@@ -1,5 +1,6 @@
 """Read a trained model: `load` gives a Program, `inspect` describes it."""
 
-from edgewright.sources.load import load, load_module
+from edgewright.sources.inspection import Inspection, Layer
+from edgewright.sources.load import inspect, inspect_artifact, load, load_module
 
-__all__ = ["load", "load_module"]
+__all__ = ["Inspection", "Layer", "inspect", "inspect_artifact", "load", "load_module"]

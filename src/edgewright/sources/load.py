@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgewright.core.errors import UsageError
+from edgewright.core.files import require_model_file
 from edgewright.core.program import Program
 from edgewright.core.tensors import Layout
 from edgewright.sources.detect import detect_format, is_factory
+from edgewright.sources.inspect_openvino import inspect_openvino
+from edgewright.sources.inspection import Inspection
 from edgewright.sources.shapes import parse_input_shapes
 from edgewright.workers.pool import Limits, call_once
 
@@ -56,7 +59,7 @@ def load(
             "format": "factory",
             "weights": None if weights is None else str(weights.resolve()),
             "input_shapes": list(input_shapes),
-            "import_path": [os.getcwd(), *(entry for entry in sys.path if entry)],
+            "import_path": [str(Path.cwd()), *(entry for entry in sys.path if entry)],
         }
     else:
         path = Path(spec)
@@ -97,9 +100,34 @@ def load_module(
     return export_module(module, examples, workdir=workdir, origin=type(module).__name__, layout=layout)
 
 
-def _check_weights(path: Path) -> None:
-    from edgewright.core.files import require_model_file
+def inspect(program: Program) -> Inspection:
+    """Return the description of `program` (signature, parameters, MACs, operators, layers), made in a worker.
 
+    Raises:
+        IntegrityError: the file's structure is broken.
+    """
+    reply = call_once("edgewright.sources.operations:inspect", {"program": program.to_json()}, limits=_LIMITS)
+    record = reply["inspection"]
+    assert isinstance(record, dict)
+    return Inspection.from_json(record)
+
+
+def inspect_artifact(path: Path) -> Inspection:
+    """Return the description of a converted file: `.tflite`, `.onnx`, `.pt2` or an OpenVINO `.xml`.
+
+    Raises:
+        UsageError, FormatMismatchError, UnavailableError: no model file that is read here.
+        IntegrityError: the file's structure is broken.
+    """
+    require_model_file(path)
+    if path.suffix.lower() != ".xml":
+        with tempfile.TemporaryDirectory(prefix="edgewright-") as workdir:
+            return inspect(load(str(path), workdir=Path(workdir)))
+    # Only the XML is read, by the standard library: nothing here can crash the process.
+    return inspect_openvino(path)
+
+
+def _check_weights(path: Path) -> None:
     require_model_file(path)
     known = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
     if path.suffix.lower() not in known:

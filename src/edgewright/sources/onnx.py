@@ -58,7 +58,6 @@ def parse_onnx(path: Path) -> onnx.ModelProto:
         FormatMismatchError: the bytes are no ONNX model.
     """
     import onnx
-    from google.protobuf.message import DecodeError
 
     size = path.stat().st_size
     if size > MAX_PROTO_BYTES:
@@ -68,7 +67,7 @@ def parse_onnx(path: Path) -> onnx.ModelProto:
         )
     try:
         model = onnx.load(path, load_external_data=False)
-    except (DecodeError, ValueError, UnicodeDecodeError) as err:
+    except Exception as err:
         raise FormatMismatchError(
             f"{path} is not a whole ONNX file: {_first_line(err)}. It may be truncated; export it again."
         ) from err

@@ -54,6 +54,15 @@ def _read(arguments: dict[str, object]) -> Program:
     return read_tflite(path, spec=spec)
 
 
+def inspect(arguments: dict[str, object]) -> dict[str, object]:
+    """Return {"inspection": Inspection} of {"program": Program}."""
+    from edgewright.sources.inspection import inspect_program
+
+    record = arguments["program"]
+    assert isinstance(record, dict)
+    return {"inspection": inspect_program(Program.from_json(record)).to_json()}
+
+
 def _refuse_layout(spec: str, model_format: str, *, own: Layout, wanted: Layout | None) -> None:
     if wanted not in (None, own):
         raise UsageError(
@@ -64,7 +73,7 @@ def _refuse_layout(spec: str, model_format: str, *, own: Layout, wanted: Layout 
 
 def _layout(value: object) -> Layout | None:
     if value in (None, "nchw", "nhwc"):
-        return value  # type: ignore[return-value]
+        return value
     raise UsageError(f"layout is {value!r}; expected nchw or nhwc.")
 
 

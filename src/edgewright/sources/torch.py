@@ -54,6 +54,7 @@ def read_pt2(path: Path, *, spec: str, workdir: Path, layout: Layout | None) -> 
     if layout == "nhwc" and any(len(tensor.shape) == 4 for tensor in inputs):
         import torch
 
+        _drop_detach(exported)
         module = exported.module(check_guards=False)
         examples = tuple(
             _example(InputShape(shape=tuple(d or 1 for d in s.shape), dtype=s.dtype), torch.Generator())
@@ -90,7 +91,7 @@ def load_exported(path: Path, *, title: str) -> ExportedProgram:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             exported = torch.export.load(str(path))
-            exported.validate()
+            exported.validate()  # type: ignore[no-untyped-call]
             return exported
     except Exception as err:
         raise IntegrityError(
@@ -183,6 +184,19 @@ def _example(shape: InputShape, generator: torch.Generator) -> torch.Tensor:
     if dtype.is_floating_point:
         return torch.randn(shape.shape, generator=generator).to(dtype)
     return torch.randint(0, 2, shape.shape, generator=generator).to(dtype)
+
+
+def _drop_detach(exported: ExportedProgram) -> None:
+    """Take out detach and copies of constants, which change no value and which torch 2.13 cannot export again."""
+    import torch
+
+    aten = torch.ops.aten
+    idle = (aten.detach_.default, aten.detach.default, aten.lift_fresh_copy.default)
+    for node in list(exported.graph.nodes):
+        if node.op == "call_function" and node.target in idle:
+            node.replace_all_uses_with(node.args[0])
+            exported.graph.erase_node(node)
+    exported.graph_module.recompile()
 
 
 def _check_positional(exported: ExportedProgram, spec: str) -> None:

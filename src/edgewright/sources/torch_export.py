@@ -1,4 +1,4 @@
-"""Export of a PyTorch module to `.pt2`: dynamic batch where it is proven to work, compared with the module itself."""
+"""Export of a PyTorch module to `.pt2`: dynamic batch where it works, compared with the module."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -304,10 +304,9 @@ def _check_examples(examples: Sequence[torch.Tensor]) -> None:
 @contextmanager
 def _eval_mode(module: torch.nn.Module) -> Iterator[None]:
     was_training = [(child, child.training) for child in module.modules()]
-    try:
+    # The module of an exported program refuses this: its mode is part of its graph.
+    with suppress(NotImplementedError):
         module.eval()
-    except NotImplementedError:
-        pass  # the module of an exported program, whose mode is part of its graph
     try:
         yield
     finally:
