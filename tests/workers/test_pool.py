@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -137,7 +138,7 @@ class TestErrors:
             assert calls_of(worker) == 1
 
     def test_an_exception_without_text_is_reported_by_its_class(self) -> None:
-        with pytest.raises(WorkerError, match="raised UnprintableError$"):
+        with pytest.raises(WorkerError, match=r"raised UnprintableError$"):
             call_once(f"{MODULE}:raise_unprintable", {})
 
     def test_a_message_cannot_drive_the_terminal(self) -> None:
@@ -214,7 +215,7 @@ class TestLimits:
             with pytest.raises(WorkerError, match=r"hang_with_children did not finish within 0\.7 s"):
                 worker.call(f"{MODULE}:hang_with_children", {"folder": str(tmp_path)}, timeout_s=0.7)
             for pid in (tmp_path / "children").read_text().split():
-                wait_until(lambda pid=int(pid): is_gone(pid))  # type: ignore[misc]
+                wait_until(partial(is_gone, int(pid)))
             assert calls_of(worker) == 1
 
     @pytest.mark.parametrize("in_child", [False, True])
@@ -285,7 +286,7 @@ class TestProtocol:
 
     @pytest.mark.parametrize("kind", ["link", "folder", "fifo", "nothing"])
     def test_only_plain_files_are_read(self, kind: str) -> None:
-        with Worker("links") as worker, pytest.raises(WorkerError, match="not a plain file|cannot be read"):
+        with Worker("links") as worker, pytest.raises(WorkerError, match=r"not a plain file|cannot be read"):
             worker.call(f"{MODULE}:answer_with_link", {"number": 1, "kind": kind})
 
     def test_an_unknown_error_class_becomes_a_worker_error(self) -> None:

@@ -80,8 +80,11 @@ class ChildProcess:
             _living.add(self)
 
     def kill(self) -> None:
-        """Kill the child, its process group and every descendant, at once. Any thread may call it."""
-        if self.popen.returncode is not None:
+        """Kill the child, its process group and every descendant, at once. Any thread may call it.
+
+        In a fork of the parent it does nothing: the child is not the fork's.
+        """
+        if self.popen.returncode is not None or self.owner_pid != os.getpid():
             return
         members = tree_of(self.popen.pid)
         self._kill_group()
@@ -94,6 +97,8 @@ class ChildProcess:
 
         It may be called again, and does then what an interrupt left undone.
         """
+        if self.owner_pid != os.getpid():
+            return 0
         with self._ending:
             if self.popen.poll() is None:
                 self.kill()
