@@ -44,7 +44,7 @@ for name in sys.argv[2:]:
     importlib.import_module(name)
 """
 
-# Runs in a fresh interpreter: prints what importing of core added to sys.modules. What the start-up of the
+# Runs in a fresh interpreter: prints what importing core added to sys.modules. What the start-up of the
 # interpreter loaded (editable-install hooks, for one) is not core's doing.
 MODULES_OF_CORE = """
 import sys
