@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -84,7 +85,7 @@ def _read(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Arra
                 header = npy.read_array_header_2_0(stream)  # type: ignore[no-untyped-call]
             else:
                 raise DataError(f"{what} has .npy version {version}; 1.0 and 2.0 are read.")
-        except (ValueError, SyntaxError, TypeError, RecursionError, UnicodeError) as err:
+        except (ValueError, SyntaxError, TypeError, RecursionError, tokenize.TokenError) as err:
             raise DataError(f"{what} has a broken .npy header: {_first_line(err)}.") from err
         shape, is_fortran, dtype = header
         if dtype.kind not in _NUMERIC_KINDS or dtype.hasobject or dtype.subdtype is not None:
