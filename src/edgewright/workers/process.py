@@ -31,6 +31,7 @@ _BOOT = (
     "main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))"
 )
 
+# Unbuffered holds for C's stdout too: what a library printed before an abort is in the log.
 _CHILD_ENV = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
 
 _living: set[ChildProcess] = set()

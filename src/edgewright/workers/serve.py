@@ -21,7 +21,6 @@ from edgewright.workers.protocol import Failure, ProtocolError, Request, Respons
 
 _ERRORS_MODULE = "edgewright.core.errors"
 _PR_SET_PDEATHSIG = 1
-_IOLBF = 1
 
 Operation = Callable[[dict[str, object]], object]
 
@@ -49,7 +48,7 @@ def main(request_fd: int, notify_fd: int, folder: str, parent_pid: int) -> None:
 
 
 def _die_with_parent(parent_pid: int) -> None:
-    """Have the kernel kill this process when the parent dies, and make C's stdout line buffered.
+    """Have the kernel kill this process when the parent dies.
 
     A parent that died before the first call is seen by its process id.
     """
@@ -59,8 +58,6 @@ def _die_with_parent(parent_pid: int) -> None:
     libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent_pid:
         os._exit(0)
-    # Into a pipe C buffers whole blocks, and an abort would lose them: the last words matter most.
-    libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, _IOLBF, ctypes.c_size_t(0))
 
 
 def _offer_to_memory_killer() -> None:
