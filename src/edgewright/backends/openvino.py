@@ -1,0 +1,455 @@
+"""OpenVINO on the CPU: `.pt2`, `.onnx` and `.tflite`, quantized by PT2E or NNCF."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+
+from edgewright.backends import openvino_file, vendor
+from edgewright.core.artifact import Artifact
+from edgewright.core.contracts import Calibration, LayerCost, Support
+from edgewright.core.errors import ConversionError, DataError
+from edgewright.core.files import sha256_of_files
+from edgewright.core.program import Program
+from edgewright.core.target import Precision, Quantizer, Target
+from edgewright.core.tensors import Array, Arrays, TensorSpec
+
+_RUNTIME = ("openvino",)
+_QUANTIZER = ("nncf",)
+_FILE_NAME = "model.xml"
+_FLOAT_NOTE = "what is not int8 is computed in float32 (INFERENCE_PRECISION_HINT=f32), not in the CPU's default"
+_NOTES = {
+    Precision.FP32: "computed in float32 (INFERENCE_PRECISION_HINT=f32), not in the CPU's default, often bfloat16",
+    Precision.FP16: "weights are float16, expanded to float32 at load; computed in float32 "
+    "(INFERENCE_PRECISION_HINT=f32), for x86 has float16 arithmetic on few CPUs",
+    Precision.W8: "weights are int8 per channel, dequantized at load; activations and arithmetic are float32",
+    Precision.W8A8: _FLOAT_NOTE,
+}
+
+
+class PortTensor(Protocol):
+    """The descriptor of a tensor."""
+
+    def set_names(self, names: set[str]) -> None: ...
+
+
+class Port(Protocol):
+    """An input or output of a model."""
+
+    names: set[str]
+    partial_shape: Sequence["Dimension"]
+    element_type: "ElementType"
+
+    def get_tensor(self) -> PortTensor: ...
+    def get_node(self) -> "Node": ...
+
+
+class Dimension(Protocol):
+    """A dimension, known or not."""
+
+    is_static: bool
+
+    def get_length(self) -> int: ...
+
+
+class ElementType(Protocol):
+    """A dtype of OpenVINO."""
+
+    def to_dtype(self) -> type: ...
+
+
+class Node(Protocol):
+    """An operation."""
+
+    def get_type_name(self) -> str: ...
+
+
+class Model(Protocol):
+    """A model in memory."""
+
+    inputs: list[Port]
+    outputs: list[Port]
+
+    def reshape(self, shapes: Mapping[int, object]) -> None: ...
+    def get_parameters(self) -> list[Node]: ...
+    def get_results(self) -> list[Node]: ...
+    def get_sinks(self) -> list[Node]: ...
+    def get_variables(self) -> list[object]: ...
+
+
+class Profile(Protocol):
+    """What the runtime tells of one node."""
+
+    node_name: str
+    node_type: str
+    exec_type: str
+    real_time: timedelta
+
+
+class Request(Protocol):
+    """One inference request."""
+
+    profiling_info: list[Profile]
+
+    def infer(
+        self, inputs: list[Array], share_inputs: bool, share_outputs: bool
+    ) -> Mapping[int, Array]: ...
+
+
+class Compiled(Protocol):
+    """A model compiled for a device."""
+
+    def create_infer_request(self) -> Request: ...
+    def get_property(self, name: str) -> object: ...
+
+
+class Core(Protocol):
+    """The runtime."""
+
+    def compile_model(self, model: str, device: str, config: Mapping[str, object]) -> Compiled: ...
+
+
+class OpenVINOBackend:
+    """Intel's runtime; this version uses its CPU plug-in."""
+
+    name = "openvino"
+    runtime_module = "openvino"
+    consumes: tuple[str, ...] = ("pt2", "onnx", "tflite")
+    precisions: tuple[Precision, ...] = (Precision.FP32, Precision.FP16, Precision.W8, Precision.W8A8)
+
+    def probe(self) -> Support:
+        """Say whether the runtime and its quantizer are installed."""
+        return vendor.support((*_RUNTIME, *_QUANTIZER), extra="openvino")
+
+    def refuses(self, program: Program, target: Target) -> str | None:
+        """Return why this pair cannot be done, or None."""
+        return vendor.refuses(program, target, self.consumes)
+
+    def quantizer(self, program: Program, target: Target) -> Quantizer | None:
+        """Return who quantizes this pair: PT2E by default for PyTorch, else NNCF."""
+        return vendor.quantizer(program, target)
+
+    def convert(
+        self, program: Program, target: Target, calibration: Calibration | None, workdir: Path
+    ) -> Artifact:
+        """Write `model.xml` and `model.bin` into `workdir`; a dynamic batch stays dynamic.
+
+        Raises:
+            ConversionError: the converter refused, with the operators by name.
+        """
+        reason = self.refuses(program, target)
+        if reason:
+            raise ConversionError(f"openvino cannot make {target.precision} of {program.path.name}: {reason}.")
+        workdir.mkdir(parents=True, exist_ok=True)
+        model = _read(program)
+        _sign(model, program)
+        model = _arrange(model, program)
+        toolchain = vendor.versions((*_RUNTIME, *(("torch", "torchao") if program.format == "pt2" else ())))
+        notes = [_NOTES[target.precision]]
+        if program.precision == Precision.FP32 and target.precision in (Precision.W8, Precision.W8A8):
+            model = _quantize(model, program, target, calibration)
+            toolchain |= vendor.versions(_QUANTIZER)
+            if target.precision is Precision.W8A8:
+                notes.insert(0, "quantized by NNCF: symmetric weights, fast bias correction")
+        files = _save(model, workdir / _FILE_NAME, is_half=target.precision is Precision.FP16)
+        inputs, outputs = _specs(model.inputs, program.inputs), _specs(model.outputs, program.outputs)
+        artifact = Artifact(
+            files=files,
+            target=target,
+            inputs=inputs,
+            outputs=outputs,
+            sha256=sha256_of_files(files),
+            source_sha256=program.sha256,
+            toolchain=toolchain,
+            notes=tuple(notes),
+        )
+        _compile(artifact.path, threads=1, profile=False)
+        return artifact
+
+    def open(self, artifact: Artifact, target: Target, *, profile: bool = False) -> OpenVINOSession:
+        """Load the artifact with the threads of `target`, one stream; `profile` counts the time of each layer."""
+        return OpenVINOSession(artifact, threads=target.threads, profile=profile)
+
+
+class OpenVINOSession:
+    """One compiled model and one inference request."""
+
+    def __init__(self, artifact: Artifact, *, threads: int, profile: bool) -> None:
+        self._artifact = artifact
+        self._is_profiled = profile
+        self._compiled = _compile(artifact.path, threads=threads, profile=profile)
+        self._request: Request | None = self._compiled.create_infer_request()
+        self._names = [spec.name for spec in artifact.inputs]
+        self._dtypes = [np.dtype(spec.dtype) for spec in artifact.inputs]
+        self._outputs = list(enumerate(spec.name for spec in artifact.outputs))
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The signature, in the order of the artifact's inputs."""
+        return self._artifact.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The signature, in the order of the artifact's outputs."""
+        return self._artifact.outputs
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Return copies of the outputs for one batch.
+
+        Raises:
+            DataError: an input is missing or does not fit the signature.
+        """
+        request = self._request
+        if request is None:
+            raise DataError("the session is closed. Open the artifact again.")
+        try:
+            arrays = [inputs[name] for name in self._names]
+            for array, dtype in zip(arrays, self._dtypes, strict=True):
+                # The runtime would cast without a word.
+                if array.dtype != dtype:
+                    raise TypeError(f"an input has dtype {array.dtype}, but {dtype} is expected")
+            results = request.infer(arrays, share_inputs=True, share_outputs=True)
+            return {name: results[index].copy() for index, name in self._outputs}
+        except (KeyError, TypeError, ValueError, RuntimeError) as err:
+            name = self._artifact.path.name
+            raise DataError(f"openvino cannot run {name}: {_reason(err)}. Inputs are {self._names}.") from err
+
+    def layers(self, inputs: Arrays) -> Sequence[LayerCost]:
+        """Return the cost of each layer of one inference; nothing unless opened with `profile`."""
+        self.run(inputs)
+        if not self._is_profiled or self._request is None:
+            return ()
+        return [
+            LayerCost(
+                name=row.node_name,
+                operator=row.node_type,
+                time_us=row.real_time / timedelta(microseconds=1),
+                implementation=row.exec_type,
+            )
+            for row in self._request.profiling_info
+            if row.real_time > timedelta(0)
+        ]
+
+    def property(self, name: str) -> object:
+        """Return a property of the compiled model, as the runtime reports it."""
+        return self._compiled.get_property(name)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._request = None
+
+
+class _SilentTelemetry:
+    """Stands where the vendor's telemetry would: takes every call and sends nothing."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> object:
+        return lambda *_, **__: None
+
+
+def _keep_telemetry_off() -> None:
+    """Keep the converter and NNCF from sending usage statistics and from writing their consent files."""
+    loaded = sys.modules.get("openvino_telemetry")
+    if loaded is None:
+        # None makes the import fail, for which both tools fall back to a stub.
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    else:
+        loaded.Telemetry = _SilentTelemetry  # type: ignore[attr-defined]
+
+
+@cache
+def _core() -> Core:
+    _keep_telemetry_off()
+    with vendor.quiet():
+        import openvino
+
+        return cast(Core, openvino.Core())
+
+
+def _compile(path: Path, *, threads: int, profile: bool) -> Compiled:
+    """Return the model compiled for latency: one stream of `threads` threads.
+
+    Threads are not pinned to cores: the operating system (or whoever measures) places them, as with other runtimes.
+    """
+    openvino_file.parse_xml(path)
+    config: dict[str, object] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": "1",
+        "ENABLE_CPU_PINNING": False,
+        "PERF_COUNT": profile,
+    }
+    try:
+        return _core().compile_model(str(path), "CPU", config)
+    except Exception as err:  # the binding raises RuntimeError and its own kin
+        raise ConversionError(
+            f"the OpenVINO runtime cannot load {path.name}: {_reason(err)}. Build it again, or leave this runtime out."
+        ) from err
+
+
+def _read(program: Program) -> Model:
+    _keep_telemetry_off()
+    source: object = vendor.load_exported(program) if program.format == "pt2" else str(program.path)
+    with vendor.quiet():
+        import openvino
+
+        try:
+            return cast(Model, openvino.convert_model(source))
+        except Exception as err:  # each front end has its own classes
+            raise ConversionError(_explain(err, program)) from err
+
+
+_UNSUPPORTED = (
+    re.compile(r"No conversion rule found for operations?: ([^\n]+)"),
+    re.compile(r"does not support the following ONNX operations?: ([^\n]+)"),
+    re.compile(r"No translator found for ([\w.:]+)"),
+    re.compile(r"(?:[Nn]ot supported|[Uu]nsupported)[^\n]*?(?:operation|op|node)[^\n]*?: ?([\w.:]+)"),
+    re.compile(r"\b(aten[.:]+[\w.]+)"),
+)
+
+
+def _explain(err: Exception, program: Program) -> str:
+    text = str(err)
+    for pattern in _UNSUPPORTED:
+        found = pattern.findall(text)
+        if found:
+            names = sorted({name.strip(" .") for part in found for name in part.split(",")} - {""})
+            return (
+                f"OpenVINO has no conversion for the operator{'s' if len(names) > 1 else ''} {', '.join(names)}. "
+                "Replace them in the model, or leave this runtime out."
+            )
+    return f"OpenVINO cannot convert {program.path.name}: {_reason(err)}. Change the model, or leave this runtime out."
+
+
+def _reason(err: BaseException) -> str:
+    """Return the line that says what went wrong: OpenVINO puts the place in its own source code before it."""
+    lines = [line.strip() for line in str(err).splitlines()]
+    telling = [line for line in lines if line and not line.startswith(("Exception from", "Check '", "[ ERROR"))]
+    return (telling or [vendor.first_line(err)])[-1 if len(telling) < 2 else 0][:400].rstrip(".")
+
+
+def _sign(model: Model, program: Program) -> None:
+    """Give the model the order, names and shapes of the program's signature.
+
+    Raises:
+        ConversionError: it has another number of inputs or outputs, or the shapes do not fit.
+    """
+    import openvino
+
+    for kind, ports, specs in (
+        ("inputs", model.inputs, program.inputs),
+        ("outputs", model.outputs, program.outputs),
+    ):
+        if len(ports) != len(specs):
+            raise ConversionError(
+                f"OpenVINO made {len(ports)} {kind} of the model's {len(specs)}. "
+                "Remove unused inputs and repeated outputs from the model."
+            )
+    shapes = {
+        index: openvino.PartialShape([-1 if size is None else size for size in spec.shape])
+        for index, spec in zip(_order(model.inputs, program.inputs), program.inputs, strict=True)
+    }
+    try:
+        model.reshape(shapes)
+    except Exception as err:  # RuntimeError of a node that does not fit
+        raise ConversionError(f"OpenVINO cannot give the model its shapes: {_reason(err)}.") from err
+
+
+def _order(ports: Sequence[Port], specs: Sequence[TensorSpec]) -> list[int]:
+    """Return for each spec the position of its port: by name where every name is known, else the same position."""
+    found = [[index for index, port in enumerate(ports) if spec.name in port.names] for spec in specs]
+    if all(len(indices) == 1 for indices in found) and len({indices[0] for indices in found}) == len(ports):
+        return [indices[0] for indices in found]
+    return list(range(len(specs)))
+
+
+def _arrange(model: Model, program: Program) -> Model:
+    """Return the model with ports in the program's order and under its names."""
+    import openvino
+
+    inputs, outputs = _order(model.inputs, program.inputs), _order(model.outputs, program.outputs)
+    if inputs != sorted(inputs) or outputs != sorted(outputs):
+        parameters, results = model.get_parameters(), model.get_results()
+        model = cast(
+            Model,
+            openvino.Model(
+                [results[i] for i in outputs],
+                model.get_sinks(),
+                [parameters[i] for i in inputs],
+                model.get_variables(),
+                "model",
+            ),
+        )
+    for ports, specs in ((model.inputs, program.inputs), (model.outputs, program.outputs)):
+        for port, spec in zip(ports, specs, strict=True):
+            is_passed_through = ports is not model.inputs and port.get_node().get_type_name() == "Parameter"
+            names = {spec.name} | (port.names if is_passed_through else set())
+            port.get_tensor().set_names(names)
+    return model
+
+
+def _quantize(model: Model, program: Program, target: Target, calibration: Calibration | None) -> Model:
+    """Return the model with int8 weights (w8), or with int8 weights and activations (w8a8), both by NNCF."""
+    samples = [] if target.precision is Precision.W8 else vendor.calibration_samples(program, calibration)
+    order = _order(model.inputs, program.inputs)
+    with vendor.quiet():
+        import nncf
+
+        nncf.set_log_level(logging.ERROR)
+        try:
+            if target.precision is Precision.W8:
+                return cast(Model, nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM))
+            rows = [tuple(row[order.index(i)] for i in range(len(row))) for row in samples]
+            return cast(
+                Model,
+                nncf.quantize(
+                    model,
+                    nncf.Dataset([row if len(row) > 1 else row[0] for row in rows]),
+                    # Mixed: activations with a zero point where they are not centred, as after anything but ReLU.
+                    preset=nncf.QuantizationPreset.MIXED,
+                    subset_size=len(rows),
+                    fast_bias_correction=True,
+                ),
+            )
+        except Exception as err:  # nncf has its own classes, and passes on OpenVINO's
+            raise ConversionError(f"NNCF cannot quantize the model: {_reason(err)}. Leave this precision out.") from err
+
+
+def _save(model: Model, path: Path, *, is_half: bool) -> tuple[Path, Path]:
+    """Write the model as IR and return its two files."""
+    import openvino
+
+    raw = path.with_name("raw.xml")
+    try:
+        openvino.save_model(model, str(raw), compress_to_fp16=is_half)
+    except Exception as err:  # RuntimeError of the serializer
+        raise ConversionError(f"OpenVINO cannot write the model: {_reason(err)}. Check the free space.") from err
+    weights = path.with_suffix(".bin")
+    raw.with_suffix(".bin").replace(weights)
+    openvino_file.normalise_xml(raw, path)
+    raw.unlink()
+    return path, weights
+
+
+def _specs(ports: Sequence[Port], source: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """Return the specs of `ports` with the names and layouts of the source."""
+    return tuple(
+        TensorSpec(
+            name=own.name,
+            shape=tuple(d.get_length() if d.is_static else None for d in port.partial_shape),
+            dtype=np.dtype(port.element_type.to_dtype()).name,
+            layout=own.layout,
+        )
+        for port, own in zip(ports, source, strict=True)
+    )

@@ -1,0 +1,98 @@
+"""Writing OpenVINO IR (`model.xml`, `model.bin`) so that the same model always gives the same bytes, and small ones.
+
+The serializer writes what depends on the process and not on the model: counters in generated names, the versions and
+paths of the tools, and indentation that makes up a third of a small model.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgewright.core.errors import FormatMismatchError, IntegrityError
+from edgewright.core.files import require_model_file, write_aside
+
+# "Convolution_1234": OpenVINO names nodes without a name by their type and a counter of the process.
+_GENERATED = re.compile(r"\b([A-Z][A-Za-z0-9]*)_(\d+)\b")
+_MAX_XML_BYTES = 256 << 20
+# Attributes of a node that record where it came from, not what it computes.
+_ORIGIN_ATTRIBUTES = frozenset({"fused_names", "original_precision", "origin"})
+
+
+def normalise_xml(source: Path, destination: Path) -> None:
+    """Write the IR topology of `source` to `destination`, free of counters, versions, paths and indentation.
+
+    Layer ids, shapes, offsets into the .bin and the names of inputs and outputs stay.
+    """
+    root = parse_xml(source)
+    root.set("name", "model")
+    for info in root.findall("rt_info"):
+        root.remove(info)
+    layers = root.findall("layers/layer")
+    numbers: dict[str, int] = {}
+
+    def renumbered(match: re.Match[str]) -> str:
+        return f"{match[1]}_{numbers.setdefault(match[0], len(numbers))}"
+
+    public = set(_public_ports(root))
+    for layer in layers:
+        is_public = layer.get("type") in ("Parameter", "Result")
+        if not is_public or _GENERATED.fullmatch(layer.get("name", "")):
+            layer.set("name", _GENERATED.sub(renumbered, layer.get("name", "")))
+        for port in layer.findall("output/port"):
+            if not is_public and (layer.get("id"), port.get("id")) not in public:
+                port.attrib.pop("names", None)
+        for info in layer.iter("rt_info"):
+            for attribute in info.findall("attribute"):
+                if attribute.get("name") in _ORIGIN_ATTRIBUTES:
+                    info.remove(attribute)
+    for element in root.iter():
+        element.tail = None
+        if element.text is not None and not element.text.strip():
+            element.text = None
+    with write_aside(destination) as aside:
+        aside.write_bytes(b'<?xml version="1.0"?>' + ElementTree.tostring(root, encoding="utf-8"))
+
+
+def parse_xml(path: Path) -> ElementTree.Element:
+    """Return the root of an IR topology.
+
+    Raises:
+        UsageError: missing or empty.
+        FormatMismatchError: not XML, or XML of something else.
+        IntegrityError: larger than 256 MiB, or with a document type, which IR never has and entities hide in.
+    """
+    require_model_file(path)
+    if path.stat().st_size > _MAX_XML_BYTES:
+        raise IntegrityError(f"{path} is larger than {_MAX_XML_BYTES} bytes; it is not an IR topology.")
+    content = path.read_bytes()
+    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
+        raise IntegrityError(f"{path} declares a document type, which no OpenVINO topology does. Do not open it.")
+    try:
+        root = ElementTree.fromstring(content)
+    except ElementTree.ParseError as err:
+        raise FormatMismatchError(f"{path} is not XML: {err}. Build the artifact again.") from err
+    if root.tag != "net":
+        raise FormatMismatchError(f"{path} has the root <{root.tag}>, but an OpenVINO topology has <net>.")
+    return root
+
+
+def weight_precisions(path: Path) -> dict[str, int]:
+    """Return element type -> bytes of all constants of an IR topology."""
+    sizes: dict[str, int] = {}
+    for layer in parse_xml(path).findall("layers/layer"):
+        content = layer.find("data")
+        if layer.get("type") == "Const" and content is not None:
+            kind = content.get("element_type", "?")
+            sizes[kind] = sizes.get(kind, 0) + int(content.get("size", "0"))
+    return sizes
+
+
+def _public_ports(root: ElementTree.Element) -> Iterator[tuple[str | None, str | None]]:
+    """Yield (layer, port) of what feeds a Result: their tensor names are the names of the model's outputs."""
+    results = {layer.get("id") for layer in root.findall("layers/layer") if layer.get("type") == "Result"}
+    for edge in root.findall("edges/edge"):
+        if edge.get("to-layer") in results:
+            yield edge.get("from-layer"), edge.get("from-port")
