@@ -23,6 +23,17 @@ from edgewright.workers.pool import Worker
 with Worker("interrupted") as worker:
     worker.call("operations_for_tests:hang", {"marker": MARKERS[0]})
 """
+CAUGHT = """
+import os
+from edgewright.workers.pool import Worker
+worker = Worker("goes on")
+try:
+    worker.call("operations_for_tests:hang", {"marker": MARKERS[0]})
+except KeyboardInterrupt:
+    assert worker.pid is None
+    assert os.listdir(os.environ["TMPDIR"]) == []
+    print(worker.call("operations_for_tests:count", {})["calls"])
+"""
 MANY_JOBS = """
 from edgewright.workers.jobs import Job, map_jobs
 jobs = [Job(key=marker, operation="operations_for_tests:hang", arguments={"marker": marker}) for marker in MARKERS]
@@ -73,6 +84,15 @@ def test_an_interrupt_leaves_nothing(
     assert "KeyboardInterrupt" in errors
     assert all(is_gone(int(marker.read_text())) for marker in markers[:count])
     assert list(temporary_folder.iterdir()) == []
+
+
+def test_a_caught_interrupt_has_ended_the_child_and_the_worker_goes_on(
+    tmp_path: Path, temporary_folder: Path, wait_until: Wait
+) -> None:
+    parent, markers = start_parent(CAUGHT, tmp_path, temporary_folder)
+    wait_until(lambda: markers[0].exists() or parent.poll() is not None)
+    os.killpg(parent.pid, signal.SIGINT)
+    assert parent.communicate() == ("1\n", "")
 
 
 def test_a_killed_parent_takes_its_children_along(

@@ -260,7 +260,7 @@ def call_once(
     env: Mapping[str, str] | None = None,
 ) -> dict[str, object]:
     """Return what `operation` returns, run in a fresh process; errors as in Worker.call."""
-    with Worker(operation.partition(":")[0].rpartition(".")[2], limits=limits, env=env) as worker:
+    with Worker(operation.rpartition(":")[2], limits=limits, env=env) as worker:
         return worker.call(operation, arguments)
 
 

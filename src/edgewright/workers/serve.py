@@ -144,7 +144,3 @@ def _send(folder: str, number: int, response: Response) -> None:
             _failed("WorkerError", f"protocol: the result of the operation holds {err}")
         )
     protocol.write_file(folder, protocol.response_name(number), text)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
