@@ -1,1 +1,49 @@
 """Edgewright: a trained model in, proven edge artifacts out."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgewright.benchmark import bench
+    from edgewright.build import BuildResult, build, run_recipe
+    from edgewright.doctor import diagnose
+    from edgewright.recipe import Recipe
+    from edgewright.single import convert, run, verify
+    from edgewright.sources import inspect, load
+
+_HOMES = {
+    "BuildResult": "build",
+    "Recipe": "recipe",
+    "bench": "benchmark",
+    "build": "build",
+    "convert": "single",
+    "diagnose": "doctor",
+    "inspect": "sources",
+    "load": "sources",
+    "run": "single",
+    "run_recipe": "build",
+    "verify": "single",
+}
+
+__all__ = [
+    "BuildResult",
+    "Recipe",
+    "bench",
+    "build",
+    "convert",
+    "diagnose",
+    "inspect",
+    "load",
+    "run",
+    "run_recipe",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used: `import edgewright` itself loads nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'edgewright' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"edgewright.{_HOMES[name]}"), name)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 from edgewright.backends.conversion import Conversion, convert_all
 from edgewright.core.budget import Budget
-from edgewright.core.errors import BudgetError, ConversionError, UnavailableError, UsageError, WorkerError
+from edgewright.core.errors import UsageError
 from edgewright.core.program import Program
 from edgewright.core.progress import Progress, silent
-from edgewright.core.result import Result, Status, Summary
+from edgewright.core.result import Result, Summary, exit_code_of
 from edgewright.core.tensors import parse_layout
 from edgewright.data.preparation import Prepared, prepare
 from edgewright.measure.evaluation import evaluate_all
@@ -58,20 +58,10 @@ class BuildResult:
 
     @property
     def exit_code(self) -> int:
-        """0 when every target is ok, or with `require="one"` when one is recommended; else the worst status's code.
-
-        failed: 4, or 7 when every failure is a worker's; degraded: 5; unavailable: 3.
-        """
+        """0 when every target is ok, or with `require="one"` when one is recommended; else `exit_code_of`."""
         if self.require == "one" and self.summary.recommended is not None:
             return 0
-        failed = [r for r in self.results if r.status is Status.FAILED]
-        if failed:
-            only_workers = all(r.error == WorkerError.__name__ for r in failed)
-            return WorkerError.exit_code if only_workers else ConversionError.exit_code
-        statuses = {r.status for r in self.results}
-        if Status.DEGRADED in statuses:
-            return BudgetError.exit_code
-        return UnavailableError.exit_code if Status.UNAVAILABLE in statuses else 0
+        return exit_code_of(self.results)
 
     def records(self) -> list[dict[str, object]]:
         """Return the rows of results.json."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +13,19 @@ from edgewright.artifact_files import read_artifact
 from edgewright.backends.conversion import Conversion, convert_all
 from edgewright.core.artifact import Artifact
 from edgewright.core.budget import Budget
-from edgewright.core.errors import DataError
+from edgewright.core.errors import DataError, FormatMismatchError, UnknownNameError
 from edgewright.core.files import write_aside
 from edgewright.core.progress import Progress, silent
-from edgewright.core.result import Result
+from edgewright.core.result import Result, exit_code_of
 from edgewright.core.target import Precision
-from edgewright.core.tensors import Array, check_arrays
+from edgewright.core.tensors import Array, TensorSpec, check_arrays
+from edgewright.data.images import read_image_for
 from edgewright.data.preparation import prepare
 from edgewright.measure.evaluation import evaluate_all
 from edgewright.measure.judgement import judge_all
 from edgewright.recipe import Recipe
 from edgewright.sources import load
-from edgewright.workers.cache import Cache
+from edgewright.workers.cache import Cache, default_root
 from edgewright.workers.pool import Worker
 from edgewright.workspace import claim_output, install_artifacts
 
@@ -35,6 +36,11 @@ class Verification:
 
     result: Result
     artifact: Artifact | None
+
+    @property
+    def exit_code(self) -> int:
+        """0 for ok, else the code of the status: failed 4 (7 when the worker failed), degraded 5, unavailable 3."""
+        return exit_code_of((self.result,))
 
     def to_json(self) -> dict[str, object]:
         """Return the row as in results.json, with the artifact's record."""
@@ -55,8 +61,6 @@ def convert(
     if len(targets) != 1:
         raise DataError(f"convert takes one target, but the recipe has {len(targets)}. Use build.")
     folder = claim_output(out)
-    from edgewright.workers.cache import default_root
-
     cache = Cache(root=default_root() if use_cache else None)
     with tempfile.TemporaryDirectory(prefix="edgewright-") as name:
         work = Path(name)
@@ -95,10 +99,6 @@ def verify(
         FormatMismatchError: the signatures do not match.
         IntegrityError: the artifact is not the one that its record describes.
     """
-    from dataclasses import replace
-
-    from edgewright.core.errors import FormatMismatchError
-
     artifact = read_artifact(artifact_path, threads=threads)
     if precision:
         target = replace(artifact.target, precision=Precision.parse(precision))
@@ -162,6 +162,41 @@ def run(artifact_path: Path, inputs: Mapping[str, Array] | Array, *, threads: in
         files = answer["outputs"]
         assert isinstance(files, dict)
         return {str(key): np.load(str(path), allow_pickle=False) for key, path in files.items()}
+
+
+def read_inputs(artifact_path: Path, texts: Sequence[str]) -> dict[str, Array] | Array:
+    """Return the arrays of `FILE` or `NAME=FILE` texts: .npy as it is, an image resized for the input it is for.
+
+    Raises:
+        DataError: a file that is missing or neither, or names that do not fit.
+    """
+    artifact = read_artifact(artifact_path)
+    arrays: dict[str, Array] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not equals:
+            name, file = "", text
+        spec = next((s for s in artifact.inputs if s.name == name), None)
+        if spec is None and name:
+            raise UnknownNameError.of("input", name, [s.name for s in artifact.inputs])
+        if spec is None and (len(artifact.inputs) != 1 or len(texts) != 1):
+            names = ", ".join(s.name for s in artifact.inputs)
+            raise DataError(f"{artifact_path} has the inputs {names}. Give each once as --input NAME=FILE.")
+        spec = spec or artifact.inputs[0]
+        arrays[spec.name] = _read_input(Path(file), spec)
+    return arrays
+
+
+def _read_input(path: Path, spec: TensorSpec) -> Array:
+    if not path.is_file():
+        raise DataError(f"input file {path} does not exist. Check the path.")
+    if path.suffix.lower() != ".npy":
+        return read_image_for(path, spec)
+    try:
+        array: Array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as err:
+        raise DataError(f"{path} cannot be read as an .npy array of numbers: {err}.") from err
+    return array
 
 
 def _single(array: Array, artifact: Artifact) -> dict[str, Array]:

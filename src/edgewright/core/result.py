@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from edgewright.core.budget import Verdict
+from edgewright.core.errors import BudgetError, ConversionError, IntegrityError, UnavailableError, WorkerError
 from edgewright.core.target import Target
 
 
@@ -166,6 +167,24 @@ class Summary:
             "warnings": list(self.warnings),
             "conditions": dict(self.conditions),
         }
+
+
+def exit_code_of(results: Sequence[Result]) -> int:
+    """Return 0 when all are ok, else the code of the worst status.
+
+    failed: 4, or 7 when every failure is a worker's (crash, time-out), or 6 when every one is a broken file;
+    degraded: 5; unavailable: 3.
+    """
+    failed = {result.error for result in results if result.status is Status.FAILED}
+    if failed:
+        only = failed.pop() if len(failed) == 1 else None
+        return {"WorkerError": WorkerError, "IntegrityError": IntegrityError}.get(
+            str(only), ConversionError
+        ).exit_code
+    statuses = {result.status for result in results}
+    if Status.DEGRADED in statuses:
+        return BudgetError.exit_code
+    return UnavailableError.exit_code if Status.UNAVAILABLE in statuses else 0
 
 
 def _record(row: MetricResult | ParityResult | LatencyResult) -> dict[str, object]:

@@ -55,15 +55,25 @@ def read_image_folder(
     return {spec.name: samples}, labels, lints
 
 
+def read_image_for(path: Path, spec: TensorSpec) -> Array:
+    """Return the image at `path` as the input `spec` takes it, batch axis included, preprocessed like a folder's.
+
+    Raises:
+        DataError: the input is no image, or the file is not one that can be read.
+    """
+    layout, height, width, channels = _image_signature(spec, path)
+    pixels = read_image(path, height=height, width=width, channels=channels)
+    sample = pixels if spec.dtype == "uint8" else pixels.astype(np.float32) / np.float32(255)
+    return np.ascontiguousarray(sample.transpose(2, 0, 1) if layout == "nchw" else sample)[None]
+
+
 def _image_signature(spec: TensorSpec, folder: Path) -> tuple[Layout, int, int, int]:
     """Return (layout, height, width, channels) of an image input."""
     if len(spec.shape) != 4 or spec.shape[0] not in (1, None):
-        raise DataError(
-            f"{folder} is a folder of images, but the model takes {spec}, which is no image of batch 1."
-        )
+        raise DataError(f"{folder} gives images, but the model takes {spec}, which is no image of batch 1.")
     if spec.dtype not in ("float32", "uint8"):
         raise DataError(
-            f"{folder} is a folder of images, but the model takes {spec}. Images are given as float32 or "
+            f"{folder} gives images, but the model takes {spec}. Images are given as float32 or "
             "uint8; write an .npz with the raw values for a quantized input."
         )
     _, *sizes = spec.shape

@@ -1,0 +1,230 @@
+"""How the command line shows records: tables on stdout for people, JSON on stdout for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from edgewright.core.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgewright.benchmark import Benchmark
+    from edgewright.build import BuildResult
+    from edgewright.core.program import Program
+    from edgewright.core.tensors import Array
+    from edgewright.doctor import Diagnosis
+    from edgewright.single import Verification
+    from edgewright.sources.inspection import Inspection
+
+_SHOWN_LAYERS = 20
+_SHOWN_VALUES = 10
+
+
+class Record(Protocol):
+    """Something that shows itself."""
+
+    def to_json(self) -> dict[str, object]:
+        """Return the record as JSON values."""
+        ...
+
+    def render(self, console: Console) -> None:
+        """Print the record for people."""
+        ...
+
+
+@contextmanager
+def progress(as_json: bool, target_ids: Sequence[str]) -> Iterator[Progress]:
+    """Show live progress on stderr; with --json on a terminal as well, since stdout stays clean."""
+    from edgewright.report.progress import LiveProgress
+
+    with LiveProgress(target_ids) as live:
+        yield live
+
+
+def build_result(result: BuildResult, as_json: bool) -> None:
+    """Print the table, why, and where everything is."""
+    if as_json:
+        _json(result.summary.to_json())
+        return
+    from edgewright.report.table import render_table
+
+    console = _console()
+    render_table(result.summary, console)
+    console.print(
+        f"\nReport: {result.report}\nRecipe: {result.out / 'recipe.toml'}", soft_wrap=True, highlight=False
+    )
+
+
+def verification(found: Verification, as_json: bool) -> None:
+    """Print status, agreement and reason of one artifact."""
+    if as_json:
+        _json(found.to_json())
+        return
+    result, parity = found.result, found.result.parity
+    rows = [("target", result.id), ("status", str(result.status))]
+    if found.artifact is not None:
+        rows += [("artifact", str(found.artifact.path)), ("sha256", found.artifact.sha256)]
+    if result.size_bytes is not None:
+        rows.append(("size", f"{result.size_bytes:,} bytes"))
+    if parity is not None:
+        rows.append(("compared on", f"{parity.n} samples ({parity.inputs})"))
+        rows.append(("max abs difference", _number(parity.max_abs)))
+        rows.append(("cosine", _number(parity.cosine)))
+        rows.append(("SNR", f"{_number(parity.snr_db)} dB" if parity.snr_db is not None else "no difference"))
+        if parity.agreement is not None:
+            rows.append(("top-1 agreement", f"{100 * parity.agreement:.2f} %"))
+    if result.metric is not None:
+        m = result.metric
+        interval = f" ({m.drop_ci95[0]:+.2f}..{m.drop_ci95[1]:+.2f})" if m.drop_ci95 else ""
+        rows.append(
+            (
+                m.name,
+                f"{m.value:.4f}, source {m.source:.4f}, drop {m.drop_points:+.2f}{interval} points, n={m.n}",
+            )
+        )
+    rows += [("note", note) for note in result.notes]
+    if result.reason:
+        rows.append(("reason", result.reason))
+    _pairs(rows)
+
+
+def inspection(found: Inspection, program: Program, as_json: bool) -> None:
+    """Print what is known of a model without running it."""
+    if as_json:
+        _json(found.to_json())
+        return
+    from rich.table import Table
+
+    rows = [("model", program.origin), ("format", program.origin_format), ("precision", program.precision)]
+    rows += [("sha256", program.sha256), ("size", f"{found.size_bytes:,} bytes")]
+    rows += [("input", str(spec)) for spec in program.inputs]
+    rows += [("output", str(spec)) for spec in program.outputs]
+    rows.append(("parameters", f"{found.parameters:,}"))
+    rows.append(("MACs", f"{found.macs:,}" if found.macs is not None else "not known"))
+    operators = sorted(found.operators.items(), key=lambda item: (-item[1], item[0]))
+    rows.append(("operators", ", ".join(f"{name} {count}" for name, count in operators)))
+    rows += [("note", note) for note in (*program.notes, *found.notes)]
+    _pairs(rows)
+    table = Table("layer", "operator", "output", box=None, pad_edge=False)
+    for heading in ("parameters", "MACs"):
+        table.add_column(heading, justify="right")
+    for layer in found.layers[:_SHOWN_LAYERS]:
+        macs = f"{layer.macs:,}" if layer.macs else ""
+        shape = "x".join("?" if dim is None else str(dim) for dim in layer.output_shape or ())
+        table.add_row(
+            layer.name[-40:], layer.operator, shape, f"{layer.parameters:,}" if layer.parameters else "", macs
+        )
+    console = _console()
+    console.print()
+    console.print(table)
+    if len(found.layers) > _SHOWN_LAYERS:
+        console.print(f"... and {len(found.layers) - _SHOWN_LAYERS} more layers (--json shows all)")
+
+
+def benchmark(found: Benchmark, as_json: bool) -> None:
+    """Print percentiles per artifact, and the verdicts."""
+    if as_json:
+        _json(found.to_json())
+        return
+    from rich.table import Table
+
+    table = Table("artifact", box=None, pad_edge=False)
+    for heading in ("p50 ms", "95 % interval", "p95 ms", "p99 ms", "CPU p50 ms", "n", "memory MB", "valid"):
+        table.add_column(heading, justify="right")
+    for name, s in found.latencies.items():
+        memory = found.memory_bytes.get(name)
+        table.add_row(
+            name,
+            f"{s.p50:.4g}",
+            f"{s.p50_ci95[0]:.4g}..{s.p50_ci95[1]:.4g}",
+            f"{s.p95:.4g}",
+            f"{s.p99:.4g}",
+            _number(s.cpu_ms_p50),
+            str(s.n),
+            f"{memory / 1e6:.1f}" if memory is not None else "not measured",
+            "yes" if s.valid else "no",
+        )
+    console = _console()
+    console.print(table)
+    for name, s in found.latencies.items():
+        if not s.valid:
+            console.print(f"{name}: not valid: {s.why_invalid}", highlight=False)
+    for comparison in found.comparisons:
+        console.print(comparison.text, highlight=False)
+
+
+def outputs(found: Mapping[str, Array], path: Path | None, as_json: bool) -> None:
+    """Print name, shape, dtype and the first values of each output."""
+    import numpy as np
+
+    if as_json:
+        summary = {
+            name: {"shape": list(array.shape), "dtype": str(array.dtype), "values": _values(array)}
+            for name, array in found.items()
+        }
+        _json({"outputs": summary, "path": None if path is None else str(path)})
+        return
+    for name, array in found.items():
+        flat = array.reshape(-1)[:_SHOWN_VALUES]
+        more = " ..." if array.size > _SHOWN_VALUES else ""
+        print(f"{name}: {array.dtype}{list(array.shape)} {np.array2string(flat, precision=5)}{more}")
+    if path is not None:
+        print(f"written to {path}")
+
+
+def _values(array: Array) -> list[object]:
+    """Return the first values; JSON has no NaN, so that becomes text."""
+    flat = array.reshape(-1)[:_SHOWN_VALUES].tolist()
+    return [str(v) if isinstance(v, float) and not math.isfinite(v) else v for v in flat]
+
+
+def diagnosis(found: Diagnosis, as_json: bool) -> None:
+    """Print what is here and what is missing."""
+    if as_json:
+        _json(found.to_json())
+        return
+    from rich.table import Table
+
+    table = Table("", "component", "found", box=None, pad_edge=False)
+    for check in found.checks:
+        table.add_row("ok" if check.is_ok else "MISSING", check.name, check.found)
+        if check.fix:
+            table.add_row("", "", f"-> {check.fix}")
+    console = _console()
+    console.print(table, highlight=False)
+    console.print(f"\n{found.host['processor']}, {found.host['cores']} cores", highlight=False)
+
+
+def record(found: Record, as_json: bool) -> None:
+    """Print a record that knows how."""
+    if as_json:
+        _json(found.to_json())
+    else:
+        found.render(_console())
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(file=sys.stdout)
+
+
+def _json(value: object) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.4g}"
+
+
+def _pairs(rows: Sequence[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")
