@@ -12,7 +12,7 @@ from edgewright.core.errors import DataError
 from edgewright.core.tensors import Array
 from edgewright.data.calibration import choose_calibration, draw
 from edgewright.data.datasets import Dataset, digest_of, make_dataset
-from edgewright.data.similarity import ks_distance
+from edgewright.data.similarity import count_near_duplicates, ks_distance
 
 
 def _set(array: Array, labels: Array | None = None, name: str = "x") -> Dataset:
@@ -142,3 +142,12 @@ def test_ks_distance_by_hand() -> None:
     assert ks_distance(np.array([1.0, 2.0]), np.array([3.0, 4.0])) == 1.0
     assert ks_distance(np.array([1.0, 3.0]), np.array([2.0, 4.0])) == 0.5
     assert ks_distance(np.array([1.0, 1.0]), np.array([1.0])) == 0.0
+
+
+def test_near_duplicates_are_counted_over_all_inputs(rng: np.random.Generator) -> None:
+    images, rates = rng.random((40, 9, 9)), rng.random((40, 2)) * 1000
+    assert count_near_duplicates([images, rates], seed=0) == 0
+    images[30:], rates[30:35] = images[:10], rates[:5]
+    assert count_near_duplicates([images], seed=0) == 10
+    assert count_near_duplicates([images, rates], seed=0) == 5
+    assert count_near_duplicates([np.ones((40, 3))], seed=0) == 0

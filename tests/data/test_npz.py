@@ -174,3 +174,12 @@ def test_every_truncation_and_many_mutations_are_data_errors_or_the_same_arrays(
         # What is read passed its checksum, so its content is the original (a name or a date may differ).
         assert any(np.array_equal(value, array) for value in found.values())
     assert refused > 300
+
+
+def test_a_directory_that_claims_more_than_the_file_has(tmp_path: Path) -> None:
+    content = bytearray(_archive(tmp_path / "x.npz", {"x.npy": _npy(np.zeros(9))}).read_bytes())
+    directory = content.rindex(b"PK\x01\x02")
+    content[directory + 20 : directory + 28] = struct.pack("<II", 1 << 30, 1 << 30)
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(DataError, match="claims to store more"):
+        read_npz(tmp_path / "x.npz")

@@ -15,7 +15,7 @@ from edgewright.core.tensors import Array
 from edgewright.data.datasets import Dataset, digest_of
 from edgewright.data.lints import Lint
 from edgewright.data.npz import write_npz
-from edgewright.data.similarity import compare, count_near_duplicates
+from edgewright.data.similarity import compare, compared_count, count_near_duplicates
 
 DEFAULT_COUNT = 512
 FEW_SAMPLES = 100
@@ -130,23 +130,12 @@ def _own_lints(samples: Mapping[str, Array], *, seed: int) -> list[Lint]:
         if count > 1 and bool((array == array[0]).all()):
             message = f"calibration input {name!r} is the same in all {count} samples"
             lints.append(Lint(code="calibration-constant", message=message, is_severe=len(samples) == 1))
-    flat = np.concatenate(
-        [_standardized(array) for array in samples.values() if array.dtype.kind in "iuf"]
-        or [np.zeros((count, 1))],
-        axis=1,
-    )
-    near = count_near_duplicates(flat, seed=seed) if flat.any() else 0
+    numeric = [array for array in samples.values() if array.dtype.kind in "iuf"]
+    near = count_near_duplicates(numeric, seed=seed) if numeric else 0
     if near > _DUPLICATE_SHARE * count:
         message = f"{near} of {count} calibration samples nearly repeat another one"
         lints.append(Lint(code="calibration-duplicates", message=message))
     return lints
-
-
-def _standardized(array: Array) -> npt.NDArray[np.float64]:
-    """Return [n, values] in units of the input's own spread, so that no input outweighs another."""
-    flat = array.reshape(len(array), -1).astype(np.float64)
-    spread = float(flat.std())
-    return flat / spread if spread > 0 else np.zeros_like(flat)
 
 
 def _overlap_lints(samples: Mapping[str, Array], evaluation: Dataset) -> list[Lint]:
@@ -179,6 +168,8 @@ def _show(array: Array | None) -> str:
 
 def _likeness_lints(samples: Mapping[str, Array], evaluation: Dataset, *, seed: int) -> list[Lint]:
     chosen = draw(evaluation, _COMPARED_SAMPLES, seed=seed)
-    return [
-        lint for name in samples for lint in compare(name, samples[name], evaluation.inputs[name][chosen])
-    ]
+    lints = []
+    for name, array in samples.items():
+        few = chosen[: compared_count(array)]
+        lints += compare(name, array, evaluation.inputs[name][few])
+    return lints

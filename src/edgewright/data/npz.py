@@ -21,6 +21,7 @@ MAX_TOTAL_BYTES = 16 << 30
 # Deflate cannot exceed 1032:1; real recordings and images stay below 50:1, sparse masks below 200:1.
 MAX_RATIO = 200
 _RATIO_FREE_BYTES = 64 << 20
+_CHUNK_BYTES = 1 << 20
 _NUMERIC_KINDS = "biuf"
 
 
@@ -61,6 +62,9 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     total = sum(member.file_size for member in members)
     if total > MAX_TOTAL_BYTES:
         raise DataError(f"{path} unpacks to {total} bytes; at most {MAX_TOTAL_BYTES} are read. Split it.")
+    # The directory of an archive can claim anything; what it claims to store cannot exceed the file.
+    if sum(member.compress_size for member in members) > path.stat().st_size:
+        raise DataError(f"{path} claims to store more bytes than it has. Write it again with numpy.savez.")
     for member in members:
         if not member.filename.endswith(".npy"):
             raise DataError(f"{path} holds {member.filename!r}, which is not an array (.npy). Remove it.")
@@ -102,12 +106,15 @@ def _read(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Arra
                 f"{what} promises {dtype}{list(shape)}, {size_bytes} bytes, but {stored} are stored. "
                 "Write the file again."
             )
-        content = stream.read()
-    if len(content) != size_bytes:
-        raise DataError(f"{what} ends after {len(content)} of {size_bytes} bytes. Write the file again.")
+        content = bytearray(size_bytes)
+        view, filled = memoryview(content), 0
+        while chunk := stream.read(_CHUNK_BYTES):
+            view[filled : filled + len(chunk)] = chunk
+            filled += len(chunk)
+    if filled != size_bytes:
+        raise DataError(f"{what} ends after {filled} of {size_bytes} bytes. Write the file again.")
     # A bytearray keeps the array writable, as arrays of numpy.load are.
-    flat = np.frombuffer(bytearray(content), dtype=dtype)
-    return flat.reshape(shape, order="F" if is_fortran else "C")
+    return np.frombuffer(content, dtype=dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
 def _first_line(err: Exception) -> str:

@@ -9,6 +9,7 @@ numbers with the right mean and spread do not have.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,10 @@ _CHANCE = 1e-6
 WARN_DISTANCE = 0.25
 SEVERE_DISTANCE = 0.5
 _MAX_CHANNELS = 16
+_PROJECTED = 64
+_CHUNK_SAMPLES = 64
+# Values of one set that are looked at: 128 MiB as float64, for photographs still over 100 samples.
+_MAX_VALUES = 16 << 20
 _RANGE = ("level", "spread", "minimum", "maximum")
 
 
@@ -80,13 +85,21 @@ def describe(samples: Array, mean_sample: Floats, unit: float) -> dict[str, Floa
     return found
 
 
+def compared_count(samples: Array) -> int:
+    """Return how many samples like those of [n, ...] `compare` looks at."""
+    return max(_MAX_VALUES // max(samples[0].size, 1), 32)
+
+
 def compare(name: str, calibration: Array, evaluation: Array) -> list[Lint]:
     """Return what is different between two sets of samples of input `name`, at most one lint per kind.
+
+    Only the first samples are looked at where a set has over 16 million values: give them in random order.
 
     Args:
         calibration, evaluation: [n, ...] with the same sample shape.
     """
-    a, b = calibration.astype(np.float64), evaluation.astype(np.float64)
+    most = compared_count(calibration)
+    a, b = calibration[:most].astype(np.float64), evaluation[:most].astype(np.float64)
     pooled_count = len(a) + len(b)
     mean_sample = (a.sum(axis=0) + b.sum(axis=0)) / pooled_count
     unit = float(np.concatenate([a.reshape(-1), b.reshape(-1)]).std())
@@ -116,23 +129,35 @@ def _median(values: Floats) -> str:
     return f"{float(np.median(values)):.4g}"
 
 
-def count_near_duplicates(samples: Floats, *, seed: int) -> int:
+def count_near_duplicates(inputs: Sequence[Array], *, seed: int) -> int:
     """Return how many samples lie within 1 % of the median pair distance of an earlier one.
 
-    Distances are taken after a random projection to 64 values, which keeps them within a few percent.
+    Each input counts in units of its own spread. Distances are taken after a random projection of a
+    sample to 64 values, which keeps them within a few tens of percent.
 
     Args:
-        samples: float64 [n, values].
+        inputs: numeric arrays [n, ...] of the same samples.
+    Source: Johnson and Lindenstrauss (1984) for the projection.
     """
-    if len(samples) < 3:
+    count = len(inputs[0])
+    generator = np.random.default_rng(seed)
+    projected = np.zeros((count, _PROJECTED))
+    for array in inputs:
+        flat = array.reshape(count, -1)
+        spread = float(flat.std(dtype=np.float64))
+        if spread == 0:
+            continue
+        matrix = generator.normal(0, 1 / spread, (flat.shape[1], _PROJECTED))
+        for start in range(0, count, _CHUNK_SAMPLES):
+            projected[start : start + _CHUNK_SAMPLES] += (
+                flat[start : start + _CHUNK_SAMPLES].astype(float) @ matrix
+            )
+    if count < 3 or not projected.any():
         return 0
-    width = samples.shape[1]
-    if width > 64:
-        samples = samples @ np.random.default_rng(seed).normal(0, 1 / 8, (width, 64))
-    centred = samples - samples.mean(axis=0)
+    centred = projected - projected.mean(axis=0)
     squares = (centred**2).sum(axis=1)
     distances = np.maximum(squares[:, None] + squares[None, :] - 2 * centred @ centred.T, 0.0)
-    rows, columns = np.tril_indices(len(samples), -1)
+    rows, columns = np.tril_indices(count, -1)
     near = np.zeros_like(distances, dtype=bool)
     near[rows, columns] = distances[rows, columns] <= 1e-4 * float(np.median(distances[rows, columns]))
     return int(near.any(axis=1).sum())
