@@ -136,16 +136,16 @@ def _macs(node: Node, name: str) -> int | None:
         return times(output, left[-1] if left else None)
     if name == "scaled_dot_product_attention":
         # Two products: query x key over the head size, and scores x value over the keys.
-        query, key, values = (_sizes(node.args[i]) for i in range(3))
+        query, key, values = _sizes(node.args[0]), _sizes(node.args[1]), _sizes(node.args[2])
         if not query or not key or not values:
             return None
         per_row = times(key[-2], (query[-1] or 0) + (values[-1] or 0))
         return times(product(query[:-1]), per_row)
     if name in _RECURRENT:
-        data, weights = _sizes(node.args[0]), node.args[3 if name != "lstm" else 2]
+        series, weights = _sizes(node.args[0]), node.args[3 if name != "lstm" else 2]
         names = weights if isinstance(weights, (list, tuple)) else node.args[2]
-        if not data or not isinstance(names, (list, tuple)):
+        if not series or not isinstance(names, (list, tuple)):
             return None
         matrices = [shape for shape in (_sizes(item) for item in names) if shape and len(shape) == 2]
-        return times(product(data[:-1]), sum(product(shape) or 0 for shape in matrices))
+        return times(product(series[:-1]), sum(product(shape) or 0 for shape in matrices))
     return 0
