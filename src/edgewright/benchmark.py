@@ -37,7 +37,8 @@ class Comparison:
         """The verdict in words."""
         low, high = self.latency.ci95
         if self.latency.verdict == "no difference":
-            return f"{self.name}: no difference from {self.base} (ratio {self.latency.ratio:.3f}, {low:.3f}..{high:.3f})"
+            interval = f"ratio {self.latency.ratio:.3f}, 95 % {low:.3f}..{high:.3f}"
+            return f"{self.name}: no difference from {self.base} ({interval})"
         word = "slower" if self.latency.verdict == "a faster" else "faster"
         return f"{self.name} is {word} than {self.base}: ratio {self.latency.ratio:.3f} (95 % {low:.3f}..{high:.3f})"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from edgewright.backends.conversion import Conversion, convert_all
 from edgewright.core.budget import Budget
 from edgewright.core.errors import UsageError
+from edgewright.core.files import require_model_file
 from edgewright.core.program import Program
 from edgewright.core.progress import Progress, silent
 from edgewright.core.result import Result, Summary, exit_code_of
@@ -22,6 +23,7 @@ from edgewright.measure.selection import pareto_front, recommend
 from edgewright.recipe import DEFAULT_PRECISIONS, DEFAULT_RUNTIMES, Recipe
 from edgewright.report.environment import describe_host
 from edgewright.sources import load, load_module
+from edgewright.sources.detect import is_factory
 from edgewright.workers.cache import Cache, default_root
 from edgewright.workspace import claim_output, install_artifacts, save_data
 
@@ -158,6 +160,8 @@ def run_recipe(
     from edgewright.report.html import write_report
     from edgewright.report.records import write_results
 
+    if not is_factory(recipe.model):
+        require_model_file(Path(recipe.model))
     folder = claim_output(out)
     cache = Cache(root=default_root() if use_cache else None)
     with tempfile.TemporaryDirectory(prefix="edgewright-") as name:
@@ -175,7 +179,7 @@ def run_recipe(
         )
         results = judge_all(targets, conversions, measured, prepared, Budget.parse(recipe.budget))
         results = install_artifacts(results, conversions, folder)
-        summary = _summarise(recipe, program, prepared, conversions, results)
+        summary = _summarise(recipe, program, prepared, conversions, results, measured.is_timing_kept)
         recipe.save(folder / "recipe.toml")
         write_results(summary, folder)
         write_report(summary, folder / "report.html")
@@ -199,6 +203,7 @@ def _summarise(
     prepared: Prepared,
     conversions: Mapping[str, Conversion],
     results: Sequence[Result],
+    is_timing_kept: bool,
 ) -> Summary:
     recommended, why = recommend(results)
     toolchain: dict[str, str] = {}
@@ -229,5 +234,8 @@ def _summarise(
             "metric": prepared.metric.name if prepared.metric else "none",
             "budget": Budget.parse(recipe.budget).limits(),
             "seed": recipe.seed,
+            "timing": "kept from an earlier build of the same targets"
+            if is_timing_kept
+            else "measured in this build",
         },
     )

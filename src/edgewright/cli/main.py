@@ -465,7 +465,7 @@ def run_command_line(arguments: list[str]) -> int:
         return 0
     except Exception as err:
         if isinstance(err, typer.BadParameter.__bases__[0]):  # click's UsageError, which typer keeps private
-            _report(UsageError(f"{err.format_message()} See edgewright --help."), "--json" in arguments)
+            _report(UsageError(f"{err} See edgewright --help."), "--json" in arguments)
             return UsageError.exit_code
         traceback.print_exc()
         print("edgewright: this is a bug of ours; please report it with the lines above.", file=sys.stderr)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +49,24 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """The source's outputs, and the measurement of each target by id."""
+    """The source's outputs, and the measurement of each target by id; `is_timing_kept`: from an earlier build."""
 
     reference: dict[str, Array]
     targets: Mapping[str, Measurement]
+    is_timing_kept: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What the parts of one evaluation share."""
+
+    program: Program
+    prepared: Prepared
+    artifacts: Mapping[str, Artifact]  # by target id
+    targets: Mapping[str, Target]
+    workdir: Path
+    cache: Cache
+    progress: Progress
 
 
 def evaluate_all(
@@ -69,7 +84,8 @@ def evaluate_all(
 
     Every target gets a fresh process, in which it is opened (memory), run over the data (outputs) and then timed,
     all targets interleaved (`timing` None: not timed). Opening and running go side by side within the cores;
-    timing goes alone.
+    timing goes alone. Outputs of an earlier build are used again. Times are used again only all together:
+    two times from two runs must never be compared.
 
     Raises:
         EdgewrightError: the source itself cannot be run.
@@ -77,45 +93,129 @@ def evaluate_all(
     progress("source", "run", "running")
     reference = _reference(program, prepared, workdir / "reference", cache)
     progress("source", "run", "done")
-    measurements: dict[str, Measurement] = {}
-    with ExitStack() as stack:
-        workers: dict[str, Worker] = {}
-        for target in targets:
-            if conversions[target.artifact_id].artifact is not None:
-                measurements[target.id] = Measurement()
-                workers[target.id] = stack.enter_context(_Lazy(target.id))
-        by_id = {target.id: target for target in targets if target.id in workers}
+    artifacts = {
+        target.id: artifact
+        for target in targets
+        if (artifact := conversions[target.artifact_id].artifact) is not None
+    }
+    run = _Run(
+        program=program,
+        prepared=prepared,
+        artifacts=artifacts,
+        targets={target.id: target for target in targets if target.id in artifacts},
+        workdir=workdir,
+        cache=cache,
+        progress=progress,
+    )
+    measurements = {name: Measurement() for name in artifacts}
+    key = _timing_key(run, timing)
+    kept = cache.get("timing", key)
+    if kept is not None and all(_kept_outputs(run, name, measurements[name]) for name in artifacts):
+        for name, record in kept.record.items():
+            assert isinstance(record, dict)
+            _take_timing(measurements[name], record)
+            progress(name, "time", "cached")
+        return Measured(reference=reference, targets=measurements, is_timing_kept=True)
+    _evaluate(run, measurements, timing)
+    if timing is not None and all(m.timing is not None for m in measurements.values()):
+        cache.put("timing", key, {name: _timing_record(m) for name, m in measurements.items()})
+    return Measured(reference=reference, targets=measurements)
 
-        def evaluate(target: Target) -> None:
-            artifact = conversions[target.artifact_id].artifact
-            assert artifact is not None
-            measurement = measurements[target.id]
-            progress(target.id, "run", "running")
+
+def _evaluate(run: _Run, measurements: Mapping[str, Measurement], timing: TimingSettings | None) -> None:
+    with ExitStack() as stack:
+        workers: dict[str, Worker] = {name: stack.enter_context(_Lazy(name)) for name in run.targets}
+
+        def evaluate(name: str) -> None:
+            run.progress(name, "run", "running")
             try:
-                _open_and_run(
-                    workers[target.id], artifact, target, program, prepared, workdir / target.id, measurement
-                )
-                progress(target.id, "run", "done")
+                _measure_outputs(run, name, workers[name], measurements[name])
+                run.progress(name, "run", "done")
             except EdgewrightError as err:
-                measurement.error = err
-                progress(target.id, "run", "failed")
+                measurements[name].error = err
+                run.progress(name, "run", "failed")
 
         with ThreadPoolExecutor(max_workers=max(os.cpu_count() or 1, 1)) as pool:
-            for _ in pool.map(evaluate, by_id.values()):
-                pass
+            try:
+                for _ in pool.map(evaluate, workers):
+                    pass
+            except BaseException:
+                for worker in workers.values():
+                    worker.close()  # an interrupt must not wait for what still runs
+                raise
         if timing is None:
-            return Measured(reference=reference, targets=measurements)
+            return
         sound = {name: worker for name, worker in workers.items() if measurements[name].error is None}
-        outcomes = time_interleaved(sound, timing, lambda name, step: progress(name, step, "running"))
+        outcomes = time_interleaved(sound, timing, lambda name, step: run.progress(name, step, "running"))
         for name, outcome in outcomes.items():
             if isinstance(outcome, Timing):
                 measurements[name].timing = outcome
-                measurements[name].layers = _layers(workers[name], by_id[name], targets)
-                progress(name, "time", "done")
+                measurements[name].layers = _layers(
+                    workers[name], run.targets[name], list(run.targets.values())
+                )
+                run.progress(name, "time", "done")
             else:
                 measurements[name].error = outcome
-                progress(name, "time", "failed")
-    return Measured(reference=reference, targets=measurements)
+                run.progress(name, "time", "failed")
+
+
+def _outputs_key(run: _Run, name: str) -> str:
+    artifact = run.artifacts[name]
+    return run.cache.key(
+        "outputs",
+        {
+            "artifact": artifact.sha256,
+            "target": run.targets[name].to_json(),
+            "toolchain": dict(artifact.toolchain),
+            "data": run.prepared.dataset.sha256,
+        },
+    )
+
+
+def _timing_key(run: _Run, timing: TimingSettings | None) -> str:
+    return run.cache.key(
+        "timing",
+        {
+            "outputs": {name: _outputs_key(run, name) for name in run.targets},
+            "settings": None if timing is None else asdict(timing),
+            "host": [platform.node(), platform.release(), platform.processor(), os.cpu_count()],
+        },
+    )
+
+
+def _measure_outputs(run: _Run, name: str, worker: Worker, measurement: Measurement) -> None:
+    """Open the artifact in `worker`, and take its outputs from an earlier build or from a run over the data."""
+    artifact, target = run.artifacts[name], run.targets[name]
+    _open(worker, artifact, target, run.prepared, measurement)
+    if _kept_outputs(run, name, measurement):
+        return
+    folder = run.workdir / name
+    measurement.outputs = _run_data(worker, artifact, run.program, run.prepared, folder)
+    _keep(run.cache, "outputs", _outputs_key(run, name), folder, {"memory_bytes": measurement.memory_bytes})
+
+
+def _kept_outputs(run: _Run, name: str, measurement: Measurement) -> bool:
+    step = run.cache.get("outputs", _outputs_key(run, name))
+    if step is None:
+        return False
+    if measurement.memory_bytes is None:
+        memory = step.record["memory_bytes"]
+        measurement.memory_bytes = memory if isinstance(memory, int) else None
+    measurement.outputs = _outputs(step.files, run.artifacts[name], run.program)
+    return True
+
+
+def _timing_record(measurement: Measurement) -> dict[str, object]:
+    assert measurement.timing is not None
+    return {"timing": measurement.timing.to_json(), "layers": [asdict(layer) for layer in measurement.layers]}
+
+
+def _take_timing(measurement: Measurement, record: Mapping[str, object]) -> None:
+    timing, layers = record["timing"], record["layers"]
+    assert isinstance(timing, dict)
+    assert isinstance(layers, list)
+    measurement.timing = Timing(**timing)
+    measurement.layers = tuple(Layer(**layer) for layer in layers)
 
 
 class _Lazy(Worker):
@@ -140,50 +240,59 @@ def _reference(program: Program, prepared: Prepared, folder: Path, cache: Cache)
     if step is not None:
         return _read_outputs(step.files, program.outputs)
     target = Target(runtime="reference", precision=Precision.FP32, threads=max(os.cpu_count() or 1, 1))
+    request = {
+        "program": program.to_json(),
+        "target": target.to_json(),
+        "calibration": None,
+        "workdir": str(folder),
+    }
     with Worker("reference", limits=_LIMITS) as worker:
-        answer = worker.call(
-            "edgewright.backends.operations:convert",
-            {
-                "program": program.to_json(),
-                "target": target.to_json(),
-                "calibration": None,
-                "workdir": str(folder),
-            },
-        )
-        record = answer["artifact"]
+        record = worker.call("edgewright.backends.operations:convert", request)["artifact"]
         assert isinstance(record, dict)
-        outputs = Measurement()
-        _open_and_run(
-            worker, Artifact.from_json(record), target, program, prepared, folder / "outputs", outputs
-        )
-    files = sorted((folder / "outputs").glob("*.npy"))
+        artifact = Artifact.from_json(record)
+        _open(worker, artifact, target, prepared, Measurement())
+        outputs = _run_data(worker, artifact, program, prepared, folder / "outputs")
+    _keep(cache, "reference", key, folder / "outputs", {})
+    return outputs
+
+
+def _keep(cache: Cache, kind: str, key: str, folder: Path, record: Mapping[str, object]) -> None:
+    files = sorted(folder.glob("*.npy"))
     if sum(file.stat().st_size for file in files) <= _MAX_CACHED_OUTPUT_BYTES:
-        cache.put("reference", key, {}, files)
-    return outputs.outputs
+        cache.put(kind, key, record, files)
 
 
-def _open_and_run(
-    worker: Worker,
-    artifact: Artifact,
-    target: Target,
-    program: Program,
-    prepared: Prepared,
-    folder: Path,
-    measurement: Measurement,
+def _where(prepared: Prepared) -> dict[str, object]:
+    return {"data": str(prepared.folder), "sources": [spec.to_json() for spec in prepared.sources]}
+
+
+def _open(
+    worker: Worker, artifact: Artifact, target: Target, prepared: Prepared, measurement: Measurement
 ) -> None:
-    where = {"data": str(prepared.folder), "sources": [spec.to_json() for spec in prepared.sources]}
     opened = worker.call(
-        f"{_OPERATIONS}:open_artifact", {"artifact": artifact.to_json(), "target": target.to_json(), **where}
+        f"{_OPERATIONS}:open_artifact",
+        {"artifact": artifact.to_json(), "target": target.to_json(), **_where(prepared)},
     )
     memory, load_ms = opened["memory_bytes"], opened["load_ms"]
     measurement.memory_bytes = memory if isinstance(memory, int) else None
     measurement.load_ms = float(load_ms) if isinstance(load_ms, float | int) else None
-    worker.call(f"{_OPERATIONS}:run_data", {**where, "out": str(folder)})
-    files = {f"{i}.npy": folder / f"{i}.npy" for i in range(len(artifact.outputs))}
+
+
+def _run_data(
+    worker: Worker, artifact: Artifact, program: Program, prepared: Prepared, folder: Path
+) -> dict[str, Array]:
+    worker.call(f"{_OPERATIONS}:run_data", {**_where(prepared), "out": str(folder)})
+    return _outputs(
+        {f"{i}.npy": folder / f"{i}.npy" for i in range(len(artifact.outputs))}, artifact, program
+    )
+
+
+def _outputs(files: Mapping[str, Path], artifact: Artifact, program: Program) -> dict[str, Array]:
+    """Return source output name -> [n, ...] in the source's layout."""
     outputs = _read_outputs(files, program.outputs)
     for own, spec in zip(artifact.outputs, program.outputs, strict=True):
         outputs[spec.name] = to_layout(outputs[spec.name], own.layout, spec.layout)
-    measurement.outputs = outputs
+    return outputs
 
 
 def _read_outputs(files: Mapping[str, Path], specs: Sequence[TensorSpec]) -> dict[str, Array]:
