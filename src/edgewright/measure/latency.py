@@ -57,6 +57,10 @@ class Design:
 
     The launch is the unit of replication: two processes of one artifact differ by 1 to 4 % for as long as
     they live (memory layout, thread placement), which more calls in the same process do not average out.
+
+    The default was chosen on 1200 launches of four models in two runtimes on a busy two-core machine: of 148
+    comparisons of an artifact with itself 3 claimed a difference, and a 5 % slow-down was found in 147. On 336 later
+    launches of three other models at a load of 6: 0 and 42 of 42. Six launches found 97 to 99 % as well.
     """
 
     launches: int = 8
