@@ -87,7 +87,8 @@ def describe(samples: Array, mean_sample: Floats, unit: float) -> dict[str, Floa
 
 def compared_count(samples: Array) -> int:
     """Return how many samples like those of [n, ...] `compare` looks at."""
-    return max(_MAX_VALUES // max(samples[0].size, 1), 32)
+    sample_size: int = samples[0].size
+    return max(_MAX_VALUES // max(sample_size, 1), 32)
 
 
 def compare(name: str, calibration: Array, evaluation: Array) -> list[Lint]:
