@@ -118,7 +118,7 @@ def _has_class_labels(dataset: Dataset) -> bool:
 
 
 def _constants(texts: tuple[str, ...], program: Program) -> dict[str, Array]:
-    """Return input name -> a tensor filled with the number of `name=number`, without a sample axis."""
+    """Return input name -> one sample filled with the number of `name=number`, as a data set would hold it."""
     specs = {spec.name: spec for spec in program.inputs}
     constants: dict[str, Array] = {}
     for text in texts:
@@ -132,7 +132,8 @@ def _constants(texts: tuple[str, ...], program: Program) -> dict[str, Array]:
             number = 0.0
         if not equals:
             raise UsageError(f"value {text!r} is not NAME=NUMBER, e.g. sr=16000.")
-        shape = tuple(1 if dim is None else dim for dim in specs[name].shape)
+        own = specs[name].shape
+        shape = tuple(1 if dim is None else dim for dim in (own[1:] if own and own[0] is None else own))
         constants[name] = np.full(shape, number, dtype=specs[name].dtype)
     return constants
 
