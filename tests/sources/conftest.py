@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import pytest
 
 from edgewright.core.program import Program
@@ -12,6 +15,18 @@ from edgewright.sources.detect import detect_format
 from edgewright.workers.pool import Worker
 
 Reader = Callable[[Path], Program]
+
+
+class FactoryReader(Protocol):
+    def __call__(
+        self,
+        spec: str,
+        input_shapes: Sequence[str],
+        *,
+        weights: Path | None = None,
+        layout: str | None = None,
+        folder: str = "factory",
+    ) -> Program: ...
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +47,35 @@ def read(worker: Worker, tmp_path: Path) -> Reader:
             "format": detect_format(path),
             "workdir": str(tmp_path),
             "layout": None,
+        }
+        record = worker.call("edgewright.sources.operations:read", arguments)["program"]
+        assert isinstance(record, dict)
+        return Program.from_json(record)
+
+    return run
+
+
+@pytest.fixture
+def read_factory(worker: Worker, tmp_path: Path) -> FactoryReader:
+    """Return a function that reads a factory as `load` does, in the shared worker."""
+
+    def run(
+        spec: str,
+        input_shapes: Sequence[str],
+        *,
+        weights: Path | None = None,
+        layout: str | None = None,
+        folder: str = "factory",
+    ) -> Program:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        arguments: dict[str, object] = {
+            "spec": spec,
+            "format": "factory",
+            "weights": None if weights is None else str(weights),
+            "input_shapes": list(input_shapes),
+            "import_path": [entry for entry in sys.path if entry],
+            "workdir": str(tmp_path / folder),
+            "layout": layout,
         }
         record = worker.call("edgewright.sources.operations:read", arguments)["program"]
         assert isinstance(record, dict)
@@ -62,8 +106,8 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper
 
-    weight = helper.make_tensor("w", TensorProto.FLOAT, [4, 3], [0.5] * 12)
-    bias = helper.make_tensor("b", TensorProto.FLOAT, [3], [0.1] * 3)
+    weight = onnx.numpy_helper.from_array(np.full((4, 3), 0.5, np.float32), "w")
+    bias = onnx.numpy_helper.from_array(np.full(3, 0.1, np.float32), "b")
     graph = helper.make_graph(
         [helper.make_node("Gemm", ["x", "w", "b"], ["h"]), helper.make_node("Relu", ["h"], ["y"])],
         "tiny",

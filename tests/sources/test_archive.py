@@ -123,7 +123,8 @@ def test_torch_alone_would_run_it(tiny_pt2: Path, tmp_path: Path) -> None:
     members, marker, path = _members(tiny_pt2), tmp_path / "it-ran", tmp_path / "evil.pt2"
     _evil_samples(members, marker)
     _write(path, members)
-    with pytest.raises(Exception, match=".*"):
+    # It fails afterwards, since what system() returned is no tensor.
+    with pytest.raises(AssertionError, match="expected tuple or dict, got int"):
         torch.export.load(path)
     assert marker.exists()
 

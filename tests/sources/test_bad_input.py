@@ -37,7 +37,9 @@ def test_missing_and_empty_files(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pt2", "onnx", "tflite"])
-def test_truncated_files(kind: str, request: pytest.FixtureRequest, tmp_path: Path, read, worker: Worker) -> None:
+def test_truncated_files(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, read, worker: Worker
+) -> None:
     content = request.getfixturevalue(f"tiny_{kind}").read_bytes()
     read(request.getfixturevalue(f"tiny_{kind}"))
     pid = worker.pid
@@ -68,12 +70,11 @@ def test_mutated_files_never_crash_the_worker(
             mutated[start : start + 4] = random_source.choice((b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\xff" * 4))
         path = tmp_path / f"mutated.{kind}"
         path.write_bytes(mutated)
-        try:
-            read(path)
-        except EdgewrightError as err:
+        error = _error_of(read, path)
+        if error is not None:
             refused += 1
-            assert not isinstance(err, WorkerError), f"mutation {number}: {err}"
-            _is_one_clear_line(err)
+            assert not isinstance(error, WorkerError), f"mutation {number}: {error}"
+            _is_one_clear_line(error)
     assert worker.pid == pid
     assert refused >= 10
 
@@ -116,8 +117,8 @@ def test_a_pickle_of_code_is_refused_and_not_run(how: str, tmp_path: Path) -> No
 
 
 def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
-    from tests.sources import models_under_test
     import torch
+    from tests.sources import models_under_test
 
     path = tmp_path / "whole.pt"
     torch.save(models_under_test.tiny(), path)
@@ -126,8 +127,8 @@ def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_state_dict_is_no_model(tmp_path: Path) -> None:
-    from tests.sources import models_under_test
     import torch
+    from tests.sources import models_under_test
 
     path = tmp_path / "weights.pth"
     torch.save(models_under_test.tiny().state_dict(), path)
@@ -136,8 +137,8 @@ def test_a_state_dict_is_no_model(tmp_path: Path) -> None:
 
 
 def test_safetensors_is_no_model(tmp_path: Path) -> None:
-    from tests.sources import models_under_test
     from safetensors.torch import save_file
+    from tests.sources import models_under_test
 
     path = tmp_path / "weights.safetensors"
     save_file(models_under_test.tiny().state_dict(), path)
@@ -156,7 +157,7 @@ def test_keras_is_not_read(assets: Path, tmp_path: Path) -> None:
 
 
 def test_options_that_do_not_belong_to_a_file(tiny_onnx: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="belong to a package.module:factory"):
+    with pytest.raises(UsageError, match="belong to a package"):
         load(str(tiny_onnx), workdir=tmp_path, input_shapes=["1x4"])
     with pytest.raises(UsageError, match="layout nhwc"):
         load(str(tiny_onnx), workdir=tmp_path, layout="nhwc")
@@ -167,3 +168,11 @@ def _is_one_clear_line(err: EdgewrightError) -> None:
     assert "\n" not in text
     assert "Traceback" not in text
     assert len(text) < 700
+
+
+def _error_of(read, path: Path) -> EdgewrightError | None:
+    try:
+        read(path)
+    except EdgewrightError as err:
+        return err
+    return None
