@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.backends import programs
 
 from edgewright.backends import litert_file, vendor
 from edgewright.backends.litert import LiteRTBackend
@@ -16,7 +17,6 @@ from edgewright.core.errors import ConversionError, DataError, FormatMismatchErr
 from edgewright.core.program import Program
 from edgewright.core.target import Precision, Quantizer, Target
 from edgewright.core.tensors import Array
-from tests.backends import programs
 
 pytestmark = pytest.mark.toolchain("torch", "litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.backends import programs
 
 from edgewright.backends import openvino_file
 from edgewright.backends.openvino import OpenVINOBackend
@@ -18,7 +19,6 @@ from edgewright.core.errors import ConversionError, DataError, FormatMismatchErr
 from edgewright.core.program import Program
 from edgewright.core.target import Precision, Quantizer, Target
 from edgewright.core.tensors import Array
-from tests.backends import programs
 
 pytestmark = pytest.mark.toolchain("torch", "openvino", "nncf", "onnx", "litert_torch")
 
@@ -117,7 +117,11 @@ def test_two_inputs_and_outputs_keep_their_order(form: str, tmp_path: Path) -> N
     results = {}
     for name, artifact in {
         "straight": straight,
-        **({"turned": BACKEND.convert(turned, target("fp32"), None, tmp_path / "t")} if form == "onnx" else {}),
+        **(
+            {"turned": BACKEND.convert(turned, target("fp32"), None, tmp_path / "t")}
+            if form == "onnx"
+            else {}
+        ),
     }.items():
         session = BACKEND.open(artifact, artifact.target)
         results[name] = session.run(feeds)

@@ -1,4 +1,4 @@
-"""LiteRT: `.pt2` through litert-torch and `.tflite` as it is, quantized by PT2E or ai-edge-quantizer, run on the CPU."""
+"""LiteRT on the CPU: `.pt2` through litert-torch and `.tflite`, quantized by PT2E or ai-edge-quantizer."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ class LiteRTBackend:
         toolchain = vendor.versions((*_RUNTIME, *(_CONVERTER if program.format == "pt2" else ())))
         if not is_quantized and target.precision is Precision.FP16:
             count = litert_file.cast_weights_to_float16(model)
-            notes.append(f"{count} weight tensors are float16, expanded to float32 at load; computed in float32")
+            notes.append(
+                f"{count} weight tensors are float16, expanded to float32 at load; computed in float32"
+            )
         elif not is_quantized and target.precision in (Precision.W8, Precision.W8A8):
             model = _quantize(model, program, target, calibration, workdir)
             toolchain |= vendor.versions(_QUANTIZER)
@@ -159,7 +161,9 @@ class LiteRTSession:
                 interpreter.set_tensor(index, inputs[name])
             interpreter.invoke()
         except (KeyError, ValueError, RuntimeError) as err:
-            raise DataError(f"litert cannot run {self._artifact.path.name}: {vendor.first_line(err)}") from err
+            raise DataError(
+                f"litert cannot run {self._artifact.path.name}: {vendor.first_line(err)}"
+            ) from err
         return {name: interpreter.get_tensor(index) for name, index in self._outputs}
 
     def layers(self, inputs: Arrays) -> Sequence[LayerCost]:
@@ -174,9 +178,7 @@ class LiteRTSession:
 def _indices(details: list[dict[str, object]], specs: Sequence[TensorSpec]) -> list[tuple[str, int]]:
     if len(details) != len(specs):
         raise ConversionError(f"the file has {len(details)} tensors where {len(specs)} were recorded.")
-    return [
-        (spec.name, cast(int, detail["index"])) for spec, detail in zip(specs, details, strict=True)
-    ]
+    return [(spec.name, cast(int, detail["index"])) for spec, detail in zip(specs, details, strict=True)]
 
 
 def _interpreter(path: Path, threads: int, what: str) -> Interpreter:
@@ -308,7 +310,10 @@ def _explain(err: Exception) -> str:
             f"litert-torch cannot lower the operator{'s' if len(names) > 1 else ''} {', '.join(names)}. "
             "Replace them in the model, or leave this runtime out."
         )
-    return f"litert-torch cannot convert the model: {vendor.first_line(err)}. Leave this runtime out, or change the model."
+    return (
+        f"litert-torch cannot convert the model: {vendor.first_line(err)}. "
+        "Leave this runtime out, or change the model."
+    )
 
 
 def _natural_order(model: litert_file.Model) -> None:
@@ -352,7 +357,9 @@ def _quantize(
                 # The tool's default keeps 95 % of the old range at each sample: with few samples the ranges hang on
                 # the first one and cut the others off. Minimum and maximum over all samples is what was asked for.
                 watcher = calibrator.Calibrator(
-                    str(source), num_threads=1, qsv_update_func=cast(Callable[..., object], qsv_utils.min_max_update)
+                    str(source),
+                    num_threads=1,
+                    qsv_update_func=cast(Callable[..., object], qsv_utils.min_max_update),
                 )
                 names = [spec.name for spec in litert_file.signature(model)[0]]
                 keys = _signature_names(model, names)

@@ -61,9 +61,11 @@ class OperatorCode(Protocol):
 
 
 class Buffer(Protocol):
-    """Bytes of a constant."""
+    """Bytes of a constant: inside the tables, or, with an offset beyond 1, anywhere in the file."""
 
     data: Array | None
+    offset: int
+    size: int
 
 
 class SubGraph(Protocol):
@@ -120,6 +122,7 @@ def read(path: Path) -> Model:
     try:
         model = cast(Model, schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0)))
         _check_indices(model)
+        _take_in(model, content)
     except IntegrityError as err:
         raise IntegrityError(f"{path} is broken: {err}") from err
     except Exception as err:  # offsets that point anywhere raise struct.error, TypeError, OverflowError, ...
@@ -148,13 +151,29 @@ def _check_indices(model: Model) -> None:
             raise IntegrityError("a tensor refers to a buffer that does not exist.")
 
 
+def _take_in(model: Model, content: bytes) -> None:
+    """Make constants that lie behind the tables (files of the quantizer, files beyond 2 GiB) part of the model."""
+    for buffer in model.buffers:
+        if buffer.offset > 1:
+            if buffer.offset + buffer.size > len(content):
+                raise IntegrityError("a constant ends beyond the end of the file. Get the file again.")
+            buffer.data = np.frombuffer(content, dtype=np.uint8, count=buffer.size, offset=buffer.offset)
+        buffer.offset = buffer.size = 0
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            if getattr(operator, "largeCustomOptionsOffset", 0) > 1:
+                raise IntegrityError(
+                    "an operator keeps its options behind the tables, which is not supported."
+                )
+
+
 def write(model: Model, path: Path) -> None:
     """Write `model` to `path` atomically; the same content gives the same bytes.
 
     Zero points are stored once: a file with int8 weights repeats the same vector of zeros, 8 bytes a channel, for the
     weights and the bias of every layer.
     """
-    import flatbuffers
+    import flatbuffers  # type: ignore[import-untyped]
 
     zero_points: dict[bytes, int] = {}
 
@@ -273,18 +292,6 @@ def rename(model: Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         for name, index in zip(names, indices, strict=True):
             graph.tensors[index].name = name.encode()
     set_signature(model, inputs, outputs)
-
-
-def order_by_signature(model: Model) -> None:
-    """Give the graph's inputs and outputs the order of the first signature."""
-    graph = model.subgraphs[0]
-    signature = (model.signatureDefs or [None])[0]
-    if signature is None:
-        return
-    for have, entries in (("inputs", signature.inputs), ("outputs", signature.outputs)):
-        wanted = [entry.tensorIndex for entry in entries or ()]
-        if sorted(wanted) == sorted(getattr(graph, have)):
-            setattr(graph, have, np.asarray(wanted, dtype=np.int32))
 
 
 def tensor_name(graph: SubGraph, index: int) -> str:
@@ -437,15 +444,13 @@ def _operator(model: Model, kind: str, source: int, result: int) -> Operator:
     number = getattr(schema.BuiltinOperator, kind)
     # Version 2 of DEQUANTIZE knows int8, version 3 float16; kernels of the wheel accept the highest for all.
     version = {"QUANTIZE": 1, "DEQUANTIZE": 3}[kind]
-    for position, code in enumerate(model.operatorCodes):
-        if max(code.builtinCode, code.deprecatedBuiltinCode) == number:
-            code.version = max(code.version, version)
-            break
-    else:
-        position = len(model.operatorCodes)
-        model.operatorCodes.append(
-            schema.OperatorCodeT(builtinCode=number, deprecatedBuiltinCode=number, version=version)
-        )
+    codes = model.operatorCodes
+    position = next(
+        (i for i, c in enumerate(codes) if max(c.builtinCode, c.deprecatedBuiltinCode) == number), len(codes)
+    )
+    if position == len(codes):
+        codes.append(schema.OperatorCodeT(builtinCode=number, deprecatedBuiltinCode=number))
+    codes[position].version = max(codes[position].version, version)
     return cast(
         Operator,
         schema.OperatorT(

@@ -25,7 +25,9 @@ from edgewright.core.tensors import Array, Arrays, TensorSpec
 _RUNTIME = ("openvino",)
 _QUANTIZER = ("nncf",)
 _FILE_NAME = "model.xml"
-_FLOAT_NOTE = "what is not int8 is computed in float32 (INFERENCE_PRECISION_HINT=f32), not in the CPU's default"
+_FLOAT_NOTE = (
+    "what is not int8 is computed in float32 (INFERENCE_PRECISION_HINT=f32), not in the CPU's default"
+)
 _NOTES = {
     Precision.FP32: "computed in float32 (INFERENCE_PRECISION_HINT=f32), not in the CPU's default, often bfloat16",
     Precision.FP16: "weights are float16, expanded to float32 at load; computed in float32 "
@@ -45,11 +47,11 @@ class Port(Protocol):
     """An input or output of a model."""
 
     names: set[str]
-    partial_shape: Sequence["Dimension"]
-    element_type: "ElementType"
+    partial_shape: Sequence[Dimension]
+    element_type: ElementType
 
     def get_tensor(self) -> PortTensor: ...
-    def get_node(self) -> "Node": ...
+    def get_node(self) -> Node: ...
 
 
 class Dimension(Protocol):
@@ -99,9 +101,7 @@ class Request(Protocol):
 
     profiling_info: list[Profile]
 
-    def infer(
-        self, inputs: list[Array], share_inputs: bool, share_outputs: bool
-    ) -> Mapping[int, Array]: ...
+    def infer(self, inputs: list[Array], share_inputs: bool, share_outputs: bool) -> Mapping[int, Array]: ...
 
 
 class Compiled(Protocol):
@@ -147,7 +147,9 @@ class OpenVINOBackend:
         """
         reason = self.refuses(program, target)
         if reason:
-            raise ConversionError(f"openvino cannot make {target.precision} of {program.path.name}: {reason}.")
+            raise ConversionError(
+                f"openvino cannot make {target.precision} of {program.path.name}: {reason}."
+            )
         workdir.mkdir(parents=True, exist_ok=True)
         model = _read(program)
         _sign(model, program)
@@ -335,7 +337,9 @@ def _explain(err: Exception, program: Program) -> str:
 def _reason(err: BaseException) -> str:
     """Return the line that says what went wrong: OpenVINO puts the place in its own source code before it."""
     lines = [line.strip() for line in str(err).splitlines()]
-    telling = [line for line in lines if line and not line.startswith(("Exception from", "Check '", "[ ERROR"))]
+    telling = [
+        line for line in lines if line and not line.startswith(("Exception from", "Check '", "[ ERROR"))
+    ]
     return (telling or [vendor.first_line(err)])[-1 if len(telling) < 2 else 0][:400].rstrip(".")
 
 
@@ -423,7 +427,9 @@ def _quantize(model: Model, program: Program, target: Target, calibration: Calib
                 ),
             )
         except Exception as err:  # nncf has its own classes, and passes on OpenVINO's
-            raise ConversionError(f"NNCF cannot quantize the model: {_reason(err)}. Leave this precision out.") from err
+            raise ConversionError(
+                f"NNCF cannot quantize the model: {_reason(err)}. Leave this precision out."
+            ) from err
 
 
 def _save(model: Model, path: Path, *, is_half: bool) -> tuple[Path, Path]:
@@ -434,7 +440,9 @@ def _save(model: Model, path: Path, *, is_half: bool) -> tuple[Path, Path]:
     try:
         openvino.save_model(model, str(raw), compress_to_fp16=is_half)
     except Exception as err:  # RuntimeError of the serializer
-        raise ConversionError(f"OpenVINO cannot write the model: {_reason(err)}. Check the free space.") from err
+        raise ConversionError(
+            f"OpenVINO cannot write the model: {_reason(err)}. Check the free space."
+        ) from err
     weights = path.with_suffix(".bin")
     raw.with_suffix(".bin").replace(weights)
     openvino_file.normalise_xml(raw, path)

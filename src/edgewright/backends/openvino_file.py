@@ -1,7 +1,7 @@
 """Writing OpenVINO IR (`model.xml`, `model.bin`) so that the same model always gives the same bytes, and small ones.
 
 The serializer writes what depends on the process and not on the model: counters in generated names, the versions and
-paths of the tools, and indentation that makes up a third of a small model.
+paths of the tools. It also writes indentation, and shapes that the runtime infers anew: half of a small topology.
 """
 
 from __future__ import annotations
@@ -22,38 +22,80 @@ _ORIGIN_ATTRIBUTES = frozenset({"fused_names", "original_precision", "origin"})
 
 
 def normalise_xml(source: Path, destination: Path) -> None:
-    """Write the IR topology of `source` to `destination`, free of counters, versions, paths and indentation.
+    """Write the IR topology of `source` to `destination`, free of counters, versions, paths and repetition.
 
-    Layer ids, shapes, offsets into the .bin and the names of inputs and outputs stay.
+    What is computed, offsets into the .bin, the names of layers with a time of their own, and names and shapes of
+    inputs and outputs stay.
     """
     root = parse_xml(source)
     root.set("name", "model")
     for info in root.findall("rt_info"):
         root.remove(info)
-    layers = root.findall("layers/layer")
     numbers: dict[str, int] = {}
 
     def renumbered(match: re.Match[str]) -> str:
         return f"{match[1]}_{numbers.setdefault(match[0], len(numbers))}"
 
     public = set(_public_ports(root))
-    for layer in layers:
-        is_public = layer.get("type") in ("Parameter", "Result")
-        if not is_public or _GENERATED.fullmatch(layer.get("name", "")):
-            layer.set("name", _GENERATED.sub(renumbered, layer.get("name", "")))
-        for port in layer.findall("output/port"):
-            if not is_public and (layer.get("id"), port.get("id")) not in public:
-                port.attrib.pop("names", None)
+    for layer in root.iter("layer"):
+        kind, name = layer.get("type"), layer.get("name", "")
+        is_public = kind in ("Parameter", "Result")
+        if kind == "Const":
+            layer.set("name", f"const_{layer.get('id')}")
+        elif not is_public or _GENERATED.fullmatch(name):
+            layer.set("name", _GENERATED.sub(renumbered, name))
         for info in layer.iter("rt_info"):
             for attribute in info.findall("attribute"):
                 if attribute.get("name") in _ORIGIN_ATTRIBUTES:
                     info.remove(attribute)
+    for layer in root.findall("layers/layer"):
+        _drop_what_follows_from_the_rest(layer, public)
+    _share_constants(root)
     for element in root.iter():
         element.tail = None
         if element.text is not None and not element.text.strip():
             element.text = None
     with write_aside(destination) as aside:
         aside.write_bytes(b'<?xml version="1.0"?>' + ElementTree.tostring(root, encoding="utf-8"))
+
+
+def _drop_what_follows_from_the_rest(layer: ElementTree.Element, public: set[tuple[str, str]]) -> None:
+    """Drop the shapes and dtypes of ports that the runtime infers anew, and the names of inner tensors.
+
+    They are a third of the topology. Inputs, and what feeds an output, keep theirs for who reads the file.
+    """
+    if any(child.tag.endswith("body") for child in layer):  # loops and branches map their ports to an inner graph
+        return
+    for port in layer.findall("input/port"):
+        port.attrib.pop("precision", None)
+        for dim in port.findall("dim"):
+            port.remove(dim)
+    for port in layer.findall("output/port"):
+        if layer.get("type") == "Parameter" or (layer.get("id", ""), port.get("id", "")) in public:
+            continue
+        port.attrib.pop("names", None)
+        for dim in port.findall("dim"):
+            port.remove(dim)
+
+
+def _share_constants(root: ElementTree.Element) -> None:
+    """Let all users of a constant read one layer: ranges of quantization are written twice for every tensor."""
+    layers, edges = root.find("layers"), root.find("edges")
+    if layers is None or edges is None:
+        return
+    first: dict[bytes, str] = {}
+    replaced: dict[str, str] = {}
+    for layer in layers.findall("layer"):
+        if layer.get("type") != "Const":
+            continue
+        own = layer.get("id", "")
+        key = b"".join(ElementTree.tostring(child).strip() for child in layer)
+        if first.setdefault(key, own) != own:
+            replaced[own] = first[key]
+            layers.remove(layer)
+    for edge in edges.findall("edge"):
+        source = edge.get("from-layer", "")
+        edge.set("from-layer", replaced.get(source, source))
 
 
 def parse_xml(path: Path) -> ElementTree.Element:
@@ -69,7 +111,9 @@ def parse_xml(path: Path) -> ElementTree.Element:
         raise IntegrityError(f"{path} is larger than {_MAX_XML_BYTES} bytes; it is not an IR topology.")
     content = path.read_bytes()
     if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
-        raise IntegrityError(f"{path} declares a document type, which no OpenVINO topology does. Do not open it.")
+        raise IntegrityError(
+            f"{path} declares a document type, which no OpenVINO topology does. Do not open it."
+        )
     try:
         root = ElementTree.fromstring(content)
     except ElementTree.ParseError as err:
@@ -90,9 +134,9 @@ def weight_precisions(path: Path) -> dict[str, int]:
     return sizes
 
 
-def _public_ports(root: ElementTree.Element) -> Iterator[tuple[str | None, str | None]]:
+def _public_ports(root: ElementTree.Element) -> Iterator[tuple[str, str]]:
     """Yield (layer, port) of what feeds a Result: their tensor names are the names of the model's outputs."""
     results = {layer.get("id") for layer in root.findall("layers/layer") if layer.get("type") == "Result"}
     for edge in root.findall("edges/edge"):
         if edge.get("to-layer") in results:
-            yield edge.get("from-layer"), edge.get("from-port")
+            yield edge.get("from-layer", ""), edge.get("from-port", "")
