@@ -190,3 +190,27 @@ def test_reading_is_done_without_vendor_packages_in_the_parent(tiny_onnx: Path, 
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.toolchain("torchao")
+def test_a_quantized_pt2_is_read(tmp_path: Path) -> None:
+    """PT2E programs call operators that plain torch does not know."""
+    code = (
+        "import warnings; warnings.simplefilter('ignore'); import sys, torch\n"
+        "from tests.sources import models_under_test\n"
+        "from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e\n"
+        "from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86\n"
+        "quantizer = x86.X86InductorQuantizer()\n"
+        "quantizer.set_global(x86.get_default_x86_inductor_quantization_config())\n"
+        "inputs = (torch.ones(2, 3, 8, 8),)\n"
+        "module = torch.export.export(models_under_test.tiny().eval(), inputs).module()\n"
+        "prepared = prepare_pt2e(module, quantizer)\n"
+        "prepared(*inputs)\n"
+        "quantized = convert_pt2e(prepared, fold_quantize=False)\n"
+        "torch.export.save(torch.export.export(quantized, inputs), sys.argv[1])\n"
+    )
+    path = tmp_path / "quantized.pt2"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True)
+    program = load(str(path), workdir=tmp_path)
+    assert program.precision == "w8a8"
+    assert inspect(program).macs == 2 * (64 * 4 * 27 + 36 * 4 * 9 + 8)

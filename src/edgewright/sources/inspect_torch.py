@@ -67,9 +67,13 @@ def _parameter_sizes(exported: ExportedProgram) -> dict[str, int]:
     signature = exported.graph_signature
     targets = dict(signature.inputs_to_parameters)
     targets |= {n: t for n, t in signature.inputs_to_buffers.items() if t.startswith("_frozen_param")}
+    used = {node.name for node in exported.graph.nodes if node.op == "placeholder" and node.users}
     seen: set[int] = set()
     sizes = {}
     for name, target in targets.items():
+        # A folded program still carries the float weights that it no longer uses.
+        if name not in used:
+            continue
         tensor = exported.state_dict[target]
         # Tied weights are one tensor under two names.
         sizes[name] = 0 if id(tensor) in seen else tensor.numel()
@@ -78,8 +82,12 @@ def _parameter_sizes(exported: ExportedProgram) -> dict[str, int]:
 
 
 def _operator(node: Node) -> str:
-    parts = str(node.target).split(".")
-    return parts[1] if len(parts) > 1 and not str(node.target).startswith("<") else parts[0]
+    import torch
+
+    if isinstance(node.target, torch._ops.OpOverload):
+        # aten.conv2d.default: the namespace and the overload say nothing to a reader.
+        return str(node.target).split(".")[1]
+    return str(getattr(node.target, "__name__", node.target))
 
 
 def _is_passing(name: str) -> bool:
@@ -142,8 +150,8 @@ def _macs(node: Node, name: str) -> int | None:
         per_row = times(key[-2], (query[-1] or 0) + (values[-1] or 0))
         return times(product(query[:-1]), per_row)
     if name in _RECURRENT:
-        series, weights = _sizes(node.args[0]), node.args[3 if name != "lstm" else 2]
-        names = weights if isinstance(weights, (list, tuple)) else node.args[2]
+        # lstm(input, hidden, weights, ...) and gru(input, hidden, weights, ...)
+        series, names = _sizes(node.args[0]), node.args[2]
         if not series or not isinstance(names, (list, tuple)):
             return None
         matrices = [shape for shape in (_sizes(item) for item in names) if shape and len(shape) == 2]

@@ -1,6 +1,6 @@
 """Inspection: what a model file holds (signature, parameters, MACs, operators, layers).
 
-MACs are multiply-accumulates of one inference with batch 1 (a dynamic first dimension counts as 1), by:
+MACs are multiply-accumulates of one inference (a dynamic first dimension counts as 1, a static one as it is):
 
 - convolution: output elements x kernel elements x input channels of one group
 - transposed convolution: input elements x kernel elements x output channels of one group

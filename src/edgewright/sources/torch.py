@@ -6,6 +6,7 @@ import importlib
 import logging
 import sys
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from edgewright.core.errors import (
     ConversionError,
     EdgewrightError,
     FormatMismatchError,
+    IntegrityError,
+    UnavailableError,
     UnknownNameError,
     UsageError,
 )
@@ -83,10 +86,9 @@ def load_exported(path: Path, *, title: str) -> ExportedProgram:
     """
     import torch
 
-    from edgewright.core.errors import IntegrityError
-
     # A failure is reported by our own error; torch's log would repeat it with a traceback.
     logging.getLogger("torch.export").setLevel(logging.CRITICAL)
+    _register_operators(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -97,6 +99,29 @@ def load_exported(path: Path, *, title: str) -> ExportedProgram:
         raise IntegrityError(
             f"{title} is a .pt2 archive, but torch {torch.__version__} cannot read its program: "
             f"{_first_line(err)}. It may be damaged or written by another version; export it again."
+        ) from err
+
+
+def _register_operators(path: Path) -> None:
+    """Import what defines the operators of a quantized program; torch alone does not know them.
+
+    Raises:
+        UnavailableError: torchao is needed and not installed.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            model = next(name for name in archive.namelist() if name.endswith("models/model.json"))
+            text = archive.read(model)
+    except (zipfile.BadZipFile, StopIteration, OSError, EOFError) as err:
+        raise IntegrityError(f"{path} is not a whole .pt2 archive: {err}. Export it again.") from err
+    if b"torch.ops.quantized_decomposed." not in text and b"torch.ops.torchao." not in text:
+        return
+    try:
+        importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
+    except ImportError as err:
+        raise UnavailableError(
+            f"{path.name} is a quantized program, which needs torchao: {_first_line(err)}. "
+            "Install it with pip install 'edgewright[torch]'."
         ) from err
 
 
