@@ -167,7 +167,7 @@ def run_recipe(
     with tempfile.TemporaryDirectory(prefix="edgewright-") as name:
         work = Path(name)
         progress("source", "load", "running")
-        program = program or _load(recipe, work)
+        program = program or _load(recipe, folder / "source")
         prepared = prepare(recipe.data_request(), program, work)
         progress("source", "load", "done")
         targets = recipe.targets()
@@ -187,10 +187,10 @@ def run_recipe(
     return BuildResult(summary=summary, out=folder, require=recipe.require)
 
 
-def _load(recipe: Recipe, work: Path) -> Program:
+def _load(recipe: Recipe, workdir: Path) -> Program:
     return load(
         recipe.model,
-        workdir=work / "source",
+        workdir=workdir,
         weights=Path(recipe.weights) if recipe.weights else None,
         input_shapes=recipe.input_shapes or None,
         layout=parse_layout(recipe.layout),
