@@ -19,7 +19,7 @@ from edgewright.workers.jobs import Job, JobEvent, JobState, Outcome, map_jobs
 from edgewright.workers.pool import Limits
 
 _CONVERT = "edgewright.backends.operations:convert"
-_QUANTIZE = "edgewright.backends.operations:quantize"
+_QUANTIZE = "edgewright.compress.quantize:quantize"
 _LIMITS = Limits(timeout_s=1800.0, memory_bytes=16 << 30)
 
 
