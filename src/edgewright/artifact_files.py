@@ -81,12 +81,19 @@ def _bare(path: Path) -> Artifact:
         program = load(str(path), workdir=Path(work))
     return Artifact(
         files=(path,),
-        target=Target(runtime=runtime, precision=Precision.parse(program.precision)),
+        target=Target(runtime=runtime, precision=_precision(program.precision)),
         inputs=program.inputs,
         outputs=program.outputs,
         sha256=sha256_of_files((path,)),
         source_sha256="",
     )
+
+
+def _precision(text: str) -> Precision:
+    """Return the precision whose tolerances fit a file of precision `text`; a file may use more than we make."""
+    if text in list(Precision):
+        return Precision(text)
+    return Precision.W8A8 if "a8" in text or "a16" in text else Precision.W8
 
 
 def _with_threads(artifact: Artifact, threads: int | None) -> Artifact:

@@ -238,8 +238,12 @@ def inspect(model: Model, weights: Weights = "", input_shape: Shapes = None, as_
     import tempfile
 
     from edgewright.sources import inspect as inspect_program
-    from edgewright.sources import load
+    from edgewright.sources import inspect_artifact, load
+    from edgewright.sources.detect import is_factory
 
+    if not is_factory(model):
+        show.inspection(inspect_artifact(Path(model)), as_json)
+        return
     with tempfile.TemporaryDirectory(prefix="edgewright-") as work:
         program = load(
             model,
@@ -247,7 +251,7 @@ def inspect(model: Model, weights: Weights = "", input_shape: Shapes = None, as_
             weights=Path(weights) if weights else None,
             input_shapes=tuple(input_shape or ()) or None,
         )
-        show.inspection(inspect_program(program), program, as_json)
+        show.inspection(inspect_program(program), as_json)
 
 
 @app.command(short_help="Convert for one runtime, verified.")

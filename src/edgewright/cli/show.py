@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from edgewright.benchmark import Benchmark
     from edgewright.build import BuildResult
-    from edgewright.core.program import Program
     from edgewright.core.tensors import Array
     from edgewright.doctor import Diagnosis
     from edgewright.single import Verification
@@ -95,22 +94,22 @@ def verification(found: Verification, as_json: bool) -> None:
     _pairs(rows)
 
 
-def inspection(found: Inspection, program: Program, as_json: bool) -> None:
+def inspection(found: Inspection, as_json: bool) -> None:
     """Print what is known of a model without running it."""
     if as_json:
         _json(found.to_json())
         return
     from rich.table import Table
 
-    rows = [("model", program.origin), ("format", program.origin_format), ("precision", program.precision)]
-    rows += [("sha256", program.sha256), ("size", f"{found.size_bytes:,} bytes")]
-    rows += [("input", str(spec)) for spec in program.inputs]
-    rows += [("output", str(spec)) for spec in program.outputs]
+    rows = [("model", found.name), ("format", found.format), ("precision", found.precision)]
+    rows += [("sha256", found.sha256), ("size", f"{found.size_bytes:,} bytes")]
+    rows += [("input", str(spec)) for spec in found.inputs]
+    rows += [("output", str(spec)) for spec in found.outputs]
     rows.append(("parameters", f"{found.parameters:,}"))
-    rows.append(("MACs", f"{found.macs:,}" if found.macs is not None else "not known"))
+    rows.append(("MACs", f"{found.macs:,}" if found.macs is not None else f"not known: {found.macs_reason}"))
     operators = sorted(found.operators.items(), key=lambda item: (-item[1], item[0]))
     rows.append(("operators", ", ".join(f"{name} {count}" for name, count in operators)))
-    rows += [("note", note) for note in (*program.notes, *found.notes)]
+    rows += [("note", note) for note in found.notes]
     _pairs(rows)
     table = Table("layer", "operator", "output", box=None, pad_edge=False)
     for heading in ("parameters", "MACs"):
