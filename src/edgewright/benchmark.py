@@ -118,10 +118,9 @@ def bench_artifacts(
             save_inputs(artifact, Path(folder) / str(list(artifacts).index(name)), seed)
         for launch in range(launches):
             with ExitStack() as stack:
-                workers: dict[str, Worker] = {}
+                workers = {name: stack.enter_context(Worker(name)) for name in artifacts}
                 for index, (name, artifact) in enumerate(artifacts.items()):
                     progress(name, f"launch {launch + 1}/{launches}", "running")
-                    workers[name] = stack.enter_context(Worker(name))
                     memory[name] = opener(workers[name], artifact, Path(folder) / str(index))
                 settings = TimingSettings(
                     rounds=Design.blocks, block_ms=5.0, warm_up_ms=300.0, seed=seed + launch
