@@ -29,6 +29,7 @@ class Quantization(Protocol):
     """Quantization of one tensor: real = scale * (q - zeroPoint)."""
 
     scale: Sequence[float] | None
+    quantizedDimension: int  # noqa: N815
     zeroPoint: Sequence[int] | None  # noqa: N815  names of the schema
 
 
@@ -244,6 +245,14 @@ def normalise(model: Model, *, is_batch_static: bool = True) -> bool:
     as the 1 for a runtime that never resizes.
     """
     changed = False
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            q = tensor.quantization
+            # Files of 2019 say dimension 3, right for the weights, also for the bias beside them, which has only one.
+            if q is not None and q.quantizedDimension >= max(
+                1, len(tensor.shape if tensor.shape is not None else ())
+            ):
+                q.quantizedDimension, changed = 0, True
     for code in model.operatorCodes:
         wanted = max(code.builtinCode, code.deprecatedBuiltinCode)
         if code.builtinCode != wanted:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -13,7 +12,8 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from edgewright.backends import openvino_file, vendor
+from edgewright.backends import litert_file, openvino_file, vendor
+from edgewright.backends.openvino_errors import explain, reason_of
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, LayerCost, Support
 from edgewright.core.errors import ConversionError, DataError
@@ -151,7 +151,7 @@ class OpenVINOBackend:
                 f"openvino cannot make {target.precision} of {program.path.name}: {reason}."
             )
         workdir.mkdir(parents=True, exist_ok=True)
-        model = _read(program)
+        model = _read(program, workdir)
         _sign(model, program)
         model = _arrange(model, program)
         toolchain = vendor.versions((*_RUNTIME, *(("torch", "torchao") if program.format == "pt2" else ())))
@@ -162,6 +162,7 @@ class OpenVINOBackend:
             if target.precision is Precision.W8A8:
                 notes.insert(0, "quantized by NNCF: symmetric weights, fast bias correction")
         files = _save(model, workdir / _FILE_NAME, is_half=target.precision is Precision.FP16)
+        notes += _left_float(files[0], target.precision)
         inputs, outputs = _specs(model.inputs, program.inputs), _specs(model.outputs, program.outputs)
         artifact = Artifact(
             files=files,
@@ -173,6 +174,7 @@ class OpenVINOBackend:
             toolchain=toolchain,
             notes=tuple(notes),
         )
+        (workdir / "normalised.tflite").unlink(missing_ok=True)
         _compile(artifact.path, threads=1, profile=False)
         return artifact
 
@@ -222,7 +224,9 @@ class OpenVINOSession:
             return {name: results[index].copy() for index, name in self._outputs}
         except (KeyError, TypeError, ValueError, RuntimeError) as err:
             name = self._artifact.path.name
-            raise DataError(f"openvino cannot run {name}: {_reason(err)}. Inputs are {self._names}.") from err
+            raise DataError(
+                f"openvino cannot run {name}: {reason_of(err)}. Inputs are {self._names}."
+            ) from err
 
     def layers(self, inputs: Arrays) -> Sequence[LayerCost]:
         """Return the cost of each layer of one inference; nothing unless opened with `profile`."""
@@ -296,51 +300,35 @@ def _compile(path: Path, *, threads: int, profile: bool) -> Compiled:
         return _core().compile_model(str(path), "CPU", config)
     except Exception as err:  # the binding raises RuntimeError and its own kin
         raise ConversionError(
-            f"the OpenVINO runtime cannot load {path.name}: {_reason(err)}. Build it again, or leave this runtime out."
+            f"the OpenVINO runtime cannot load {path.name}: {reason_of(err)}. "
+            "Build it again, or leave this runtime out."
         ) from err
 
 
-def _read(program: Program) -> Model:
+def _read(program: Program, workdir: Path) -> Model:
     _keep_telemetry_off()
-    source: object = vendor.load_exported(program) if program.format == "pt2" else str(program.path)
+    source: object = str(program.path)
+    if program.format == "pt2":
+        source = vendor.load_exported(program)
+    elif program.format == "tflite" and vendor.versions(["ai-edge-litert"]):
+        source = str(_normalised(program.path, workdir))
     with vendor.quiet():
         import openvino
 
         try:
             return cast(Model, openvino.convert_model(source))
         except Exception as err:  # each front end has its own classes
-            raise ConversionError(_explain(err, program)) from err
+            raise ConversionError(explain(err, program.path.name)) from err
 
 
-_UNSUPPORTED = (
-    re.compile(r"No conversion rule found for operations?: ([^\n]+)"),
-    re.compile(r"does not support the following ONNX operations?: ([^\n]+)"),
-    re.compile(r"No translator found for ([\w.:]+)"),
-    re.compile(r"(?:[Nn]ot supported|[Uu]nsupported)[^\n]*?(?:operation|op|node)[^\n]*?: ?([\w.:]+)"),
-    re.compile(r"\b(aten[.:]+[\w.]+)"),
-)
-
-
-def _explain(err: Exception, program: Program) -> str:
-    text = str(err)
-    for pattern in _UNSUPPORTED:
-        found = pattern.findall(text)
-        if found:
-            names = sorted({name.strip(" .") for part in found for name in part.split(",")} - {""})
-            return (
-                f"OpenVINO has no conversion for the operator{'s' if len(names) > 1 else ''} {', '.join(names)}. "
-                "Replace them in the model, or leave this runtime out."
-            )
-    return f"OpenVINO cannot convert {program.path.name}: {_reason(err)}. Change the model, or leave this runtime out."
-
-
-def _reason(err: BaseException) -> str:
-    """Return the line that says what went wrong: OpenVINO puts the place in its own source code before it."""
-    lines = [line.strip() for line in str(err).splitlines()]
-    telling = [
-        line for line in lines if line and not line.startswith(("Exception from", "Check '", "[ ERROR"))
-    ]
-    return (telling or [vendor.first_line(err)])[-1 if len(telling) < 2 else 0][:400].rstrip(".")
+def _normalised(path: Path, workdir: Path) -> Path:
+    """Return `path`, or a copy in `workdir` without the faults of old converters that this front end stumbles over."""
+    model = litert_file.read(path)
+    if not litert_file.normalise(model, is_batch_static=False):
+        return path
+    copy = workdir / "normalised.tflite"
+    litert_file.write(model, copy)
+    return copy
 
 
 def _sign(model: Model, program: Program) -> None:
@@ -367,7 +355,7 @@ def _sign(model: Model, program: Program) -> None:
     try:
         model.reshape(shapes)
     except Exception as err:  # RuntimeError of a node that does not fit
-        raise ConversionError(f"OpenVINO cannot give the model its shapes: {_reason(err)}.") from err
+        raise ConversionError(f"OpenVINO cannot give the model its shapes: {reason_of(err)}.") from err
 
 
 def _order(ports: Sequence[Port], specs: Sequence[TensorSpec]) -> list[int]:
@@ -406,7 +394,6 @@ def _arrange(model: Model, program: Program) -> Model:
 def _quantize(model: Model, program: Program, target: Target, calibration: Calibration | None) -> Model:
     """Return the model with int8 weights (w8), or with int8 weights and activations (w8a8), both by NNCF."""
     samples = [] if target.precision is Precision.W8 else vendor.calibration_samples(program, calibration)
-    order = _order(model.inputs, program.inputs)
     with vendor.quiet():
         import nncf
 
@@ -414,7 +401,7 @@ def _quantize(model: Model, program: Program, target: Target, calibration: Calib
         try:
             if target.precision is Precision.W8:
                 return cast(Model, nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM))
-            rows = [tuple(row[order.index(i)] for i in range(len(row))) for row in samples]
+            rows = [tuple(row) for row in samples]
             return cast(
                 Model,
                 nncf.quantize(
@@ -428,7 +415,7 @@ def _quantize(model: Model, program: Program, target: Target, calibration: Calib
             )
         except Exception as err:  # nncf has its own classes, and passes on OpenVINO's
             raise ConversionError(
-                f"NNCF cannot quantize the model: {_reason(err)}. Leave this precision out."
+                f"NNCF cannot quantize the model: {reason_of(err)}. Leave this precision out."
             ) from err
 
 
@@ -441,13 +428,24 @@ def _save(model: Model, path: Path, *, is_half: bool) -> tuple[Path, Path]:
         openvino.save_model(model, str(raw), compress_to_fp16=is_half)
     except Exception as err:  # RuntimeError of the serializer
         raise ConversionError(
-            f"OpenVINO cannot write the model: {_reason(err)}. Check the free space."
+            f"OpenVINO cannot write the model: {reason_of(err)}. Check the free space."
         ) from err
     weights = path.with_suffix(".bin")
     raw.with_suffix(".bin").replace(weights)
     openvino_file.normalise_xml(raw, path)
     raw.unlink()
     return path, weights
+
+
+def _left_float(path: Path, precision: Precision) -> list[str]:
+    """Return a note when a good part of the weights did not become what the precision says."""
+    sizes = openvino_file.weight_precisions(path)
+    left = sizes.get("f32", 0) + (sizes.get("f16", 0) if precision is not Precision.FP16 else 0)
+    share = left / max(1, sum(sizes.values()))
+    # Biases and scales are float in every scheme, and a few percent of the bytes.
+    if precision is Precision.FP32 or share < 0.15:
+        return []
+    return [f"{share:.0%} of the bytes of the weights are still float: OpenVINO left those layers alone"]
 
 
 def _specs(ports: Sequence[Port], source: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:

@@ -19,6 +19,8 @@ _GENERATED = re.compile(r"\b([A-Z][A-Za-z0-9]*)_(\d+)\b")
 _MAX_XML_BYTES = 256 << 20
 # Attributes of a node that record where it came from, not what it computes.
 _ORIGIN_ATTRIBUTES = frozenset({"fused_names", "original_precision", "origin"})
+# Ends of the types of layers whose cost is read from the shapes of their operands.
+_MULTIPLYING = ("Convolution", "ConvolutionBackpropData", "MatMul", "Cell", "Sequence")
 
 
 def normalise_xml(source: Path, destination: Path) -> None:
@@ -60,22 +62,32 @@ def normalise_xml(source: Path, destination: Path) -> None:
 
 
 def _drop_what_follows_from_the_rest(layer: ElementTree.Element, public: set[tuple[str, str]]) -> None:
-    """Drop the shapes and dtypes of ports that the runtime infers anew, and the names of inner tensors.
+    """Drop shapes and dtypes of ports that the runtime infers anew, and the names of inner tensors.
 
-    They are a third of the topology. Inputs, and what feeds an output, keep theirs for who reads the file.
+    Kept, for who reads the file: the shape of every result that is not a mere conversion, and the operands' shapes of
+    layers whose multiplications follow from them.
     """
-    if any(child.tag.endswith("body") for child in layer):  # loops and branches map their ports to an inner graph
+    if any(
+        child.tag.endswith("body") for child in layer
+    ):  # loops and branches map their ports to an inner graph
         return
+    kind = layer.get("type", "")
     for port in layer.findall("input/port"):
         port.attrib.pop("precision", None)
-        for dim in port.findall("dim"):
-            port.remove(dim)
+        if not kind.endswith(_MULTIPLYING):
+            _drop_shape(port)
     for port in layer.findall("output/port"):
-        if layer.get("type") == "Parameter" or (layer.get("id", ""), port.get("id", "")) in public:
+        if kind == "Parameter" or (layer.get("id", ""), port.get("id", "")) in public:
             continue
         port.attrib.pop("names", None)
-        for dim in port.findall("dim"):
-            port.remove(dim)
+        is_single = kind == "Const" and all(dim.text == "1" for dim in port.findall("dim"))
+        if is_single or kind in ("FakeQuantize", "Convert"):
+            _drop_shape(port)
+
+
+def _drop_shape(port: ElementTree.Element) -> None:
+    for dim in port.findall("dim"):
+        port.remove(dim)
 
 
 def _share_constants(root: ElementTree.Element) -> None:

@@ -79,7 +79,7 @@ def load_exported_file(path: Path) -> ExportedProgram:
 def first_line(err: BaseException) -> str:
     """Return the first line of an error's text that says something, or the name of its class."""
     lines = [line.strip() for line in str(err).splitlines()]
-    return next((line for line in lines if line), type(err).__name__)[:400]
+    return next((line for line in lines if line), type(err).__name__)[:400].rstrip(".")
 
 
 def static_shape(spec: TensorSpec) -> tuple[int, ...]:
