@@ -189,6 +189,7 @@ def quantize_native(
             sample = next(self._left, None)
             return None if sample is None else dict(zip(inputs, sample, strict=True))
 
+    workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=workdir, prefix=".quantize-") as folder:
         given, prepared, written = (
             Path(folder) / f"{name}.onnx" for name in ("given", "prepared", "written")
