@@ -38,6 +38,7 @@ _PLACES = (
     "While validating",
     "-- ",
     "Summary:",
+    "Converting input model",
 )
 
 

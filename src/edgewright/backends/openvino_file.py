@@ -17,6 +17,8 @@ from edgewright.core.files import require_model_file, write_aside
 # "Convolution_1234": OpenVINO names nodes without a name by their type and a counter of the process.
 _GENERATED = re.compile(r"\b([A-Z][A-Za-z0-9]*)_(\d+)\b")
 _MAX_XML_BYTES = 256 << 20
+# The PyTorch front end names a node "relu_3/aten.relu.default/Relu": the graph's node, its operator, OpenVINO's type.
+_TORCH_OPERATOR = re.compile(r"/(?:aten|quantized_decomposed)\.[\w.]+/")
 # Attributes of a node that record where it came from, not what it computes.
 _ORIGIN_ATTRIBUTES = frozenset({"fused_names", "original_precision", "origin"})
 # Ends of the types of layers whose cost is read from the shapes of their operands.
@@ -45,12 +47,17 @@ def normalise_xml(source: Path, destination: Path) -> None:
         if kind == "Const":
             layer.set("name", f"const_{layer.get('id')}")
         elif not is_public or _GENERATED.fullmatch(name):
-            layer.set("name", _GENERATED.sub(renumbered, name))
+            layer.set("name", _GENERATED.sub(renumbered, _TORCH_OPERATOR.sub("/", name)))
         for info in layer.iter("rt_info"):
             for attribute in info.findall("attribute"):
                 if attribute.get("name") in _ORIGIN_ATTRIBUTES:
                     info.remove(attribute)
+    constant = _constant_layers(root)
     for layer in root.findall("layers/layer"):
+        if layer.get("id") in constant and layer.get("type") != "Const":
+            layer.set("name", f"weight_{layer.get('id')}")
+            for port in layer.findall("output/port"):
+                _drop_shape(port)
         _drop_what_follows_from_the_rest(layer, public)
     _share_constants(root)
     for element in root.iter():
@@ -58,7 +65,9 @@ def normalise_xml(source: Path, destination: Path) -> None:
         if element.text is not None and not element.text.strip():
             element.text = None
     with write_aside(destination) as aside:
-        aside.write_bytes(b'<?xml version="1.0"?>' + ElementTree.tostring(root, encoding="utf-8"))
+        # "<" and ">" inside attributes are escaped, so this space is always the one before the end of a tag.
+        content = ElementTree.tostring(root, encoding="utf-8").replace(b" />", b"/>")
+        aside.write_bytes(b'<?xml version="1.0"?>' + content)
 
 
 def _drop_what_follows_from_the_rest(layer: ElementTree.Element, public: set[tuple[str, str]]) -> None:
@@ -71,7 +80,9 @@ def _drop_what_follows_from_the_rest(layer: ElementTree.Element, public: set[tup
         child.tag.endswith("body") for child in layer
     ):  # loops and branches map their ports to an inner graph
         return
-    kind = layer.get("type", "")
+    kind, content = layer.get("type", ""), layer.find("data")
+    if content is not None and content.get("auto_broadcast") == "numpy":
+        del content.attrib["auto_broadcast"]  # the default
     for port in layer.findall("input/port"):
         port.attrib.pop("precision", None)
         if not kind.endswith(_MULTIPLYING):
@@ -79,10 +90,22 @@ def _drop_what_follows_from_the_rest(layer: ElementTree.Element, public: set[tup
     for port in layer.findall("output/port"):
         if kind == "Parameter" or (layer.get("id", ""), port.get("id", "")) in public:
             continue
-        port.attrib.pop("names", None)
-        is_single = kind == "Const" and all(dim.text == "1" for dim in port.findall("dim"))
-        if is_single or kind in ("FakeQuantize", "Convert"):
+        port.attrib.pop("names", None)  # the dtype stays: the reader takes a port without one for damaged
+        if kind in ("Const", "FakeQuantize", "Convert"):  # a constant has its shape among its attributes too
             _drop_shape(port)
+
+
+def _constant_layers(root: ElementTree.Element) -> set[str]:
+    """Return the ids of layers computed from constants alone: they are folded at load and never timed."""
+    sources: dict[str, set[str]] = {}
+    for edge in root.findall("edges/edge"):
+        sources.setdefault(edge.get("to-layer", ""), set()).add(edge.get("from-layer", ""))
+    found: set[str] = set()
+    for layer in root.findall("layers/layer"):  # in the order of execution
+        own = layer.get("id", "")
+        if layer.get("type") == "Const" or (own in sources and sources[own] <= found):
+            found.add(own)
+    return found
 
 
 def _drop_shape(port: ElementTree.Element) -> None:
