@@ -396,6 +396,7 @@ def _quantize(model: Model, program: Program, target: Target, calibration: Calib
     samples = [] if target.precision is Precision.W8 else vendor.calibration_samples(program, calibration)
     with vendor.quiet():
         import nncf
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
         nncf.set_log_level(logging.ERROR)
         try:
@@ -411,6 +412,10 @@ def _quantize(model: Model, program: Program, target: Target, calibration: Calib
                     preset=nncf.QuantizationPreset.MIXED,
                     subset_size=len(rows),
                     fast_bias_correction=True,
+                    # The default takes the mean of each sample's extremes, which clips half of the samples.
+                    advanced_parameters=nncf.AdvancedQuantizationParameters(
+                        activations_range_estimator_params=RangeEstimatorParametersSet.HISTOGRAM
+                    ),
                 ),
             )
         except Exception as err:  # nncf has its own classes, and passes on OpenVINO's
