@@ -31,6 +31,7 @@ class ReferenceBackend:
     """Runs a `.pt2` in torch, an `.onnx` in unoptimised ONNX Runtime, a `.tflite` in LiteRT's kernels."""
 
     name = "reference"
+    runtime_module = ""  # one of three frameworks, by the format of the source
     consumes: tuple[str, ...] = ("pt2", "onnx", "tflite")
     precisions: tuple[Precision, ...] = (Precision.FP32,)
 
