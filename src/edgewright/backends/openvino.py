@@ -201,9 +201,8 @@ class OpenVINOSession:
         self._compiled = _compile(artifact.path, threads=threads, profile=profile)
         self._request: Request | None = self._compiled.create_infer_request()
         self._names = [spec.name for spec in artifact.inputs]
-        self._dtypes = [np.dtype(spec.dtype) for spec in artifact.inputs]
         self._outputs = list(enumerate(spec.name for spec in artifact.outputs))
-        self._memory: list[Array] = []  # views of the request's inputs, good while their shapes stay
+        self._memory: list[tuple[str, Array]] = []  # views of the request's inputs, good while shapes stay
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -225,16 +224,11 @@ class OpenVINOSession:
         if request is None:
             raise DataError("the session is closed. Open the artifact again.")
         try:
-            arrays = [inputs[name] for name in self._names]
-            for array, dtype in zip(arrays, self._dtypes, strict=True):
-                # The runtime would cast without a word.
-                if array.dtype != dtype:
-                    raise TypeError(f"an input has dtype {array.dtype}, but {dtype} is expected")
-            if [view.shape for view in self._memory] != [array.shape for array in arrays]:
-                self._resize(request, arrays)
             # Filling the request's own memory: handing arrays to `infer` costs 25 us of Python per call.
-            for view, array in zip(self._memory, arrays, strict=True):
-                np.copyto(view, array)
+            if any(inputs[name].shape != view.shape for name, view in self._memory):
+                self._memory = []
+            for name, view in self._memory or self._resize(request, inputs):
+                np.copyto(view, inputs[name], casting="no")  # any other casting is done without a word
             request.infer(share_outputs=True)
             return {name: request.get_output_tensor(index).data.copy() for index, name in self._outputs}
         except (KeyError, TypeError, ValueError, RuntimeError) as err:
@@ -243,20 +237,19 @@ class OpenVINOSession:
                 f"openvino cannot run {name}: {reason_of(err)}. Inputs are {self._names}."
             ) from err
 
-    def _resize(self, request: Request, arrays: Sequence[Array]) -> None:
-        """Give the request's inputs the shapes of `arrays`, and look at their memory.
+    def _resize(self, request: Request, inputs: Arrays) -> list[tuple[str, Array]]:
+        """Give the request's inputs the shapes of `inputs`; return their memory by name.
 
         Raises:
             DataError: the arrays do not fit the signature.
         """
         specs = self._artifact.inputs
-        given = dict(zip(self._names, arrays, strict=True))
-        check_arrays(given, specs, what=f"input of {self._artifact.path.name}")
-        self._memory = []
-        for index, array in enumerate(arrays):
+        check_arrays(inputs, specs, what=f"input of {self._artifact.path.name}")
+        for index, spec in enumerate(specs):
             tensor = request.get_input_tensor(index)
-            tensor.shape = array.shape
-            self._memory.append(tensor.data)
+            tensor.shape = inputs[spec.name].shape
+            self._memory.append((spec.name, tensor.data))
+        return self._memory
 
     def layers(self, inputs: Arrays) -> Sequence[LayerCost]:
         """Return the cost of each layer of one inference; nothing unless opened with `profile`."""
