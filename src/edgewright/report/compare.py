@@ -13,7 +13,9 @@ from edgewright.report.records import RecordedResult, read_results
 if TYPE_CHECKING:
     from rich.console import Console
 
-LATENCY_CAVEAT = "times of two separate runs are indicative only; use `edgewright bench` to compare two artifacts"
+LATENCY_CAVEAT = (
+    "times of two separate runs are indicative only; use `edgewright bench` to compare two artifacts"
+)
 MAX_DROP_INCREASE_POINTS = 0.5
 MAX_SIZE_INCREASE = 1.02
 _RANK = {Status.OK: 0, Status.DEGRADED: 1, Status.FAILED: 2, Status.UNAVAILABLE: 2}

@@ -1,148 +1,247 @@
-"""The report: one HTML page that needs nothing besides itself."""
+"""report.html: one page that holds everything it shows, loads nothing, and escapes every name it was given."""
 
 from __future__ import annotations
 
-import importlib.resources
+import base64
+import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from edgewright.core.errors import UnavailableError
 from edgewright.core.files import write_text
 from edgewright.core.result import Result, Status, Summary
-from edgewright.report.cells import reasons, significant, timing_remarks
-from edgewright.report.plots import plots
+from edgewright.report import cells
+from edgewright.report.plots import Legend, Plot, plots_of
 from edgewright.report.table import columns_of
 
-_EMBEDDED_SAMPLES = 500
+_MAX_SAMPLES = 80_000  # over all candidates: keeps the page under 6 MB; evidence/ holds every sample
+_MAX_LAYERS = 12
+_MARKS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "cross": "✚"}
 
 
 def write_report(summary: Summary, path: Path) -> None:
-    """Write the page of `summary` to `path`, atomically."""
+    """Write the page of `summary` to `path`, atomically.
+
+    Raises:
+        UsageError: `path` cannot be written or the disk is full.
+        UnavailableError: the plotly package is not whole.
+    """
     write_text(path, render(summary))
 
 
 def render(summary: Summary) -> str:
-    """Return the page. Every text in it is escaped: names of layers and files may come from anywhere."""
-    import jinja2
+    """Return the page as text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("edgewright.report"), autoescape=True, undefined=jinja2.StrictUndefined
+    environment = Environment(
+        loader=PackageLoader("edgewright.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.globals["zip"] = zip
-    figures = plots(summary)
-    layers = [plot for plot in figures if plot.id.startswith("layers-")]
-    shown = [column for column in columns_of(summary) if column.is_full]
-    counts = {status: sum(r.status is status for r in summary.results) for status in Status}
+    environment.filters["clean"] = lambda value: cells.clean(str(value))
+    environment.globals["fmt"] = cells
+    plots = plots_of(summary)
+    plotly = _plotly_source() if plots else ""
+    script = _own_script()
+    legend = Legend.of(summary.results)
     return environment.get_template("report.html.j2").render(
         summary=summary,
-        best=next((r for r in summary.results if r.id == summary.recommended), None),
-        best_facts=_facts(summary),
-        counts={str(status): count for status, count in counts.items() if count},
-        columns=[{"heading": c.heading, "is_number": c.is_number} for c in shown],
-        rows=[
-            {
-                "id": r.id,
-                "mark": _mark(r, summary),
-                "status": str(r.status),
-                "cells": [c.cell(r) for c in shown],
-                "is_best": r.id == summary.recommended,
-            }
-            for r in summary.results
-        ],
-        reasons=[(", ".join(ids), str(status), why) for status, why, ids in reasons(summary.results)],
-        notes=_notes(summary),
-        plots=[plot for plot in figures if plot not in layers],
-        layers=layers,
-        figures=_script_json({plot.id: plot.figure for plot in figures if plot.figure is not None}),
-        conditions=_flat(summary.conditions),
-        source=_flat(summary.source),
-        details=[_detail(r) for r in summary.results],
-        plotly=_plotly(),
+        head=_head(summary),
+        rows=_rows(summary),
+        reasons=cells.reasons(summary.results),
+        remarks=cells.timing_remarks(summary.results),
+        recommended=next((r for r in summary.results if r.id == summary.recommended), None),
+        counts=_counts(summary.results),
+        plots=plots,
+        figures=_embedded({plot.key: _figure(plot) for plot in plots}),
+        legend=legend,
+        marks={name: _MARKS.get(symbol, "✚") for name, symbol in legend.symbols.items()},
+        layers=_layers(summary),
+        samples=_samples(summary.results),
+        source=_pairs(summary.source),
+        conditions=_pairs(summary.conditions),
+        plotly=plotly,
+        script=script,
+        policy=_policy([plotly, script] if plots else [script]),
     )
 
 
-def _mark(result: Result, summary: Summary) -> str:
-    """★ for the recommended row, · for the others on the Pareto front."""
-    if result.id == summary.recommended:
-        return "★"
-    return "·" if result.id in summary.pareto else ""
+def _policy(scripts: Sequence[str]) -> str:
+    """Return a Content-Security-Policy under which only our own scripts run and nothing is loaded."""
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts
+    )
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
-def _notes(summary: Summary) -> list[tuple[str, str]]:
-    """Return (ids, note) with equal notes together, those on timing included."""
-    groups: dict[str, list[str]] = {}
+def _plotly_source() -> str:
+    spec = importlib.util.find_spec("plotly")
+    places = (
+        [] if spec is None or spec.submodule_search_locations is None else spec.submodule_search_locations
+    )
+    for place in places:
+        file = Path(place) / "package_data" / "plotly.min.js"
+        if file.is_file():
+            return _script_text(file.read_text(encoding="utf-8"))
+    raise UnavailableError(
+        "the plotly package has no plotly.min.js. Install it again: pip install --force plotly"
+    )
+
+
+def _own_script() -> str:
+    return _script_text((Path(__file__).parent / "templates" / "report.js").read_text(encoding="utf-8"))
+
+
+def _script_text(text: str) -> str:
+    """Return `text` fit for a script element: no end tag inside, line ends as the browser will hash them."""
+    return (
+        text.replace("\r\n", "\n")
+        .replace("\r", "\n")
+        .replace("</script", "<\\/script")
+        .replace("<!--", "<\\!--")
+    )
+
+
+def _embedded(value: object) -> str:
+    """Return JSON that cannot end a script element, whatever names it holds."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _figure(plot: Plot) -> dict[str, object]:
+    return {"data": plot.data, "layout": plot.layout, "height": plot.height_px}
+
+
+def _counts(results: Sequence[Result]) -> list[tuple[str, int]]:
+    counts = [(str(status), sum(r.status is status for r in results)) for status in Status]
+    return [(name, count) for name, count in counts if count]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, the value to sort by (empty sorts last), and whether it is a number."""
+
+    text: str
+    key: str
+    is_number: bool
+
+
+def _head(summary: Summary) -> list[tuple[str, bool]]:
+    return [(c.heading.replace("\n", " "), c.is_number) for c in columns_of(summary) if c.is_full]
+
+
+def _rows(summary: Summary) -> list[tuple[Result, list[Cell]]]:
+    columns = [column for column in columns_of(summary) if column.is_full]
+    rows = []
     for result in summary.results:
-        for note in result.notes:
-            groups.setdefault(note, []).append(result.id)
-    remarks = [(", ".join(ids), f"latency not valid: {why}") for why, ids in timing_remarks(summary.results)]
-    return [(", ".join(ids), note) for note, ids in groups.items()] + remarks
-
-
-def _plotly() -> str:
-    """Return plotly.js. It is MIT-licensed and keeps its notice in its first lines."""
-    text = (importlib.resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
-    return text.replace("</script", "<\\/script")
-
-
-def _script_json(value: object) -> str:
-    """Return JSON that cannot end a script element."""
-    text = json.dumps(value, allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("\u2028", "\\u2028")
-
-
-def _facts(summary: Summary) -> list[tuple[str, str]]:
-    best = next((r for r in summary.results if r.id == summary.recommended), None)
-    if best is None or best.latency_ms is None or best.size_bytes is None:
-        return []
-    facts = [("p50 latency", f"{significant(best.latency_ms.p50)} ms"), ("size", f"{best.size_bytes / 1e3:,.0f} kB")]
-    if best.metric is not None:
-        facts.append((f"{best.metric.name} drop", f"{best.metric.drop_points:+.2f} points"))
-    if best.memory_bytes is not None:
-        facts.append(("peak memory", f"{best.memory_bytes / 1e6:.1f} MB"))
-    if best.speed_up is not None:
-        facts.append(("against fp32 there", f"{best.speed_up:.2f}x"))
-    return facts
-
-
-def _flat(record: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for name, value in record.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{name} / ")
-        elif isinstance(value, Sequence) and not isinstance(value, str):
-            rows.append((f"{prefix}{name}", "; ".join(str(entry) for entry in value) or "none"))
-        else:
-            rows.append((f"{prefix}{name}", "not known" if value is None else str(value)))
+        texts = [(column.cell(result), column.is_number) for column in columns]
+        rows.append((result, [Cell(text, _sort_key(text, number), number) for text, number in texts]))
     return rows
 
 
-def _detail(result: Result) -> dict[str, object]:
-    """Return what the page shows of one target on demand: its record and its latency samples."""
-    record = result.to_json()
-    every = max(1, len(result.latency_samples_ms) // _EMBEDDED_SAMPLES)
-    samples = [float(f"{value:.4g}") for value in result.latency_samples_ms[::every]]
-    latency = result.latency_ms
-    facts = [("artifact", result.artifact or "none"), ("sha256", result.sha256 or "none")]
-    if latency is not None:
-        interval = latency.p50_ci95
-        text = f"{significant(interval[0])} .. {significant(interval[1])} ms" if interval else "not known"
-        facts += [("p50, 95 % interval", text), ("inferences timed", f"{latency.n:,}")]
-        facts.append(("latency valid", "yes" if latency.valid else f"no: {latency.why_invalid}"))
-    if result.cpu_ms_p50 is not None:
-        facts.append(("CPU time p50", f"{significant(result.cpu_ms_p50)} ms"))
-    if result.parity is not None:
-        p = result.parity
-        snr = "not known" if p.snr_db is None else f"{p.snr_db:.1f} dB"
-        agreement = "not applicable" if p.agreement is None else f"{100 * p.agreement:.2f} %"
-        facts.append(("max abs difference", "not known" if p.max_abs is None else f"{p.max_abs:.3g}"))
-        facts += [("SNR", snr), ("top-1 agreement", agreement), ("compared on", f"{p.n:,} samples ({p.inputs})")]
-    energy = result.energy_note if result.energy_mj is None else f"{result.energy_mj:.3g} mJ per inference (RAPL package)"
-    facts.append(("energy", energy))
+def _sort_key(text: str, is_number: bool) -> str:
+    if not is_number:
+        return text
+    number = text.partition(" ")[0].rstrip("x!").replace(",", "")
+    return "" if number == cells.MISSING else number
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer beside the slowest: `share` in percent of the layers' sum, `bar` in percent of the slowest."""
+
+    name: str
+    operator: str
+    implementation: str
+    time_us: float
+    share: float
+    bar: float
+
+
+def _layers(summary: Summary) -> list[tuple[str, list[LayerCost], str]]:
+    """Return (id, slowest layers, remark) for one candidate per runtime: the recommended one, else the fastest ok."""
+    shown = []
+    for runtime in dict.fromkeys(r.target.runtime for r in summary.results):
+        own = [r for r in summary.results if r.target.runtime == runtime]
+        profiled = [r for r in own if r.layers]
+        if not profiled:
+            ran = any(r.latency_ms is not None for r in own)
+            why = (
+                "no per-layer times: its profiler gave none"
+                if ran
+                else "did not run, so it has no per-layer times"
+            )
+            shown.append((runtime, [], why))
+            continue
+        best = min(profiled, key=_layer_order(summary))
+        total = sum(layer.time_us for layer in best.layers) or 1.0
+        slowest = sorted(best.layers, key=lambda layer: -layer.time_us)[:_MAX_LAYERS]
+        top = slowest[0].time_us or 1.0
+        costs = [
+            LayerCost(
+                x.name,
+                x.operator,
+                x.implementation,
+                x.time_us,
+                100 * x.time_us / total,
+                100 * x.time_us / top,
+            )
+            for x in slowest
+        ]
+        rest = len(best.layers) - len(costs)
+        remark = f"{cells.significant(total)} µs in {len(best.layers)} layers" + (
+            f"; {rest} faster ones not shown" if rest else ""
+        )
+        shown.append((best.id, costs, remark))
+    return shown
+
+
+def _layer_order(summary: Summary) -> _LayerOrder:
+    return _LayerOrder(summary.recommended)
+
+
+@dataclass(frozen=True)
+class _LayerOrder:
+    recommended: str | None
+
+    def __call__(self, result: Result) -> tuple[bool, bool, float]:
+        p50 = result.latency_ms.p50 if result.latency_ms is not None else float("inf")
+        return (result.id != self.recommended, result.status is not Status.OK, p50)
+
+
+def _samples(results: Sequence[Result]) -> dict[str, tuple[int, str]]:
+    """Return id -> (step, JSON list in ms); every step-th sample is shown where there are very many."""
+    count = sum(len(r.latency_samples_ms) for r in results)
+    step = max(1, -(-count // _MAX_SAMPLES))
     return {
-        "id": result.id,
-        "status": str(result.status),
-        "facts": facts,
-        "json": json.dumps(record, indent=1, allow_nan=False),
-        "samples": json.dumps(samples, allow_nan=False),
-        "sample_text": f"every {every}th of {len(result.latency_samples_ms):,}" if every > 1 else "all",
+        r.id: (
+            step,
+            json.dumps([float(f"{v:.4g}") for v in r.latency_samples_ms[::step]], separators=(",", ":")),
+        )
+        for r in results
+        if r.latency_samples_ms
     }
+
+
+def _pairs(record: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
+    """Return (name, text) of nested records, one level per " / "."""
+    pairs: list[tuple[str, str]] = []
+    for name, value in record.items():
+        label = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            pairs += _pairs(value, f"{label} / ") or [(label, "none")]
+        elif isinstance(value, list | tuple):
+            pairs.append((label, "; ".join(str(item) for item in value) or "none"))
+        elif name.endswith("_bytes") and isinstance(value, int):
+            pairs.append((label.removesuffix("_bytes"), f"{cells.megabytes(value)} MB"))
+        else:
+            pairs.append((label, str(value)))
+    return pairs

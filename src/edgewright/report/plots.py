@@ -1,274 +1,377 @@
-"""The plots of the report as plotly figures: plain dictionaries, so that nothing heavy is imported to make them.
+"""The plots of the report as plotly figures in plain JSON: no plotly code runs here, so they cost milliseconds.
 
-Runtime is colour and precision is marker, in every plot. The colours are those of Okabe and Ito (2008), which
-people with colour blindness can tell apart; they are readable on light and on dark ground.
+A runtime has one colour and a precision one marker, the same in every plot. The colours are those of Okabe and
+Ito, which people with any colour vision tell apart; a hollow marker is a run with more threads than the fewest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from edgewright.core.result import Result, Status, Summary
-from edgewright.report.cells import significant
+from edgewright.report import cells
 
-Figure = dict[str, object]
+_KNOWN_COLOURS = {
+    "litert": "#0072B2",
+    "onnxruntime": "#D55E00",
+    "openvino": "#009E73",
+    "reference": "#888888",
+}
+_OTHER_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
+_SYMBOLS = {"fp32": "circle", "fp16": "square", "w8": "diamond", "w8a8": "triangle-up"}
+_LOG_FROM_RATIO = 8.0
+_ROW_PX = 20
+_FRAME_PX = 74
 
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
-_MARKERS = {"fp32": "circle", "fp16": "diamond", "w8": "square", "w8a8": "triangle-up"}
-_SHOWN_LAYERS = 12
-_MAX_SAMPLES = 2000
-_ROW_PX = 26
+Json = dict[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """One figure with what it shows and what it cannot show."""
+    """One figure: `data` and `layout` as plotly.js takes them, and the sentence below the heading."""
 
-    id: str
+    key: str
     title: str
     caption: str
-    figure: Figure | None
+    height_px: int
+    data: list[Json]
+    layout: Json
 
 
-def plots(summary: Summary) -> list[Plot]:
-    """Return the plots of `summary`, in the order of the page; a figure is None where nothing was measured."""
-    return [_trade_off(summary), _latencies(summary), _drops(summary), _sizes(summary), *_layers(summary)]
+@dataclass(frozen=True)
+class Legend:
+    """Colour per runtime, marker per precision, and the number of threads that is drawn solid."""
 
+    colours: Mapping[str, str]
+    symbols: Mapping[str, str]
+    solid_threads: int
 
-def _colour(runtime: str, summary: Summary) -> str:
-    runtimes = sorted({result.target.runtime for result in summary.results})
-    return _COLOURS[runtimes.index(runtime) % len(_COLOURS)]
-
-
-def _marker(result: Result, summary: Summary) -> Figure:
-    is_best = result.id == summary.recommended
-    symbol = _MARKERS.get(str(result.target.precision), "x")
-    is_single = result.target.threads == min(r.target.threads for r in summary.results)
-    return {
-        "color": _colour(result.target.runtime, summary),
-        "symbol": symbol if is_single else f"{symbol}-open",
-        "size": 17 if is_best else 10,
-        "line": {"width": 2 if is_best or not is_single else 0, "color": _colour(result.target.runtime, summary)},
-    }
-
-
-def _trade_off(summary: Summary) -> Plot:
-    has_metric = any(result.metric for result in summary.results)
-    points = [(r, _quality(r)) for r in summary.results if r.latency_ms is not None]
-    shown = [(r, quality) for r, quality in points if quality is not None]
-    name = next((r.metric.name for r, _ in shown if r.metric), "cosine to the source")
-    caption = (
-        "Up and to the left is better. Colour is the runtime, shape the precision, hollow is more threads, large is recommended; "
-        "the dashed line joins the Pareto front" + (", the dotted one is the source." if has_metric else ".")
-    )
-    if not shown:
-        return Plot(id="trade-off", title="Accuracy against latency", caption="Nothing was measured.", figure=None)
-    traces: list[object] = []
-    front = sorted(
-        (r.latency_ms.p50, quality) for r, quality in shown if r.id in summary.pareto and r.latency_ms is not None
-    )
-    traces.append(
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "x": [x for x, _ in front],
-            "y": [y for _, y in front],
-            "line": {"dash": "dash", "width": 1, "color": "#888888"},
-            "hoverinfo": "skip",
-            "showlegend": False,
-        }
-    )
-    for result, quality in shown:
-        assert result.latency_ms is not None
-        size = f"{result.size_bytes / 1e3:,.0f} kB" if result.size_bytes else ""
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "x": [result.latency_ms.p50],
-                "y": [quality],
-                "name": result.id,
-                "marker": _marker(result, summary),
-                "opacity": 1.0 if result.status is Status.OK else 0.4,
-                "hovertemplate": f"{_plain(result.id)}<br>p50 {significant(result.latency_ms.p50)} ms<br>"
-                f"{_plain(name)} {quality:.5g}<br>{size}<br>{result.status}<extra></extra>",
-                "showlegend": False,
-            }
+    @staticmethod
+    def of(results: Sequence[Result]) -> Legend:
+        """Return the legend of `results`; runtimes that are not ours take the other colours in order."""
+        runtimes = list(dict.fromkeys(r.target.runtime for r in results))
+        others = [name for name in runtimes if name not in _KNOWN_COLOURS]
+        spare = {name: _OTHER_COLOURS[i % len(_OTHER_COLOURS)] for i, name in enumerate(others)}
+        colours = {name: _KNOWN_COLOURS.get(name) or spare[name] for name in runtimes}
+        precisions = list(dict.fromkeys(str(r.target.precision) for r in results))
+        return Legend(
+            colours,
+            {name: _SYMBOLS.get(name, "cross") for name in precisions},
+            min((r.target.threads for r in results), default=1),
         )
-    layout: Figure = {
-        "xaxis": {"title": {"text": "p50 latency, ms (log)"}, "type": "log"},
-        "yaxis": {"title": {"text": _plain(name)}},
-        "height": 420,
-    }
-    if has_metric:
-        source = next(r.metric.source for r, _ in shown if r.metric)
-        layout["shapes"] = [
-            {
-                "type": "line",
-                "xref": "paper",
-                "x0": 0,
-                "x1": 1,
-                "y0": source,
-                "y1": source,
-                "line": {"dash": "dot", "width": 1, "color": "#888888"},
-            }
-        ]
-    return Plot(
-        id="trade-off", title="Accuracy against latency", caption=caption, figure={"data": traces, "layout": layout}
+
+    def marker(self, result: Result, size: int = 10) -> Json:
+        """Return the plotly marker of `result`."""
+        colour = self.colours[result.target.runtime]
+        hollow = "-open" if result.target.threads > self.solid_threads else ""
+        symbol = self.symbols[str(result.target.precision)] + hollow
+        return {
+            "color": colour,
+            "symbol": symbol,
+            "size": size,
+            "line": {"width": 2 if hollow else 0, "color": colour},
+        }
+
+
+def plots_of(summary: Summary) -> list[Plot]:
+    """Return every plot for which `summary` holds figures."""
+    legend = Legend.of(summary.results)
+    made = (
+        _tradeoff(summary, legend),
+        _latency(summary, legend),
+        _drops(summary, legend),
+        _sizes(summary, legend),
     )
+    return [plot for plot in made if plot is not None]
 
 
-def _quality(result: Result) -> float | None:
-    if result.metric is not None:
-        return result.metric.value
-    return result.parity.cosine if result.parity is not None else None
-
-
-def _latencies(summary: Summary) -> Plot:
-    timed = [r for r in summary.results if r.latency_samples_ms]
-    traces: list[object] = [
-        {
-            "type": "box",
-            "x": _thinned(r.latency_samples_ms),
-            "name": r.id,
-            "orientation": "h",
-            "boxpoints": False,
-            "line": {"width": 1, "color": _colour(r.target.runtime, summary)},
-            "showlegend": False,
-        }
-        for r in reversed(timed)
-    ]
-    layout: Figure = {
-        "xaxis": {"title": {"text": "latency of one inference, ms (log)"}, "type": "log"},
-        "yaxis": {"automargin": True},
-        "height": 90 + _ROW_PX * max(len(timed), 1),
-    }
-    caption = (
-        "Boxes are quartiles, whiskers reach 1.5 box lengths. All targets took turns in one run: these may be compared "
-        "with each other, not with another build's."
-    )
-    figure = {"data": traces, "layout": layout} if timed else None
-    return Plot(id="latencies", title="Latency distributions", caption=caption if timed else "Not measured.", figure=figure)
-
-
-def _thinned(samples: Sequence[float]) -> list[float]:
-    """Return at most 2,000 samples with the same quantiles: the sorted ones at equal ranks."""
-    ordered = sorted(samples)
-    if len(ordered) <= _MAX_SAMPLES:
-        return ordered
-    return [ordered[round(i * (len(ordered) - 1) / (_MAX_SAMPLES - 1))] for i in range(_MAX_SAMPLES)]
-
-
-def _drops(summary: Summary) -> Plot:
-    seen: dict[str, Result] = {}
-    for result in summary.results:
-        if result.metric is not None and result.metric.drop_ci95 is not None:
-            seen.setdefault(result.target.artifact_id, result)
-    if not seen:
-        return Plot(id="drops", title="Drop against the source", caption="No metric was measured.", figure=None)
-    traces: list[object] = []
-    for name, result in reversed(seen.items()):
-        assert result.metric is not None
-        assert result.metric.drop_ci95 is not None
-        low, high = result.metric.drop_ci95
-        drop = result.metric.drop_points
-        marker = _marker(result, summary) | {"size": 10}
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "x": [drop],
-                "y": [name],
-                "error_x": {"type": "data", "symmetric": False, "array": [high - drop], "arrayminus": [drop - low]},
-                "marker": marker,
-                "showlegend": False,
-                "hovertemplate": f"{_plain(name)}: {drop:+.3f} [{low:+.3f}, {high:+.3f}]<extra></extra>",
-            }
-        )
-    first = next(iter(seen.values())).metric
-    assert first is not None
-    layout: Figure = {
-        "xaxis": {"title": {"text": "drop, points (right is worse)"}, "zeroline": True},
-        "yaxis": {"automargin": True},
-        "height": 90 + _ROW_PX * len(seen),
-    }
-    caption = f"95 % interval, paired over {first.n:,} samples. An interval that holds 0 proves no difference."
-    return Plot(id="drops", title="Drop against the source", caption=caption, figure={"data": traces, "layout": layout})
-
-
-def _sizes(summary: Summary) -> Plot:
-    seen: dict[str, Result] = {}
-    for result in summary.results:
-        if result.size_bytes is not None:
-            seen.setdefault(result.target.artifact_id, result)
-    rows = list(reversed(seen.items()))
-    trace = {
-        "type": "bar",
-        "orientation": "h",
-        "x": [r.size_bytes / 1e3 for _, r in rows if r.size_bytes is not None],
-        "y": [name for name, _ in rows],
-        "marker": {"color": [_colour(r.target.runtime, summary) for _, r in rows]},
-        "hovertemplate": "%{y}: %{x:,.0f} kB<extra></extra>",
-    }
-    layout: Figure = {
-        "xaxis": {"title": {"text": "bytes on disk, kB"}},
-        "yaxis": {"automargin": True},
-        "height": 90 + _ROW_PX * max(len(rows), 1),
-    }
-    figure = {"data": [trace], "layout": layout} if rows else None
-    return Plot(id="sizes", title="Size", caption="All files of each artifact." if rows else "No artifact.", figure=figure)
-
-
-def _layers(summary: Summary) -> list[Plot]:
-    found = []
-    silent = set()
-    for result in summary.results:
-        if result.latency_ms is None:
-            continue
-        if not result.layers:
-            silent.add(result.target.runtime)
-            continue
-        costly = sorted(result.layers, key=lambda layer: -layer.time_us)[:_SHOWN_LAYERS]
-        total = sum(layer.time_us for layer in result.layers) or 1.0
-        rows = list(reversed(costly))
-        trace = {
-            "type": "bar",
-            "orientation": "h",
-            "x": [layer.time_us for layer in rows],
-            "y": [_label(layer.name, layer.operator, index) for index, layer in enumerate(rows)],
-            "marker": {"color": _colour(result.target.runtime, summary)},
-            "text": [f"{100 * layer.time_us / total:.0f} %" for layer in rows],
-            "hovertext": [_plain(f"{layer.name} ({layer.operator}) {layer.implementation}") for layer in rows],
-            "hovertemplate": "%{hovertext}: %{x:.3g} µs<extra></extra>",
-        }
-        layout: Figure = {
-            "xaxis": {"title": {"text": "µs of one inference, profiler on"}},
-            "yaxis": {"automargin": True},
-            "height": 90 + _ROW_PX * len(rows),
-        }
-        found.append(
-            Plot(
-                id=f"layers-{len(found)}",
-                title=result.id,
-                caption=f"{len(rows)} of {len(result.layers)} layers.",
-                figure={"data": [trace], "layout": layout},
-            )
-        )
-        silent.discard(result.target.runtime)
-    profiled = {r.target.runtime for r in summary.results if r.layers}
-    for runtime in sorted(silent - profiled):
-        found.append(
-            Plot(id=f"layers-{len(found)}", title=runtime, caption="This runtime has no profiler in Python.", figure=None)
-        )
-    return found
-
-
-def _label(name: str, operator: str, index: int) -> str:
-    short = name if len(name) <= 28 else f"…{name[-27:]}"
-    return _plain(f"{short} · {operator}") + "\u200b" * index  # plotly adds up bars of equal names
+def _label(result: Result) -> str:
+    """Return the id for plotly, which reads a little HTML in labels: angle brackets and ampersands are replaced."""
+    return _plain(result.id)
 
 
 def _plain(text: str) -> str:
-    """Return `text` without what plotly would read as markup."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("%{", "% {")
+    text = cells.shorten(text, 60)
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _axis(title: str) -> Json:
+    return {"title": {"text": title}, "automargin": True, "zeroline": False}
+
+
+def _latency_axis(title: str, values: Sequence[float]) -> Json:
+    """Return a logarithmic axis for values that span more than a factor of 8, else a linear one."""
+    axis = _axis(title)
+    if values and min(values) > 0 and max(values) / min(values) > _LOG_FROM_RATIO:
+        axis["type"] = "log"
+        axis["dtick"] = "D2"
+        axis["title"] = {"text": f"{title}, logarithmic"}
+    return axis
+
+
+def _rows_axis(labels: Sequence[str]) -> Json:
+    return {
+        "type": "category",
+        "categoryorder": "array",
+        "categoryarray": list(reversed(labels)),
+        "automargin": True,
+        "tickmode": "array",
+        "tickvals": list(labels),
+        "range": [-0.6, len(labels) - 0.4],
+        "showgrid": False,
+    }
+
+
+def _has_metric(results: Sequence[Result]) -> bool:
+    return any(r.metric is not None for r in results)
+
+
+def _tradeoff(summary: Summary, legend: Legend) -> Plot | None:
+    has_metric = _has_metric(summary.results)
+    data: list[Json] = []
+    points: list[tuple[float, float, str]] = []
+    for result in summary.results:
+        value = _quality(result, has_metric)
+        if value is None or result.latency_ms is None:
+            continue
+        latency = result.latency_ms
+        is_best, is_front = result.id == summary.recommended, result.id in summary.pareto
+        marker = legend.marker(result, 13 if is_best else 10)
+        if not latency.valid:
+            marker["opacity"] = 0.45
+        trace: Json = {
+            "type": "scatter",
+            "mode": "markers",
+            "x": [latency.p50],
+            "y": [value],
+            "marker": marker,
+            "showlegend": False,
+            "hovertext": [
+                f"{_label(result)}<br>p50 {cells.significant(latency.p50)} ms"
+                f"<br>{_plain(cells.quality_name(summary.results))} {value:.4f}"
+                + ("<br>recommended" if is_best else "<br>on the Pareto front" if is_front else "")
+                + ("" if latency.valid else "<br>latency not valid")
+            ],
+            "hoverinfo": "text",
+        }
+        if latency.p50_ci95 is not None:
+            low, high = latency.p50_ci95
+            trace["error_x"] = _error(latency.p50 - low, high - latency.p50)
+        if result.metric is not None and result.metric.drop_ci95 is not None:
+            drop_low, drop_high = result.metric.drop_ci95
+            scale = (
+                abs(result.metric.source - value) / abs(result.metric.drop_points)
+                if result.metric.drop_points
+                else 0.0
+            )
+            if scale:
+                trace["error_y"] = _error(
+                    scale * (drop_high - result.metric.drop_points),
+                    scale * (result.metric.drop_points - drop_low),
+                )
+        data.append(trace)
+        if is_front:
+            points.append((latency.p50, value, result.id))
+        if is_best:
+            data.append(_ring(latency.p50, value))
+    if not data:
+        return None
+    data = _front_line(points) + data
+    name = _plain(cells.quality_name(summary.results))
+    layout: Json = {
+        "xaxis": _latency_axis(
+            "p50 latency, ms", [r.latency_ms.p50 for r in summary.results if r.latency_ms]
+        ),
+        "yaxis": _axis(name if has_metric else "cosine to the source's outputs"),
+    }
+    source = next((r.metric.source for r in summary.results if r.metric is not None), None)
+    if source is not None:
+        layout["shapes"] = [_line("y", source, "dash")]
+        layout["annotations"] = [
+            {"xref": "paper", "x": 1, "y": source, "text": f"source {source:.4f}", "showarrow": False}
+            | {"xanchor": "right", "yanchor": "bottom"}
+        ]
+    what = "The metric" if has_metric else "Agreement with the source (no metric was given)"
+    return Plot(
+        key="tradeoff",
+        title="Accuracy against latency" if has_metric else "Fidelity against latency",
+        caption=f"{what} against the median latency; bars are 95 % intervals, faint points were not timed validly. "
+        "The dotted line joins the Pareto front (which also weighs size, so it may bend back); "
+        "the ring is the recommended row.",
+        height_px=420,
+        data=data,
+        layout=layout,
+    )
+
+
+def _quality(result: Result, has_metric: bool) -> float | None:
+    if has_metric:
+        return None if result.metric is None else result.metric.value
+    return None if result.parity is None else result.parity.cosine
+
+
+def _error(plus: float, minus: float) -> Json:
+    # The order here is (towards larger, towards smaller) only for y; callers give x as (smaller, larger).
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [abs(minus)],
+        "arrayminus": [abs(plus)],
+        "thickness": 1,
+        "width": 3,
+    }
+
+
+def _ring(x: float, y: float) -> Json:
+    marker = {
+        "symbol": "circle-open",
+        "size": 22,
+        "color": "#E69F00",
+        "line": {"width": 2, "color": "#E69F00"},
+    }
+    return {"type": "scatter", "mode": "markers", "x": [x], "y": [y], "marker": marker, "hoverinfo": "skip"}
+
+
+def _front_line(points: Sequence[tuple[float, float, str]]) -> list[Json]:
+    if len(points) < 2:
+        return []
+    ordered = sorted(points)
+    line = {"dash": "dot", "width": 1.5, "color": "#888888"}
+    x, y = [p[0] for p in ordered], [p[1] for p in ordered]
+    return [{"type": "scatter", "mode": "lines", "x": x, "y": y, "line": line, "hoverinfo": "skip"}]
+
+
+def _line(axis: str, value: float, dash: str) -> Json:
+    other = "x" if axis == "y" else "y"
+    return {
+        "type": "line",
+        f"{axis}0": value,
+        f"{axis}1": value,
+        f"{other}ref": "paper",
+        f"{other}0": 0,
+        f"{other}1": 1,
+        "line": {"dash": dash, "width": 1.2, "color": "#888888"},
+    }
+
+
+def _latency(summary: Summary, legend: Legend) -> Plot | None:
+    timed = [r for r in summary.results if len(r.latency_samples_ms) > 1 and r.latency_ms is not None]
+    if not timed:
+        return None
+    data: list[Json] = []
+    ends: list[float] = []
+    for result in timed:
+        low, q1, median, q3, high = (
+            float(v) for v in np.percentile(np.asarray(result.latency_samples_ms), [1, 25, 50, 75, 99])
+        )
+        ends += [low, high]
+        colour = legend.colours[result.target.runtime]
+        is_valid = result.latency_ms is not None and result.latency_ms.valid
+        data.append(
+            {
+                "type": "box",
+                "orientation": "h",
+                "y": [_label(result)],
+                "q1": [q1],
+                "median": [median],
+                "q3": [q3],
+                "lowerfence": [low],
+                "upperfence": [high],
+                "name": _label(result),
+                "line": {"color": colour, "width": 1.3},
+                "opacity": 1.0 if is_valid else 0.45,
+                "width": 0.62,
+                "showlegend": False,
+            }
+        )
+    layout: Json = {
+        "xaxis": _latency_axis("latency, ms", ends),
+        "yaxis": _rows_axis([_label(r) for r in timed]),
+    }
+    return Plot(
+        key="latency",
+        title="Latency distributions",
+        caption="Box: quartiles and median; whiskers: 1st to 99th percentile of single inferences. "
+        "Faint boxes were not timed validly.",
+        height_px=_FRAME_PX + _ROW_PX * len(timed),
+        data=data,
+        layout=layout,
+    )
+
+
+def _drops(summary: Summary, legend: Legend) -> Plot | None:
+    rows = [r for r in summary.results if r.metric is not None]
+    if not rows:
+        return None
+    data: list[Json] = []
+    for result in rows:
+        assert result.metric is not None
+        trace: Json = {
+            "type": "scatter",
+            "mode": "markers",
+            "x": [result.metric.drop_points],
+            "y": [_label(result)],
+            "marker": legend.marker(result, 9),
+            "hovertext": [f"{_label(result)}<br>drop {cells.drop(result.metric)}"],
+            "hoverinfo": "text",
+        }
+        if result.metric.drop_ci95 is not None:
+            low, high = result.metric.drop_ci95
+            trace["error_x"] = _error(result.metric.drop_points - low, high - result.metric.drop_points)
+        data.append(trace)
+    shapes = [_line("x", 0.0, "solid")]
+    annotations: list[Json] = []
+    budget = summary.conditions.get("budget")
+    limit = budget.get("drop_points") if isinstance(budget, Mapping) else None
+    if isinstance(limit, int | float):
+        shapes.append(_line("x", float(limit), "dash"))
+        annotations.append(
+            {"yref": "paper", "y": 1, "x": float(limit), "text": f"budget {limit:g}", "showarrow": False}
+            | {"xanchor": "left", "yanchor": "bottom"}
+        )
+    return Plot(
+        key="drop",
+        title="Drop against the source",
+        caption="Loss in points, paired per sample, with its 95 % interval; right of zero is worse than the source.",
+        height_px=_FRAME_PX + _ROW_PX * len(rows),
+        data=data,
+        layout={
+            "xaxis": _axis("drop, points"),
+            "yaxis": _rows_axis([_label(r) for r in rows]),
+            "shapes": shapes,
+            "annotations": annotations,
+        },
+    )
+
+
+def _sizes(summary: Summary, legend: Legend) -> Plot | None:
+    first: dict[str, Result] = {}
+    for result in summary.results:
+        if result.size_bytes is not None and result.status is not Status.FAILED:
+            first.setdefault(result.target.artifact_id, result)
+    if not first:
+        return None
+    labels = [_plain(name) for name in first]
+    sizes = [(r.size_bytes or 0) / 1e3 for r in first.values()]
+    trace: Json = {
+        "type": "bar",
+        "orientation": "h",
+        "x": sizes,
+        "y": labels,
+        "marker": {"color": [legend.colours[r.target.runtime] for r in first.values()]},
+        "text": [f"{cells.significant(size)} kB" for size in sizes],
+        "textposition": "auto",
+        "hoverinfo": "x+y",
+        "width": 0.68,
+    }
+    return Plot(
+        key="size",
+        title="Size",
+        caption="Bytes of the artifact on disk; it is the same for every number of threads.",
+        height_px=_FRAME_PX + _ROW_PX * len(first),
+        data=[trace],
+        layout={"xaxis": _axis("size, kB"), "yaxis": _rows_axis(labels)},
+    )

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 _REFRESH_PER_S = 10
 _MAX_LINES = 40
-_STYLES = {"running": "cyan", "done": "green", "cached": "green", "failed": "red", "unavailable": "bright_black"}
+_STYLES = {
+    "running": "cyan",
+    "done": "green",
+    "cached": "green",
+    "failed": "red",
+    "unavailable": "bright_black",
+}
 _SIGNS = {"running": ">", "done": "+", "cached": "=", "failed": "x", "unavailable": "-"}
 
 
@@ -145,7 +151,9 @@ class LiveProgress:
             or name not in steps
             and _artifact_ended(steps, name)
         )
-        running = [f"{shorten(name, 40)} {step.step}" for name, step in steps.items() if step.state == "running"]
+        running = [
+            f"{shorten(name, 40)} {step.step}" for name, step in steps.items() if step.state == "running"
+        ]
         what = f"now {'; '.join(running[:3])}" if running else "waiting"
         return f"{_elapsed(now_s - self._started_s)}  {finished}/{total} targets  {what}"
 

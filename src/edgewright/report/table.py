@@ -14,7 +14,12 @@ from edgewright.report import cells
 if TYPE_CHECKING:
     from rich.console import Console
 
-_STYLES = {Status.OK: "green", Status.DEGRADED: "yellow", Status.FAILED: "red", Status.UNAVAILABLE: "bright_black"}
+_STYLES = {
+    Status.OK: "green",
+    Status.DEGRADED: "yellow",
+    Status.FAILED: "red",
+    Status.UNAVAILABLE: "bright_black",
+}
 _MAX_REASON_CHARACTERS = 400
 _MAX_WARNINGS = 12
 _KEEP = 0  # never left out
@@ -41,7 +46,7 @@ def columns_of(summary: Summary) -> list[Column]:
         )
 
     columns = [
-        Column(heading="runtime", cell=lambda r: cells.clean(r.target.runtime), is_number=False),
+        Column(heading="runtime", cell=lambda r: cells.shorten(r.target.runtime, 24), is_number=False),
         Column(heading="prec.", cell=lambda r: str(r.target.precision), is_number=False),
         Column(heading="thr.", cell=lambda r: str(r.target.threads)),
         Column(heading="status", cell=lambda r: str(r.status), is_number=False),
@@ -50,7 +55,10 @@ def columns_of(summary: Summary) -> list[Column]:
     ]
     if unit:
         short = Column(
-            heading=f"drop\n{unit}", cell=lambda r: cells.drop(r.metric, with_interval=False), order=9, is_full=False
+            heading=f"drop\n{unit}",
+            cell=lambda r: cells.drop(r.metric, with_interval=False),
+            order=9,
+            is_full=False,
         )
         full = Column(heading=f"drop, {unit}\n[95 % interval]", cell=lambda r: cells.drop(r.metric), order=4)
         columns += [full, short]
@@ -72,7 +80,9 @@ def render_table(summary: Summary, console: Console) -> None:
 
     marks = _Marks.of(console.encoding)
     columns, gap = _fitting(summary, console.width)
-    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold", collapse_padding=True)
+    table = Table(
+        box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold", collapse_padding=True
+    )
     table.add_column("", no_wrap=True, width=1)
     for column in columns:
         table.add_column(
@@ -154,13 +164,16 @@ def _fitting(summary: Summary, width: int) -> tuple[list[Column], int]:
     every = columns_of(summary)
     widths = {
         id(column): max(
-            [len(line) for line in column.heading.split("\n")] + [_cells(column.cell(r)) for r in summary.results]
+            [len(line) for line in column.heading.split("\n")]
+            + [_cells(column.cell(r)) for r in summary.results]
         )
         for column in every
     }
     left_out: set[int] = set()
     while True:
-        full = not any(not c.is_full for c in every) or not any(c.order in left_out and "[" in c.heading for c in every)
+        full = not any(not c.is_full for c in every) or not any(
+            c.order in left_out and "[" in c.heading for c in every
+        )
         columns = [c for c in every if c.order not in left_out and (c.is_full or not full)]
         needed = 1 + sum(widths[id(c)] for c in columns)
         for gap in (2, 1):
