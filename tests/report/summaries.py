@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgewright.core.budget import Verdict
-from edgewright.core.result import Layer, LatencyResult, MetricResult, ParityResult, Result, Status, Summary
+from edgewright.core.result import LatencyResult, Layer, MetricResult, ParityResult, Result, Status, Summary
 from edgewright.core.target import Precision, Target
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\x1b[31m\u202e[bold]${x}{{7*7}}"

@@ -1,165 +1,201 @@
-"""Compare two builds row by row."""
+"""Two results.json side by side: what became better, worse, new or lost."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgewright.core.result import Status
-from edgewright.report.cells import significant
-from edgewright.report.records import RecordedResult, read_results
+from edgewright.report import cells
+from edgewright.report.records import RecordedResult, RecordedSummary, read_results
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-LATENCY_CAVEAT = (
-    "times of two separate runs are indicative only; use `edgewright bench` to compare two artifacts"
-)
-MAX_DROP_INCREASE_POINTS = 0.5
-MAX_SIZE_INCREASE = 1.02
-_RANK = {Status.OK: 0, Status.DEGRADED: 1, Status.FAILED: 2, Status.UNAVAILABLE: 2}
+LATENCY_REMARK = "two separate runs: indicative only"
+_RANK = {Status.OK: 0, Status.DEGRADED: 1, Status.UNAVAILABLE: 2, Status.FAILED: 3}
+_MAX_GROWTH = 1.01  # sizes within 1 % are the same: converters write their own version into the file
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One id in both builds; ratios are later / earlier, None where one of the two was not measured."""
+    """One id in both files, in one, or in the other; `regressions` are sentences."""
 
     id: str
-    status_before: str
-    status_after: str
-    size_ratio: float | None
-    metric_before: float | None
-    metric_after: float | None
-    drop_before: float | None
-    drop_after: float | None
-    latency_p50_ratio: float | None
-    is_same_artifact: bool
+    before: RecordedResult | None
+    after: RecordedResult | None
+    regressions: tuple[str, ...]
+
+    @property
+    def latency_ratio(self) -> float | None:
+        """p50 after divided by p50 before; None unless both are measured and valid."""
+        a, b = self.before, self.after
+        if a is None or b is None or not (a.is_timing_valid and b.is_timing_valid):
+            return None
+        return b.p50_ms / a.p50_ms if a.p50_ms and b.p50_ms is not None else None
+
+    def to_json(self) -> dict[str, object]:
+        """Return the change as JSON values."""
+        return {
+            "id": self.id,
+            "before": None if self.before is None else _figures(self.before),
+            "after": None if self.after is None else _figures(self.after),
+            "latency_ratio": self.latency_ratio,
+            "latency_remark": LATENCY_REMARK,
+            "regressions": list(self.regressions),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What changed between two builds."""
+    """Every id of two results.json, in the order of the later one, then what it lacks."""
 
-    a: str
-    b: str
-    is_same_source: bool
+    before: RecordedSummary
+    after: RecordedSummary
     changes: tuple[Change, ...]
-    only_in_a: tuple[str, ...]
-    only_in_b: tuple[str, ...]
-    regressions: tuple[str, ...]
-    recommended_before: str | None
-    recommended_after: str | None
+
+    @property
+    def regressions(self) -> tuple[str, ...]:
+        """Everything that got worse, one sentence each, beginning with the id."""
+        return tuple(f"{change.id}: {text}" for change in self.changes for text in change.regressions)
 
     @property
     def is_regression(self) -> bool:
-        """True when a row got a worse status, a larger drop or file, or went missing."""
+        """Whether anything got worse; latency never counts, since two runs on a changing machine prove nothing."""
         return bool(self.regressions)
 
+    @property
+    def has_same_source(self) -> bool:
+        """Whether both were built from the same source file."""
+        return self.before.source_sha256 == self.after.source_sha256
+
     def to_json(self) -> dict[str, object]:
-        """Return the record as JSON values."""
-        return {**asdict(self), "is_regression": self.is_regression, "latency_caveat": LATENCY_CAVEAT}
+        """Return the comparison as JSON values."""
+        return {
+            "before": str(self.before.path),
+            "after": str(self.after.path),
+            "same_source": self.has_same_source,
+            "recommended": {"before": self.before.recommended, "after": self.after.recommended},
+            "changes": [change.to_json() for change in self.changes],
+            "regressions": list(self.regressions),
+            "is_regression": self.is_regression,
+        }
 
     def render(self, console: Console) -> None:
-        """Print the table, what is new and missing, and the regressions."""
+        """Print one row per id, before -> after, then the regressions."""
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table("target", "status", box=None, pad_edge=False, header_style="bold")
-        for heading in ("size", "metric", "drop", "p50 (indicative)", "artifact"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for c in self.changes:
-            same = c.status_before == c.status_after
-            table.add_row(
-                c.id,
-                c.status_after if same else f"{c.status_before} -> {c.status_after}",
-                _ratio(c.size_ratio),
-                _pair(c.metric_before, c.metric_after),
-                _pair(c.drop_before, c.drop_after),
-                _ratio(c.latency_p50_ratio),
-                "same" if c.is_same_artifact else "differs",
-            )
+        arrow = "→" if console.encoding.lower().startswith("utf") else "->"
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        headings = ("target", "status", "size, kB", "metric", "drop, pts", "p50, ms", "ratio*")
+        for heading in headings:
+            side = "left" if heading in ("target", "status") else "right"
+            table.add_column(heading, justify="right" if side == "right" else "left", overflow="fold")
+        for change in self.changes:
+            texts = _texts(change, arrow)
+            style = "red" if change.regressions else ""
+            table.add_row(*(Text(text, style=style) for text in texts))
         console.print(table, highlight=False)
-        if not self.is_same_source:
-            console.print("the two builds have different sources", style="yellow")
-        for name, ids in (("only in the first", self.only_in_a), ("only in the second", self.only_in_b)):
-            if ids:
-                console.print(f"{name}: {', '.join(ids)}", highlight=False, markup=False)
-        if self.recommended_before != self.recommended_after:
-            before, after = self.recommended_before or "nothing", self.recommended_after or "nothing"
-            console.print(f"recommended: {before} -> {after}", highlight=False, markup=False)
-        console.print(LATENCY_CAVEAT, style="dim", highlight=False)
-        for regression in self.regressions:
-            console.print(f"worse: {regression}", style="red", highlight=False, markup=False)
-        if not self.regressions:
-            console.print("nothing got worse", style="green")
+        lines = ["", f"* p50 after / before; {LATENCY_REMARK}, and never a regression by itself."]
+        if not self.has_same_source:
+            lines.append("The two builds have different sources.")
+        if self.before.recommended != self.after.recommended:
+            names = [cells.clean(s.recommended or "none") for s in (self.before, self.after)]
+            lines.append(f"recommended: {names[0]} {arrow} {names[1]}")
+        lines += [f"worse: {cells.clean(text)}" for text in self.regressions] or ["Nothing got worse."]
+        for line in lines:
+            console.print(Text(line), highlight=False)
 
 
 def compare_results(a: Path, b: Path) -> Comparison:
-    """Return what changed from the results.json `a` to `b`.
+    """Return how the results.json `b` differs from the earlier `a` (files, or the folders that hold them).
 
-    Worse is: a row that is missing, a worse status, a drop that grew by more than 0.5 points, a file more than 2 % larger.
-    Latency never counts: two times from two runs must not be compared.
-
+    A regression is: a worse status, a lost id, a budget no longer kept, an artifact more than 1 % larger, or a
+    drop whose 95 % interval lies wholly above the earlier one.
     Raises:
-        IntegrityError: one of the files is not a results.json.
+        UsageError: a file does not exist.
+        IntegrityError: a file is not a results.json.
     """
     before, after = read_results(a), read_results(b)
-    shared = [name for name in before.rows if name in after.rows]
-    changes = tuple(_change(before.rows[name], after.rows[name]) for name in shared)
-    missing = tuple(name for name in before.rows if name not in after.rows)
-    regressions = [f"{name} is missing" for name in missing]
-    for change in changes:
-        regressions += _regressions(change)
-    return Comparison(
-        a=str(a),
-        b=str(b),
-        is_same_source=before.source_sha256 == after.source_sha256,
-        changes=changes,
-        only_in_a=missing,
-        only_in_b=tuple(name for name in after.rows if name not in before.rows),
-        regressions=tuple(regressions),
-        recommended_before=before.recommended,
-        recommended_after=after.recommended,
-    )
+    old = {result.id: result for result in before.results}
+    new = {result.id: result for result in after.results}
+    names = [*new, *(name for name in old if name not in new)]
+    changes = tuple(_change(name, old.get(name), new.get(name)) for name in names)
+    return Comparison(before=before, after=after, changes=changes)
 
 
-def _change(a: RecordedResult, b: RecordedResult) -> Change:
-    return Change(
-        id=a.id,
-        status_before=a.status,
-        status_after=b.status,
-        size_ratio=_divided(b.size_bytes, a.size_bytes),
-        metric_before=a.metric_value,
-        metric_after=b.metric_value,
-        drop_before=a.drop_points,
-        drop_after=b.drop_points,
-        latency_p50_ratio=_divided(b.latency_p50_ms, a.latency_p50_ms),
-        is_same_artifact=a.sha256 is not None and a.sha256 == b.sha256,
-    )
+def _change(name: str, before: RecordedResult | None, after: RecordedResult | None) -> Change:
+    return Change(id=name, before=before, after=after, regressions=tuple(_worse(before, after)))
 
 
-def _regressions(change: Change) -> list[str]:
+def _worse(before: RecordedResult | None, after: RecordedResult | None) -> list[str]:
+    if before is None:
+        return []
+    if after is None:
+        return ["is missing in the later results"] if before.status is Status.OK else []
     found = []
-    if _RANK[Status(change.status_after)] > _RANK[Status(change.status_before)]:
-        found.append(f"{change.id}: {change.status_before} -> {change.status_after}")
-    if change.drop_before is not None and change.drop_after is not None:
-        growth = change.drop_after - change.drop_before
-        if growth > MAX_DROP_INCREASE_POINTS:
-            found.append(f"{change.id}: the drop grew by {growth:.2f} points")
-    if change.size_ratio is not None and change.size_ratio > MAX_SIZE_INCREASE:
-        found.append(f"{change.id}: the file is {change.size_ratio:.2f}x as large")
+    if _RANK[after.status] > _RANK[before.status]:
+        found.append(f"status was {before.status}, is {after.status}")
+    if (
+        before.is_within_budget
+        and not after.is_within_budget
+        and after.status not in (Status.FAILED, Status.UNAVAILABLE)
+    ):
+        found.append("no longer within budget")
+    if before.size_bytes and after.size_bytes and after.size_bytes > before.size_bytes * _MAX_GROWTH:
+        found.append(
+            f"size was {cells.kilobytes(before.size_bytes)} kB, is {cells.kilobytes(after.size_bytes)} kB"
+        )
+    if before.metric_name == after.metric_name and before.drop_ci95 and after.drop_ci95:
+        if after.drop_ci95[0] > before.drop_ci95[1]:
+            found.append(
+                f"drop was {_drop(before)}, is {_drop(after)} points: the 95 % intervals do not overlap"
+            )
     return found
 
 
-def _divided(a: float | None, b: float | None) -> float | None:
-    return a / b if a is not None and b else None
+def _drop(result: RecordedResult | None) -> str:
+    return cells.MISSING if result is None or result.drop_points is None else cells.signed(result.drop_points)
 
 
-def _ratio(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}x"
+def _texts(change: Change, arrow: str) -> list[str]:
+    a, b = change.before, change.after
+
+    def pair(one: str, other: str) -> str:
+        if a is None or b is None:
+            return other if a is None else one
+        return one if one == other else f"{one} {arrow} {other}"
+
+    status = pair(str(a.status) if a else "", str(b.status) if b else "")
+    status += " (new)" if a is None else " (missing)" if b is None else ""
+    return [
+        cells.clean(change.id),
+        status,
+        pair(cells.kilobytes(a.size_bytes if a else None), cells.kilobytes(b.size_bytes if b else None)),
+        pair(_value(a), _value(b)),
+        pair(_drop(a), _drop(b)),
+        pair(cells.significant(a.p50_ms if a else None), cells.significant(b.p50_ms if b else None)),
+        cells.ratio(change.latency_ratio),
+    ]
 
 
-def _pair(a: float | None, b: float | None) -> str:
-    if a is None or b is None:
-        return ""
-    return significant(b) if a == b else f"{significant(a)} -> {significant(b)}"
+def _value(result: RecordedResult | None) -> str:
+    return cells.MISSING if result is None or result.metric_value is None else f"{result.metric_value:.4f}"
+
+
+def _figures(result: RecordedResult) -> dict[str, object]:
+    interval = result.drop_ci95
+    return {
+        "status": str(result.status),
+        "size_bytes": result.size_bytes,
+        "metric": result.metric_name,
+        "value": result.metric_value,
+        "drop_points": result.drop_points,
+        "drop_ci95": None if interval is None else list(interval),
+        "p50_ms": result.p50_ms,
+        "latency_valid": result.is_timing_valid,
+        "memory_bytes": result.memory_bytes,
+        "budget_pass": result.is_within_budget,
+    }

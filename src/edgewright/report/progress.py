@@ -146,10 +146,8 @@ class LiveProgress:
         finished = sum(
             1
             for name in self._target_ids
-            if name in steps
-            and (steps[name].state in ("failed", "unavailable") or _is_last(steps[name]))
-            or name not in steps
-            and _artifact_ended(steps, name)
+            if (name in steps and (steps[name].state in ("failed", "unavailable") or _is_last(steps[name])))
+            or (name not in steps and _artifact_ended(steps, name))
         )
         running = [
             f"{shorten(name, 40)} {step.step}" for name, step in steps.items() if step.state == "running"
