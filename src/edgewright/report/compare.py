@@ -148,11 +148,9 @@ def _worse(before: RecordedResult | None, after: RecordedResult | None) -> list[
         found.append(
             f"size was {cells.kilobytes(before.size_bytes)} kB, is {cells.kilobytes(after.size_bytes)} kB"
         )
-    if before.metric_name == after.metric_name and before.drop_ci95 and after.drop_ci95:
-        if after.drop_ci95[0] > before.drop_ci95[1]:
-            found.append(
-                f"drop was {_drop(before)}, is {_drop(after)} points: the 95 % intervals do not overlap"
-            )
+    is_same_metric = before.metric_name == after.metric_name
+    if is_same_metric and before.drop_ci95 and after.drop_ci95 and after.drop_ci95[0] > before.drop_ci95[1]:
+        found.append(f"drop was {_drop(before)}, is {_drop(after)} points: the 95 % intervals do not overlap")
     return found
 
 

@@ -168,7 +168,7 @@ class LayerCost:
 
 def _layers(summary: Summary) -> list[tuple[str, list[LayerCost], str]]:
     """Return (id, slowest layers, remark) for one candidate per runtime: the recommended one, else the fastest ok."""
-    shown = []
+    shown: list[tuple[str, list[LayerCost], str]] = []
     for runtime in dict.fromkeys(r.target.runtime for r in summary.results):
         own = [r for r in summary.results if r.target.runtime == runtime]
         profiled = [r for r in own if r.layers]

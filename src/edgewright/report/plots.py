@@ -94,7 +94,7 @@ def _label(result: Result) -> str:
 
 
 def _plain(text: str) -> str:
-    text = cells.shorten(text, 60)
+    text = cells.shorten(text, 32)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -106,8 +106,9 @@ def _latency_axis(title: str, values: Sequence[float]) -> Json:
     """Return a logarithmic axis for values that span more than a factor of 8, else a linear one."""
     axis = _axis(title)
     if values and min(values) > 0 and max(values) / min(values) > _LOG_FROM_RATIO:
-        axis["type"] = "log"
-        axis["dtick"] = "D2"
+        ticks = [m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5)]
+        shown = [t for t in ticks if 0.5 * min(values) <= t <= 2 * max(values)]
+        axis |= {"type": "log", "tickmode": "array", "tickvals": shown, "ticktext": [f"{t:g}" for t in shown]}
         axis["title"] = {"text": f"{title}, logarithmic"}
     return axis
 
@@ -162,16 +163,12 @@ def _tradeoff(summary: Summary, legend: Legend) -> Plot | None:
             trace["error_x"] = _error(latency.p50 - low, high - latency.p50)
         if result.metric is not None and result.metric.drop_ci95 is not None:
             drop_low, drop_high = result.metric.drop_ci95
-            scale = (
-                abs(result.metric.source - value) / abs(result.metric.drop_points)
-                if result.metric.drop_points
-                else 0.0
-            )
-            if scale:
-                trace["error_y"] = _error(
-                    scale * (drop_high - result.metric.drop_points),
-                    scale * (result.metric.drop_points - drop_low),
-                )
+            drop_points = result.metric.drop_points
+            # Metric per point of drop: negative where a larger value is better, so bounds change sides.
+            slope = (value - result.metric.source) / drop_points if drop_points else 0.0
+            if slope:
+                ends = sorted((slope * (drop_low - drop_points), slope * (drop_high - drop_points)))
+                trace["error_y"] = _error(ends[0], ends[1])
         data.append(trace)
         if is_front:
             points.append((latency.p50, value, result.id))
@@ -213,13 +210,12 @@ def _quality(result: Result, has_metric: bool) -> float | None:
     return None if result.parity is None else result.parity.cosine
 
 
-def _error(plus: float, minus: float) -> Json:
-    # The order here is (towards larger, towards smaller) only for y; callers give x as (smaller, larger).
+def _error(below: float, above: float) -> Json:
     return {
         "type": "data",
         "symmetric": False,
-        "array": [abs(minus)],
-        "arrayminus": [abs(plus)],
+        "array": [abs(above)],
+        "arrayminus": [abs(below)],
         "thickness": 1,
         "width": 3,
     }
@@ -363,7 +359,9 @@ def _sizes(summary: Summary, legend: Legend) -> Plot | None:
         "y": labels,
         "marker": {"color": [legend.colours[r.target.runtime] for r in first.values()]},
         "text": [f"{cells.significant(size)} kB" for size in sizes],
-        "textposition": "auto",
+        "textposition": "outside",
+        "cliponaxis": False,
+        "textfont": {"size": 11},
         "hoverinfo": "x+y",
         "width": 0.68,
     }
@@ -373,5 +371,5 @@ def _sizes(summary: Summary, legend: Legend) -> Plot | None:
         caption="Bytes of the artifact on disk; it is the same for every number of threads.",
         height_px=_FRAME_PX + _ROW_PX * len(first),
         data=[trace],
-        layout={"xaxis": _axis("size, kB"), "yaxis": _rows_axis(labels)},
+        layout={"xaxis": {**_axis("size, kB"), "range": [0, 1.2 * max(sizes)]}, "yaxis": _rows_axis(labels)},
     )
