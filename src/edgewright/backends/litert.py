@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 
 from edgewright.backends import litert_file, vendor
+from edgewright.backends.trace_litert import trace_litert
 from edgewright.core.artifact import Artifact
-from edgewright.core.contracts import Calibration, LayerCost, Support
+from edgewright.core.contracts import Calibration, LayerCost, Support, TracedLayer
 from edgewright.core.errors import ConversionError, DataError, EdgewrightError
 from edgewright.core.files import sha256_of
 from edgewright.core.program import Program
@@ -120,6 +121,12 @@ class LiteRTBackend:
     def open(self, artifact: Artifact, target: Target, *, profile: bool = False) -> LiteRTSession:
         """Load the artifact; `profile` changes nothing, for the runtime shows no layer times to Python."""
         return LiteRTSession(artifact, threads=target.threads)
+
+    def trace(
+        self, artifact: Artifact, target: Target, batches: Iterable[Arrays], *, max_bytes: int
+    ) -> Iterator[Sequence[TracedLayer]]:
+        """Yield for each batch the layers in the order of execution, see `core.contracts.Traceable`."""
+        return trace_litert(artifact, target.threads, batches, max_bytes)
 
 
 _QUANTIZED_NOTES = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgewright.backends import onnx_graph, onnx_qdq
 from edgewright.backends.onnx_session import OnnxSession
+from edgewright.backends.trace_onnx import trace_onnx
 from edgewright.backends.vendor import (
     calibration_samples,
     first_line,
@@ -17,12 +19,12 @@ from edgewright.backends.vendor import (
     versions,
 )
 from edgewright.core.artifact import Artifact
-from edgewright.core.contracts import Calibration, Session, Support
+from edgewright.core.contracts import Calibration, Session, Support, TracedLayer
 from edgewright.core.errors import ConversionError, FormatMismatchError
 from edgewright.core.files import copy_files, sha256_of_files
 from edgewright.core.program import Program
 from edgewright.core.target import Precision, Quantizer, Target
-from edgewright.core.tensors import Layout, TensorSpec
+from edgewright.core.tensors import Arrays, Layout, TensorSpec
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -152,6 +154,12 @@ class OnnxRuntimeBackend:
             settings=settings,
             profile=profile,
         )
+
+    def trace(
+        self, artifact: Artifact, target: Target, batches: Iterable[Arrays], *, max_bytes: int
+    ) -> Iterator[Sequence[TracedLayer]]:
+        """Yield for each batch the layers in the order of execution, see `core.contracts.Traceable`."""
+        return trace_onnx(artifact, target.threads, batches, max_bytes)
 
 
 def _is_from_pt2e(program: Program) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -14,8 +14,9 @@ import numpy as np
 
 from edgewright.backends import litert_file, openvino_file, vendor
 from edgewright.backends.openvino_errors import explain, reason_of
+from edgewright.backends.trace_openvino import trace_openvino
 from edgewright.core.artifact import Artifact
-from edgewright.core.contracts import Calibration, LayerCost, Support
+from edgewright.core.contracts import Calibration, LayerCost, Support, TracedLayer
 from edgewright.core.errors import ConversionError, DataError
 from edgewright.core.files import sha256_of_files
 from edgewright.core.program import Program
@@ -190,6 +191,13 @@ class OpenVINOBackend:
     def open(self, artifact: Artifact, target: Target, *, profile: bool = False) -> OpenVINOSession:
         """Load the artifact with the threads of `target`, one stream; `profile` counts the time of each layer."""
         return OpenVINOSession(artifact, threads=target.threads, profile=profile)
+
+    def trace(
+        self, artifact: Artifact, target: Target, batches: Iterable[Arrays], *, max_bytes: int
+    ) -> Iterator[Sequence[TracedLayer]]:
+        """Yield for each batch the layers in the order of execution, see `core.contracts.Traceable`."""
+        _keep_telemetry_off()
+        return trace_openvino(artifact, target.threads, batches, max_bytes)
 
 
 class OpenVINOSession:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.backends.onnx_session import OnnxSession
+from edgewright.backends.trace_litert import trace_litert
+from edgewright.backends.trace_onnx import trace_onnx
 from edgewright.backends.vendor import first_line, load_exported_file, quiet, support, versions
 from edgewright.core.artifact import Artifact
-from edgewright.core.contracts import Calibration, LayerCost, Session, Support
+from edgewright.core.contracts import Calibration, LayerCost, Session, Support, TracedLayer
 from edgewright.core.errors import ConversionError, FormatMismatchError, IntegrityError
 from edgewright.core.files import sha256_of_files
 from edgewright.core.program import Program
@@ -105,6 +107,17 @@ class ReferenceBackend:
         raise FormatMismatchError(
             f"reference runs .pt2, .onnx and .tflite files, but got {artifact.path.name}."
         )
+
+    def trace(
+        self, artifact: Artifact, target: Target, batches: Iterable[Arrays], *, max_bytes: int
+    ) -> Iterator[Sequence[TracedLayer]]:
+        """Yield for each batch the layers in the order of execution, see `core.contracts.Traceable`."""
+        form = artifact.path.suffix.removeprefix(".")
+        if form == "onnx":
+            return trace_onnx(artifact, target.threads, batches, max_bytes)
+        if form == "tflite":
+            return trace_litert(artifact, target.threads, batches, max_bytes)
+        raise FormatMismatchError(f"reference traces .onnx and .tflite files, but got {artifact.path.name}.")
 
 
 class TorchSession:

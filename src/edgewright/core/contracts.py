@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 from edgewright.core.artifact import Artifact
 from edgewright.core.program import Program
 from edgewright.core.target import Precision, Quantizer, Target
-from edgewright.core.tensors import Arrays, TensorSpec
+from edgewright.core.tensors import Array, Arrays, TensorSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +134,40 @@ class Backend(Protocol):
 
     def open(self, artifact: Artifact, target: Target, *, profile: bool = False) -> Session:
         """Load the artifact into the runtime with the threads of `target`; `profile` enables `layers`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracedLayer:
+    """What one layer handed to the next one.
+
+    Attributes:
+        names: of the layer's operators in this runtime; the first is shown to people.
+        operator: the runtime's name of the operator that begins the layer.
+        is_weighted: it has weights.
+        output: real values, after bias, activation and rounding; None when left out for its size or type.
+    """
+
+    names: tuple[str, ...]
+    operator: str
+    is_weighted: bool
+    output: Array | None
+
+
+@runtime_checkable
+class Traceable(Protocol):
+    """What a backend may have besides: it shows the values between the layers."""
+
+    def trace(
+        self, artifact: Artifact, target: Target, batches: Iterable[Arrays], *, max_bytes: int
+    ) -> Iterator[Sequence[TracedLayer]]:
+        """Yield for each batch the layers in the order of execution, the same ones every time.
+
+        Args:
+            max_bytes: of the outputs of one batch; layers with the largest outputs are left out.
+        Raises:
+            ConversionError: this model cannot be traced.
+        """
         ...
 
 
