@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import TYPE_CHECKING, Literal
 from edgewright.backends.conversion import Conversion, convert_all
 from edgewright.core.budget import Budget
 from edgewright.core.errors import UsageError
-from edgewright.core.files import require_model_file
+from edgewright.core.files import require_model_file, work_folder
 from edgewright.core.program import Program
 from edgewright.core.progress import Progress, silent
 from edgewright.core.result import Result, Summary, exit_code_of
 from edgewright.core.tensors import parse_layout
 from edgewright.data.preparation import Prepared, prepare
+from edgewright.measure.divergence import explain_divergence
 from edgewright.measure.evaluation import evaluate_all
 from edgewright.measure.judgement import judge_all
 from edgewright.measure.selection import pareto_front, recommend
@@ -164,8 +164,7 @@ def run_recipe(
         require_model_file(Path(recipe.model))
     folder = claim_output(out)
     cache = Cache(root=default_root() if use_cache else None)
-    with tempfile.TemporaryDirectory(prefix="edgewright-") as name:
-        work = Path(name)
+    with work_folder() as work:
         progress("source", "load", "running")
         program = program or _load(recipe, folder / "source")
         prepared = prepare(recipe.data_request(), program, work)
@@ -178,6 +177,7 @@ def run_recipe(
             program, targets, conversions, prepared, workdir=work, cache=cache, progress=progress
         )
         results = judge_all(targets, conversions, measured, prepared, Budget.parse(recipe.budget))
+        results = explain_divergence(results, conversions, measured, prepared, program)
         results = install_artifacts(results, conversions, folder)
         summary = _summarise(recipe, program, prepared, conversions, results, measured.is_timing_kept)
         recipe.save(folder / "recipe.toml")

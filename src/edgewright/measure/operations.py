@@ -6,6 +6,7 @@ These functions run in a worker process. An opened session stays there between t
 from __future__ import annotations
 
 import importlib
+import os
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 from edgewright.backends import registry
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Session
-from edgewright.core.errors import DataError, WorkerError
+from edgewright.core.errors import DataError, UsageError, WorkerError
 from edgewright.core.program import specs_from_json
 from edgewright.core.target import Target
 from edgewright.core.tensors import Array, TensorSpec, to_layout
@@ -54,11 +55,11 @@ def open_artifact(arguments: dict[str, object]) -> dict[str, object]:
     backend = registry.get(target.runtime)
     if backend.runtime_module:
         importlib.import_module(backend.runtime_module)
-    arrays = _load_data(Path(str(arguments["data"])), artifact.inputs)
+    arrays = load_data(Path(str(arguments["data"])), artifact.inputs)
     sources = specs_from_json(arguments["sources"])
     count = len(arrays[0]) if arrays else 1
     chosen = np.linspace(0, count - 1, num=min(count, _ROTATED_INPUTS)).astype(int)
-    batches = [_batch(arrays, sources, artifact.inputs, int(i), int(i) + 1) for i in chosen]
+    batches = [batch_of(arrays, sources, artifact.inputs, int(i), int(i) + 1) for i in chosen]
     can_measure = reset_peak()
     before = peak_bytes()
     start = time.perf_counter()
@@ -84,7 +85,7 @@ def run_data(arguments: dict[str, object]) -> dict[str, object]:
     opened = _model()
     session, artifact = opened.session, opened.artifact
     sources = specs_from_json(arguments["sources"])
-    arrays = _load_data(Path(str(arguments["data"])), artifact.inputs)
+    arrays = load_data(Path(str(arguments["data"])), artifact.inputs)
     out = Path(str(arguments["out"]))
     out.mkdir(parents=True, exist_ok=True)
     count = len(arrays[0])
@@ -93,7 +94,7 @@ def run_data(arguments: dict[str, object]) -> dict[str, object]:
     stores: list[np.memmap[tuple[int, ...], np.dtype[np.generic]]] = []
     for start in range(0, count, step):
         stop = min(start + step, count)
-        results = session.run(_batch(arrays, sources, artifact.inputs, start, stop))
+        results = session.run(batch_of(arrays, sources, artifact.inputs, start, stop))
         outputs = [np.asarray(results[spec.name]) for spec in artifact.outputs]
         if not stores:
             stores = [
@@ -201,11 +202,11 @@ def _object(arguments: dict[str, object], name: str) -> dict[str, object]:
     return value
 
 
-def _load_data(folder: Path, specs: tuple[TensorSpec, ...]) -> list[Array]:
+def load_data(folder: Path, specs: tuple[TensorSpec, ...]) -> list[Array]:
     return [np.load(folder / f"{i}.npy", mmap_mode="r", allow_pickle=False) for i in range(len(specs))]
 
 
-def _batch(
+def batch_of(
     arrays: list[Array], sources: tuple[TensorSpec, ...], specs: tuple[TensorSpec, ...], start: int, stop: int
 ) -> dict[str, Array]:
     """Return samples start..stop as the artifact takes them; see the data conventions in docs/ARCHITECTURE.md."""
@@ -239,4 +240,14 @@ def _store(
     store: np.memmap[tuple[int, ...], np.dtype[np.generic]] = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
         path, mode="w+", dtype=dtype, shape=(count, *shape)
     )
+    if store.size:
+        # A mapped file is sparse: on a full disk a later write would end the process with SIGBUS.
+        with path.open("r+b") as stream:
+            try:
+                os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+            except OSError as err:
+                raise UsageError(
+                    f"the {path.stat().st_size} bytes of an output do not fit into the folder for temporary files: "
+                    f"{err.strerror}. Free space there, or point TMPDIR elsewhere."
+                ) from err
     return store
