@@ -1,6 +1,6 @@
 """The plots of the report as plotly figures in plain JSON: no plotly code runs here, so they cost milliseconds.
 
-A runtime has one colour and a precision one marker, the same in every plot. The colours are those of Okabe and
+A runtime has one colour and a precision one marker, the same in every plot. The colours follow Okabe and
 Ito, which people with any colour vision tell apart; a hollow marker is a run with more threads than the fewest.
 """
 
@@ -15,7 +15,7 @@ from edgewright.core.result import Result, Status, Summary
 from edgewright.report import cells
 
 _KNOWN_COLOURS = {
-    "litert": "#0072B2",
+    "litert": "#1F83C9",
     "onnxruntime": "#D55E00",
     "openvino": "#009E73",
     "reference": "#888888",
