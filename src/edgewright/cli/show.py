@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _SHOWN_LAYERS = 20
 _SHOWN_VALUES = 10
+_PIPE_COLUMNS = 120  # a pipe has no width; rich would take 80 and leave columns out
 
 
 class Record(Protocol):
@@ -212,7 +214,8 @@ def record(found: Record, as_json: bool) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(file=sys.stdout)
+    is_sized = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(file=sys.stdout, width=None if is_sized else _PIPE_COLUMNS)
 
 
 def _json(value: object) -> None:
