@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from edgewright.core.artifact import Artifact
 from edgewright.core.errors import FormatMismatchError, IntegrityError, UsageError
-from edgewright.core.files import read_json, require_model_file, sha256_of_files
+from edgewright.core.files import read_json, require_model_file, sha256_of_files, work_folder
 from edgewright.core.target import Precision, Target
 from edgewright.sources import load
 from edgewright.workers.pool import call_once
@@ -77,8 +76,8 @@ def _bare(path: Path) -> Artifact:
             "notes": [],
         }
         return Artifact.from_json(record)
-    with tempfile.TemporaryDirectory(prefix="edgewright-") as work:
-        program = load(str(path), workdir=Path(work))
+    with work_folder() as work:
+        program = load(str(path), workdir=work)
     return Artifact(
         files=(path,),
         target=Target(runtime=runtime, precision=_precision(program.precision)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ import numpy as np
 from edgewright.artifact_files import read_artifact
 from edgewright.core.artifact import Artifact
 from edgewright.core.errors import EdgewrightError, UsageError
+from edgewright.core.files import work_folder
 from edgewright.core.progress import Progress, silent
 from edgewright.data.synthetic import synthetic_inputs
 from edgewright.measure.latency import Design, LatencyComparison, LatencySummary, compare_latency, summarise
@@ -113,15 +113,15 @@ def bench_artifacts(
     cpus: dict[str, list[list[list[int]]]] = {name: [] for name in artifacts}
     memory: dict[str, int | None] = {}
     opener = open_one or open_in
-    with tempfile.TemporaryDirectory(prefix="edgewright-") as folder:
+    with work_folder() as folder:
         for name, artifact in artifacts.items():
-            save_inputs(artifact, Path(folder) / str(list(artifacts).index(name)), seed)
+            save_inputs(artifact, folder / str(list(artifacts).index(name)), seed)
         for launch in range(launches):
             with ExitStack() as stack:
                 workers = {name: stack.enter_context(Worker(name)) for name in artifacts}
                 for index, (name, artifact) in enumerate(artifacts.items()):
                     progress(name, f"launch {launch + 1}/{launches}", "running")
-                    memory[name] = opener(workers[name], artifact, Path(folder) / str(index))
+                    memory[name] = opener(workers[name], artifact, folder / str(index))
                 settings = TimingSettings(
                     rounds=Design.blocks, block_ms=5.0, warm_up_ms=300.0, seed=seed + launch
                 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from edgewright.backends.conversion import Conversion, convert_all
 from edgewright.core.artifact import Artifact
 from edgewright.core.budget import Budget
 from edgewright.core.errors import DataError, FormatMismatchError, UnknownNameError
-from edgewright.core.files import write_aside
+from edgewright.core.files import work_folder, write_aside
 from edgewright.core.progress import Progress, silent
 from edgewright.core.result import Result, exit_code_of
 from edgewright.core.target import Precision
@@ -62,8 +61,7 @@ def convert(
         raise DataError(f"convert takes one target, but the recipe has {len(targets)}. Use build.")
     folder = claim_output(out)
     cache = Cache(root=default_root() if use_cache else None)
-    with tempfile.TemporaryDirectory(prefix="edgewright-") as name:
-        work = Path(name)
+    with work_folder() as work:
         program = load(
             recipe.model,
             workdir=work / "source",
@@ -103,8 +101,7 @@ def verify(
     if precision:
         target = replace(artifact.target, precision=Precision.parse(precision))
         artifact = replace(artifact, target=target)
-    with tempfile.TemporaryDirectory(prefix="edgewright-") as name:
-        work = Path(name)
+    with work_folder() as work:
         program = load(
             recipe.model,
             workdir=work / "source",
@@ -148,8 +145,7 @@ def run(artifact_path: Path, inputs: Mapping[str, Array] | Array, *, threads: in
     artifact = read_artifact(artifact_path, threads=threads)
     arrays = dict(inputs) if isinstance(inputs, Mapping) else _single(inputs, artifact)
     check_arrays(arrays, artifact.inputs, what=f"input of {artifact_path}")
-    with tempfile.TemporaryDirectory(prefix="edgewright-") as name:
-        work = Path(name)
+    with work_folder() as work:
         paths = {}
         for index, (key, array) in enumerate(arrays.items()):
             np.save(work / f"{index}.npy", array, allow_pickle=False)

@@ -16,6 +16,7 @@ from edgewright.core.progress import Progress
 from edgewright.core.target import Precision, Quantizer, Target
 from edgewright.workers.cache import Cache
 from edgewright.workers.jobs import Job, JobEvent, JobState, Outcome, map_jobs
+from edgewright.workers.limits import limits_from_environment
 from edgewright.workers.pool import Limits
 
 _CONVERT = "edgewright.backends.operations:convert"
@@ -185,7 +186,8 @@ def _map(jobs: Sequence[Job], names: Sequence[str], progress: Progress) -> list[
 
     if not jobs:
         return []
-    return map_jobs(jobs, max_workers=max(os.cpu_count() or 1, 1), limits=_LIMITS, on_event=show)
+    limits = limits_from_environment(_LIMITS)
+    return map_jobs(jobs, max_workers=max(os.cpu_count() or 1, 1), limits=limits, on_event=show)
 
 
 def _job(request: _Request, program: Program, workdir: Path) -> Job:

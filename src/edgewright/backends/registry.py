@@ -18,12 +18,14 @@ def names() -> list[str]:
 
 @cache
 def get(name: str) -> Backend:
-    """Return the backend called `name`.
+    """Return the backend called `name`, or the unregistered class `package.module:Class`.
 
     Raises:
         UnknownNameError: no installed package registers it.
         UnavailableError: it cannot be imported, is not a backend, or two packages claim the name.
     """
+    if ":" in name:
+        return _load(EntryPoint(name=name, value=name, group=GROUP))
     points = {point.value: point for point in entry_points(group=GROUP, name=name)}
     if not points:
         raise UnknownNameError.of("runtime", name, names())
@@ -43,7 +45,7 @@ def _load(point: EntryPoint) -> Backend:
             f"runtime {point.name!r} ({point.value}) cannot be loaded: {type(err).__name__}: {err}. "
             "Install its package again."
         ) from err
-    if not isinstance(made, Backend) or made.name != point.name:
+    if not isinstance(made, Backend) or point.name not in (made.name, point.value):
         raise UnavailableError(
             f"runtime {point.name!r} ({point.value}) is not a Backend of that name. "
             "Run edgewright.testing.check_backend on it."

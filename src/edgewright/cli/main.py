@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import traceback
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from edgewright.cli import show
-from edgewright.core.errors import EdgewrightError, UsageError
-
-BUG_EXIT_CODE = 70
-INTERRUPTED_EXIT_CODE = 130
+from edgewright.cli.ending import run_to_exit_code, unwind_on_termination
+from edgewright.core.errors import UsageError
 
 # Plain help: drawing it with rich alone would take longer than all the rest of `--help`.
 app = typer.Typer(
@@ -29,7 +25,9 @@ app = typer.Typer(
         "Converts a model for every runtime and precision, runs each result in its real runtime, compares it with "
         "the source, measures it, and says what is true.\n\n"
         "Exit codes: 0 ok, 2 usage, 3 unavailable, 4 conversion failed, 5 over budget or tolerance, 6 integrity, "
-        "7 worker crashed, 70 a bug of ours."
+        "7 worker crashed, 70 a bug of ours.\n\n"
+        "EDGEWRIGHT_TIMEOUT_S and EDGEWRIGHT_MEMORY_MB limit each conversion and each run; EDGEWRIGHT_CACHE is the "
+        "folder of finished steps."
     ),
 )
 
@@ -455,35 +453,10 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
 
 def run_command_line(arguments: list[str]) -> int:
     """Run one command and return its exit code; every error is one clear message on stderr."""
-    try:
-        outcome = app(args=arguments, prog_name="edgewright", standalone_mode=False)
-    except typer.Exit as exit_:
-        return int(exit_.exit_code)
-    except EdgewrightError as err:
-        _report(err, "--json" in arguments)
-        return err.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        print("edgewright: interrupted; finished steps are kept, run it again to go on.", file=sys.stderr)
-        return INTERRUPTED_EXIT_CODE
-    except BrokenPipeError:
-        return 0
-    except Exception as err:
-        if isinstance(err, typer.BadParameter.__bases__[0]):  # click's UsageError, which typer keeps private
-            _report(UsageError(f"{err} See edgewright --help."), "--json" in arguments)
-            return UsageError.exit_code
-        traceback.print_exc()
-        print("edgewright: this is a bug of ours; please report it with the lines above.", file=sys.stderr)
-        return BUG_EXIT_CODE
-    return outcome if isinstance(outcome, int) else 0
-
-
-def _report(err: EdgewrightError, as_json: bool) -> None:
-    if as_json:
-        record = {"error": type(err).__name__, "message": str(err), "exit_code": err.exit_code}
-        print(json.dumps(record))
-    print(f"edgewright: {err}", file=sys.stderr)
+    return run_to_exit_code(app, arguments)
 
 
 def run_and_exit() -> NoReturn:
     """Entry point of the console script."""
+    unwind_on_termination()
     sys.exit(run_command_line(sys.argv[1:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from edgewright.core.errors import IntegrityError, UsageError
 
 _CHUNK_BYTES = 1 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT)
 MAX_MODEL_BYTES = 8 << 30
 MAX_JSON_BYTES = 64 << 20
 
@@ -95,6 +97,25 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically."""
     with write_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def work_folder() -> Iterator[Path]:
+    """Give a temporary folder and delete it afterwards.
+
+    Raises:
+        UsageError: it cannot be made, or a file in it cannot be written (full disk, quota, read-only).
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="edgewright-", ignore_cleanup_errors=True) as name:
+            yield Path(name)
+    except OSError as err:
+        if err.errno not in _NO_ROOM:
+            raise
+        raise UsageError(
+            f"a temporary file cannot be written in {tempfile.gettempdir()}: {err.strerror}. "
+            "Free space there, or point TMPDIR elsewhere."
+        ) from err
 
 
 def write_json(path: Path, record: object) -> None:

@@ -24,6 +24,7 @@ from edgewright.core.tensors import Array, TensorSpec, to_layout
 from edgewright.data.preparation import Prepared
 from edgewright.measure.timing import Timing, TimingSettings, time_interleaved
 from edgewright.workers.cache import Cache
+from edgewright.workers.limits import limits_from_environment
 from edgewright.workers.pool import Limits, Worker
 
 _OPERATIONS = "edgewright.measure.operations"
@@ -222,7 +223,7 @@ class _Lazy(Worker):
     """A worker that starts with its first call, not on entry: a machine with 24 targets starts them as it can."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name, limits=_LIMITS)
+        super().__init__(name, limits=limits_from_environment(_LIMITS))
 
     def __enter__(self) -> _Lazy:
         return self
@@ -246,7 +247,7 @@ def _reference(program: Program, prepared: Prepared, folder: Path, cache: Cache)
         "calibration": None,
         "workdir": str(folder),
     }
-    with Worker("reference", limits=_LIMITS) as worker:
+    with Worker("reference", limits=limits_from_environment(_LIMITS)) as worker:
         record = worker.call("edgewright.backends.operations:convert", request)["artifact"]
         assert isinstance(record, dict)
         artifact = Artifact.from_json(record)

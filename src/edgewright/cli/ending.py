@@ -1,0 +1,73 @@
+"""How a command ends: every error becomes one message and one exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from edgewright.core.errors import EdgewrightError, UsageError
+
+BUG_EXIT_CODE = 70
+INTERRUPTED_EXIT_CODE = 130
+TERMINATED_EXIT_CODE = 143
+
+
+def run_to_exit_code(app: typer.Typer, arguments: list[str]) -> int:
+    """Run one command of `app` and return its exit code; every error is one clear message on stderr."""
+    try:
+        outcome = app(args=arguments, prog_name="edgewright", standalone_mode=False)
+        sys.stdout.flush()
+    except typer.Exit as exit_:
+        return int(exit_.exit_code)
+    except EdgewrightError as err:
+        _report(err, "--json" in arguments)
+        return err.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("edgewright: interrupted; finished steps are kept, run it again to go on.", file=sys.stderr)
+        return INTERRUPTED_EXIT_CODE
+    except _Terminated:
+        print("edgewright: terminated; finished steps are kept, run it again to go on.", file=sys.stderr)
+        return TERMINATED_EXIT_CODE
+    except BrokenPipeError:
+        return _without_reader()
+    except Exception as err:
+        if isinstance(err, typer.BadParameter.__bases__[0]):  # click's UsageError, which typer keeps private
+            _report(UsageError(f"{err} See edgewright --help."), "--json" in arguments)
+            return UsageError.exit_code
+        traceback.print_exc()
+        print("edgewright: this is a bug of ours; please report it with the lines above.", file=sys.stderr)
+        return BUG_EXIT_CODE
+    return outcome if isinstance(outcome, int) else 0
+
+
+def unwind_on_termination() -> None:
+    """Let SIGTERM unwind the stack as an interrupt does, so that every worker and temporary file goes."""
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated
+
+
+def _without_reader() -> int:
+    """Point stdout nowhere, since nobody reads it: the interpreter's last flush shall not complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _report(err: EdgewrightError, as_json: bool) -> None:
+    if as_json:
+        record = {"error": type(err).__name__, "message": str(err), "exit_code": err.exit_code}
+        print(json.dumps(record))
+    print(f"edgewright: {err}", file=sys.stderr)
