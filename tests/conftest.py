@@ -5,10 +5,16 @@ from __future__ import annotations
 import importlib.util
 import os
 import random
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from edgewright.build import BuildResult
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 SEED = 20_240_229
@@ -59,3 +65,51 @@ def assets() -> Path:
             f"no test assets in {folder} (no MANIFEST.md); set EDGEWRIGHT_ASSETS to the folder that has them"
         )
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep finished steps of tests apart from the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("EDGEWRIGHT_CACHE")
+    os.environ["EDGEWRIGHT_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["EDGEWRIGHT_CACHE"]
+    else:
+        os.environ["EDGEWRIGHT_CACHE"] = before
+
+
+@dataclass(frozen=True)
+class SmallBuild:
+    """A finished build of a small model, shared by the tests that only look at it: never change it."""
+
+    model: Path
+    data: Path
+    out: Path
+    result: BuildResult
+    steps: list[tuple[str, str, str]]
+
+
+@pytest.fixture(scope="session")
+def small_build(tmp_path_factory: pytest.TempPathFactory) -> SmallBuild:
+    """Build a small ONNX model for two runtimes x fp32 and w8a8, once in this process."""
+    from edgewright.build import build
+    from tests.small_models import write_data, write_onnx
+
+    folder = tmp_path_factory.mktemp("small")
+    model = write_onnx(folder / "small.onnx")
+    data = write_data(model, folder / "eval.npz")
+    steps: list[tuple[str, str, str]] = []
+    result = build(
+        model,
+        data=data,
+        calibration=write_data(model, folder / "train.npz", count=128, seed=2),
+        to=("onnxruntime", "litert"),
+        precision=("fp32", "w8a8"),
+        metric="top1",
+        budget={"size_mb": 5},
+        out=folder / "out",
+        progress=lambda *step: steps.append(step),
+    )
+    return SmallBuild(model, data, folder / "out", result, steps)
