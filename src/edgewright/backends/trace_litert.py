@@ -77,7 +77,7 @@ def _interpreter(artifact: Artifact, threads: int) -> Interpreter:
 
 def _blocks(model: litert_file.Model) -> list[trace.Block]:
     graph = model.subgraphs[0]
-    made = {int(index) for op in graph.operators for index in op.outputs or ()}
+    made = {int(index) for op in graph.operators if op.outputs is not None for index in op.outputs}
     given = {int(index) for index in graph.inputs}
     nodes = [
         trace.Node(

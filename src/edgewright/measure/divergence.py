@@ -114,7 +114,7 @@ def find(arguments: dict[str, object]) -> dict[str, object]:
     """Trace both models and name the first diverging layer; runs in a worker.
 
     Arguments: artifact, twin (or null), program (records), data (folder).
-    Result: phrase, empty where nothing is certain.
+    Result: phrase, empty where nothing is certain; compared, the number of layers that were.
     """
     record, twin_record, source = arguments["artifact"], arguments["twin"], arguments["program"]
     assert isinstance(record, dict)
@@ -128,7 +128,7 @@ def find(arguments: dict[str, object]) -> dict[str, object]:
         twin = reference.convert(program, target, None, artifact.path.parent)
     own, base = registry.get(artifact.target.runtime), registry.get(twin.target.runtime)
     if not isinstance(own, Traceable) or not isinstance(base, Traceable):
-        return {"phrase": ""}
+        return {"phrase": "", "compared": 0}
     data = Path(str(arguments["data"]))
     sources = specs_from_json(source["inputs"])
     arrays = load_data(data, sources)
@@ -149,7 +149,10 @@ def find(arguments: dict[str, object]) -> dict[str, object]:
     comparison = Comparison(is_same_runtime=isinstance(twin_record, dict))
     for reference_layers, layers in zip(expected, got, strict=True):
         comparison.add(reference_layers, layers)
-    return {"phrase": comparison.phrase(str(artifact.target.precision))}
+    return {
+        "phrase": comparison.phrase(str(artifact.target.precision)),
+        "compared": comparison.compared,
+    }
 
 
 def pair_layers(
@@ -247,6 +250,11 @@ class Comparison:
         self._sums: dict[int, _Sums] = {}
         self._layers: list[TracedLayer] = []
 
+    @property
+    def compared(self) -> int:
+        """The number of layers that both models have and that were compared."""
+        return len(self._sums)
+
     def add(self, expected: Sequence[TracedLayer], got: Sequence[TracedLayer]) -> None:
         """Take in one sample."""
         if not self._layers:
@@ -287,5 +295,5 @@ class Comparison:
 
 
 def _shortened(name: str) -> str:
-    """Return the end of a long name, which is what tells layers apart."""
-    return "..." + name[-(_MAX_NAME_CHARACTERS - 3) :]
+    """Return the last part of a long path of modules, which is what tells layers apart."""
+    return "..." + name.rpartition("/")[2][-_MAX_NAME_CHARACTERS:]
