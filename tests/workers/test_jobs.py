@@ -124,3 +124,49 @@ def test_the_environment_reaches_every_worker() -> None:
     )
     assert [outcome["variable"] for outcome in outcomes if isinstance(outcome, dict)] == ["set", "set"]
     assert "EDGEWRIGHT_TEST_VARIABLE" not in os.environ
+
+
+def test_a_job_gets_the_result_of_the_one_it_comes_after() -> None:
+    first = job("a", "echo", number=1, text="from the first")
+    second = Job(key="b", operation=f"{MODULE}:echo", arguments={"number": 2, "own": True}, after=0)
+    third = Job(key="c", operation=f"{MODULE}:echo", arguments={"last": True}, after=1)
+    outcomes = map_jobs([first, second, third], max_workers=3)
+    assert outcomes[1] == {"number": 1, "own": True, "text": "from the first"}
+    assert outcomes[2] == {"number": 1, "own": True, "text": "from the first", "last": True}
+
+
+def test_waiting_for_a_job_holds_up_no_other() -> None:
+    events: list[tuple[int, JobState]] = []
+    jobs = [
+        job("a", "note"),
+        Job(key="b", operation=f"{MODULE}:note", after=0),
+        job("b", "note"),
+    ]
+    outcomes = map_jobs(jobs, max_workers=1, on_event=lambda event: events.append((event.index, event.state)))
+    assert all(isinstance(outcome, dict) for outcome in outcomes)
+    assert events.index((0, JobState.FINISHED)) < events.index((1, JobState.STARTED))
+    pids = [outcome["pid"] for outcome in outcomes if isinstance(outcome, dict)]
+    assert pids[1] == pids[2]
+
+
+def test_jobs_after_a_failed_one_fail_with_its_error_and_never_start() -> None:
+    events: list[JobEvent] = []
+    jobs = [
+        job("a", "raise_named", name="ConversionError"),
+        Job(key="a", operation=f"{MODULE}:echo", after=0),
+        Job(key="a", operation=f"{MODULE}:echo", after=1),
+        job("a", "echo", number=3),
+    ]
+    outcomes = map_jobs(jobs, max_workers=2, on_event=events.append)
+    assert isinstance(outcomes[0], ConversionError)
+    assert outcomes[1] is outcomes[0]
+    assert outcomes[2] is outcomes[0]
+    assert outcomes[3] == {"number": 3}
+    assert {event.index for event in events if event.state is JobState.STARTED} == {0, 3}
+
+
+@pytest.mark.parametrize("after", [-1, 1, 2])
+def test_a_job_comes_after_an_earlier_one_only(after: int) -> None:
+    jobs = [job("a", "echo"), Job(key="a", operation=f"{MODULE}:echo", after=after)]
+    with pytest.raises(UsageError, match="comes after job"):
+        map_jobs(jobs, max_workers=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -132,14 +132,15 @@ def _convert(
     workdir: Path,
     progress: Progress,
 ) -> dict[str, Conversion]:
-    """Run the conversions: what PT2E quantizes goes second, after the one quantization that all of it shares."""
-    outcomes: dict[str, Conversion] = {}
+    """Run the conversions; what PT2E quantizes waits for the one quantization that all of it shares."""
+    first = [request for request in requests if not request.needs_pt2e]
     later = [request for request in requests if request.needs_pt2e]
     precisions = sorted({request.target.precision for request in later})
     assert calibration is not None or not precisions
     jobs = [
         Job(
-            key="pt2e",
+            # PT2E is torch alone, as is the reading of a runtime that lowers it: they share torch's import.
+            key=later[-1].target.runtime,
             operation=_QUANTIZE,
             arguments={
                 "program": program.to_json(),
@@ -151,27 +152,18 @@ def _convert(
         for precision in precisions
     ]
     names = [f"pt2e-{precision}" for precision in precisions]
-    first = [request for request in requests if not request.needs_pt2e]
     jobs += [_job(request, program, workdir) for request in first]
-    names += [request.name for request in first]
-    answers = _map(jobs, names, progress)
-    quantized: dict[str, Program | EdgewrightError] = {}
-    for precision, answer in zip(precisions, answers, strict=False):
-        quantized[precision] = answer if isinstance(answer, EdgewrightError) else _program(answer)
-    for request, answer in zip(first, answers[len(precisions) :], strict=True):
-        outcomes[request.name] = _conversion(answer, program, workdir / request.name)
-    ready = []
-    for request in later:
-        given = quantized[request.target.precision]
-        if isinstance(given, EdgewrightError):
-            outcomes[request.name] = Conversion(error=given)
-            progress(request.name, "convert", "failed")
-        else:
-            ready.append((request, given))
-    jobs = [_job(request, given, workdir) for request, given in ready]
-    for (request, _), answer in zip(ready, _map(jobs, [r.name for r, _ in ready], progress), strict=True):
-        outcomes[request.name] = _conversion(answer, program, workdir / request.name)
-    return outcomes
+    # The result of the quantization is {"program": ...}, which takes the place of the source.
+    jobs += [
+        replace(_job(request, program, workdir), after=precisions.index(request.target.precision))
+        for request in later
+    ]
+    names += [request.name for request in (*first, *later)]
+    answers = _map(jobs, names, progress)[len(precisions) :]
+    return {
+        request.name: _conversion(answer, program, workdir / request.name)
+        for request, answer in zip((*first, *later), answers, strict=True)
+    }
 
 
 def _map(jobs: Sequence[Job], names: Sequence[str], progress: Progress) -> list[Outcome]:
@@ -201,12 +193,6 @@ def _job(request: _Request, program: Program, workdir: Path) -> Job:
             "workdir": str(workdir / request.name),
         },
     )
-
-
-def _program(answer: Mapping[str, object]) -> Program:
-    record = answer["program"]
-    assert isinstance(record, dict)
-    return Program.from_json(record)
 
 
 def _conversion(answer: Outcome, source: Program, workdir: Path) -> Conversion:

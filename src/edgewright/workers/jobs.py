@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from edgewright.core.errors import EdgewrightError, UsageError
@@ -22,12 +22,15 @@ class Job:
 
     key: jobs of one key share processes, so that a vendor's imports are paid once: the runtime, for instance.
     timeout_s: replaces the limit of `map_jobs`.
+    after: position of the job, earlier in the sequence, that must have succeeded; its result is added to the
+        arguments. When it fails, so does this one, with the same error and without a start.
     """
 
     key: str
     operation: str
     arguments: Mapping[str, object] = field(default_factory=dict)
     timeout_s: float | None = None
+    after: int | None = None
 
 
 class JobState(Enum):
@@ -74,10 +77,13 @@ def map_jobs(
         env: added to the environment of every worker.
         on_event: called in the calling thread, one event after another.
     Raises:
-        UsageError: `max_workers` is below 1.
+        UsageError: `max_workers` is below 1, or a job comes after one that is not before it in the sequence.
     """
     if max_workers < 1:
         raise UsageError(f"max_workers is {max_workers}, but at least 1 worker is needed.")
+    for index, job in enumerate(jobs):
+        if job.after is not None and not 0 <= job.after < index:
+            raise UsageError(f"job {index} comes after job {job.after}, but 0..{index - 1} is expected.")
     outcomes: list[Outcome | None] = [None] * len(jobs)
     events: queue.SimpleQueue[JobEvent | BaseException] = queue.SimpleQueue()
     queued = _Queue(jobs)
@@ -106,28 +112,56 @@ def map_jobs(
 
 
 class _Queue:
-    """The jobs that wait, and the key that each lane serves."""
+    """The jobs that wait, the key that each lane serves, and the results that other jobs need."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._waiting = deque(enumerate(jobs))
         self._served: dict[_Lane, str] = {}
+        self._results: dict[int, dict[str, object]] = {}
 
     def take(self, lane: _Lane) -> tuple[int, Job] | None:
-        """Return the next job for `lane` with its index, or None when none waits."""
-        with self._lock:
+        """Return the next job for `lane` with its index, or None when none is left; waits for one to be ready."""
+        with self._changed:
             own = self._served.pop(lane, None)
-            others = set(self._served.values())
-            chosen = min(self._waiting, key=lambda entry: _rank(entry[1].key, own, others), default=None)
-            if chosen is not None:
-                self._waiting.remove(chosen)
-                self._served[lane] = chosen[1].key
-            return chosen
+            while self._waiting:
+                ready = [
+                    (i, job) for i, job in self._waiting if job.after is None or job.after in self._results
+                ]
+                others = set(self._served.values())
+                chosen = min(ready, key=lambda entry: _rank(entry[1].key, own, others), default=None)
+                if chosen is not None:
+                    self._waiting.remove(chosen)
+                    index, job = chosen
+                    self._served[lane] = job.key
+                    if job.after is not None:
+                        job = replace(job, arguments={**job.arguments, **self._results[job.after]})
+                    return index, job
+                self._changed.wait()
+            return None
+
+    def finish(self, index: int, outcome: Outcome) -> list[tuple[int, Job]]:
+        """Note the outcome of job `index`; return the jobs that fail with it, which are taken off the queue."""
+        with self._changed:
+            if not isinstance(outcome, EdgewrightError):
+                self._results[index] = outcome
+                failed = []
+            else:
+                lost = {index}
+                for i, job in self._waiting:  # in order, so that a chain is found in one pass
+                    if job.after in lost:
+                        lost.add(i)
+                failed = [(i, job) for i, job in self._waiting if i in lost]
+                for entry in failed:
+                    self._waiting.remove(entry)
+            self._changed.notify_all()
+            return failed
 
     def clear(self) -> None:
         """Forget the jobs that wait."""
-        with self._lock:
+        with self._changed:
             self._waiting.clear()
+            self._changed.notify_all()
 
 
 def _rank(key: str, own: str | None, others: set[str]) -> int:
@@ -185,6 +219,8 @@ class _Lane(threading.Thread):
         self._events.put(
             JobEvent(index=index, job=job, state=JobState.FINISHED, elapsed_s=elapsed_s, outcome=outcome)
         )
+        for lost, other in self._queued.finish(index, outcome):
+            self._events.put(JobEvent(index=lost, job=other, state=JobState.FINISHED, outcome=outcome))
 
     def _worker_for(self, key: str) -> Worker:
         worker = self._worker
