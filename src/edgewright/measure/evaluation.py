@@ -91,9 +91,6 @@ def evaluate_all(
     Raises:
         EdgewrightError: the source itself cannot be run.
     """
-    progress("source", "run", "running")
-    reference = _reference(program, prepared, workdir / "reference", cache)
-    progress("source", "run", "done")
     artifacts = {
         target.id: artifact
         for target in targets
@@ -116,15 +113,20 @@ def evaluate_all(
             assert isinstance(record, dict)
             _take_timing(measurements[name], record)
             progress(name, "time", "cached")
-        return Measured(reference=reference, targets=measurements, is_timing_kept=True)
-    _evaluate(run, measurements, timing)
+        with _Lazy("reference") as worker:
+            return Measured(reference=_reference(run, worker), targets=measurements, is_timing_kept=True)
+    reference = _evaluate(run, measurements, timing)
     if timing is not None and all(m.timing is not None for m in measurements.values()):
         cache.put("timing", key, {name: _timing_record(m) for name, m in measurements.items()})
     return Measured(reference=reference, targets=measurements)
 
 
-def _evaluate(run: _Run, measurements: Mapping[str, Measurement], timing: TimingSettings | None) -> None:
+def _evaluate(
+    run: _Run, measurements: Mapping[str, Measurement], timing: TimingSettings | None
+) -> dict[str, Array]:
+    """Fill in `measurements`; return the source's outputs."""
     with ExitStack() as stack:
+        source = stack.enter_context(_Lazy("reference"))
         workers: dict[str, Worker] = {name: stack.enter_context(_Lazy(name)) for name in run.targets}
 
         def evaluate(name: str) -> None:
@@ -138,14 +140,18 @@ def _evaluate(run: _Run, measurements: Mapping[str, Measurement], timing: Timing
 
         with ThreadPoolExecutor(max_workers=max(os.cpu_count() or 1, 1)) as pool:
             try:
-                for _ in pool.map(evaluate, workers):
+                of_source = pool.submit(_reference, run, source)  # first, since it takes longest
+                done = pool.map(evaluate, workers)
+                reference = of_source.result()
+                for _ in done:
                     pass
             except BaseException:
-                for worker in workers.values():
+                for worker in (source, *workers.values()):
                     worker.close()  # an interrupt must not wait for what still runs
                 raise
+        source.close()
         if timing is None:
-            return
+            return reference
         sound = {name: worker for name, worker in workers.items() if measurements[name].error is None}
         outcomes = time_interleaved(sound, timing, lambda name, step: run.progress(name, step, "running"))
         for name, outcome in outcomes.items():
@@ -158,6 +164,7 @@ def _evaluate(run: _Run, measurements: Mapping[str, Measurement], timing: Timing
             else:
                 measurements[name].error = outcome
                 run.progress(name, "time", "failed")
+    return reference
 
 
 def _outputs_key(run: _Run, name: str) -> str:
@@ -229,31 +236,33 @@ class _Lazy(Worker):
         return self
 
 
-def _reference(program: Program, prepared: Prepared, folder: Path, cache: Cache) -> dict[str, Array]:
-    """Return the outputs of the untouched source, run by its own framework."""
-    backend = registry.get("reference")
-    support = backend.probe()
-    key = cache.key(
+def _reference(run: _Run, worker: Worker) -> dict[str, Array]:
+    """Return the outputs of the untouched source, run by its own framework in `worker`."""
+    program, folder = run.program, run.workdir / "reference"
+    run.progress("source", "run", "running")
+    support = registry.get("reference").probe()
+    key = run.cache.key(
         "reference",
-        {"program": program.sha256, "data": prepared.dataset.sha256, "versions": support.versions},
+        {"program": program.sha256, "data": run.prepared.dataset.sha256, "versions": support.versions},
     )
-    step = cache.get("reference", key)
+    step = run.cache.get("reference", key)
     if step is not None:
-        return _read_outputs(step.files, program.outputs)
-    target = Target(runtime="reference", precision=Precision.FP32, threads=max(os.cpu_count() or 1, 1))
-    request = {
-        "program": program.to_json(),
-        "target": target.to_json(),
-        "calibration": None,
-        "workdir": str(folder),
-    }
-    with Worker("reference", limits=limits_from_environment(_LIMITS)) as worker:
+        outputs = _read_outputs(step.files, program.outputs)
+    else:
+        target = Target(runtime="reference", precision=Precision.FP32, threads=max(os.cpu_count() or 1, 1))
+        request = {
+            "program": program.to_json(),
+            "target": target.to_json(),
+            "calibration": None,
+            "workdir": str(folder),
+        }
         record = worker.call("edgewright.backends.operations:convert", request)["artifact"]
         assert isinstance(record, dict)
         artifact = Artifact.from_json(record)
-        _open(worker, artifact, target, prepared, Measurement())
-        outputs = _run_data(worker, artifact, program, prepared, folder / "outputs")
-    _keep(cache, "reference", key, folder / "outputs", {})
+        _open(worker, artifact, target, run.prepared, Measurement())
+        outputs = _run_data(worker, artifact, program, run.prepared, folder / "outputs")
+        _keep(run.cache, "reference", key, folder / "outputs", {})
+    run.progress("source", "run", "done")
     return outputs
 
 
