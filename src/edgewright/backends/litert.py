@@ -58,7 +58,7 @@ class LiteRTBackend:
         """Return why this pair cannot be done, or None."""
         if program.format == "onnx":
             return (
-                "unavailable: ONNX -> LiteRT needs the onnx2tf toolchain, which this version does not drive yet; "
+                "ONNX -> LiteRT needs the onnx2tf toolchain, which this version does not drive yet; "
                 "export from PyTorch, or convert the model to .tflite first"
             )
         return vendor.refuses(program, target, self.consumes)

@@ -115,12 +115,14 @@ def _reads(node: NodeProto) -> set[str]:
     return names
 
 
-def drop_listed_initialisers(model: ModelProto) -> None:
-    """Take initialisers off the list of inputs, where old files have them: tools then see constants."""
+def drop_listed_initialisers(model: ModelProto) -> int:
+    """Take initialisers off the list of inputs, where old files have them, and return how many: tools see constants."""
     held = {tensor.name for tensor in model.graph.initializer}
     kept = [value for value in model.graph.input if value.name not in held]
+    dropped = len(model.graph.input) - len(kept)
     del model.graph.input[:]
     model.graph.input.extend(kept)
+    return dropped
 
 
 def signature(model: ModelProto) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

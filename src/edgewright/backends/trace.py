@@ -46,11 +46,15 @@ class Operators:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """A layer: the operator that begins it, and the tensor that ends it; `names` are of all its operators."""
+    """A layer: the operator that begins it, and the tensor that ends it.
+
+    names: of all its operators. sources: positions of the layers that it reads.
+    """
 
     names: tuple[str, ...]
     operator: str
     is_weighted: bool
+    sources: tuple[int, ...]
     tensor: str
 
 
@@ -76,10 +80,16 @@ def blocks(
         for name in set(node.inputs) - fixed:
             readers[name].append(node)
     taken: set[str] = set()
-    found = []
+    origins: dict[str, set[int]] = {}  # tensor -> positions of the layers that it comes from
+    found: list[Block] = []
     for node in live:
-        if node.output in taken or node.operator in operators.rounding | operators.moving:
+        if node.output in taken:
             continue
+        sources = set().union(*(origins.get(name, set()) for name in node.inputs))
+        if node.operator in operators.rounding | operators.moving:
+            origins[node.output] = sources
+            continue
+        origins[node.output] = {len(found)}
         names, tensor = list(node.names), node.output
         is_parted = False
         while following := _next(readers[tensor], fixed, operators, is_parted):
@@ -89,11 +99,18 @@ def blocks(
             is_parted |= len(readers[tensor]) > 1
             tensor = following.output
             taken.add(tensor)
+            origins[tensor] = {len(found)}
             if following.operator not in operators.rounding:
                 names += following.names
         is_weighted = node.operator in operators.weighted and any(name in fixed for name in node.inputs)
         found.append(
-            Block(names=tuple(names), operator=node.operator, is_weighted=is_weighted, tensor=tensor)
+            Block(
+                names=tuple(names),
+                operator=node.operator,
+                is_weighted=is_weighted,
+                sources=tuple(sorted(sources)),
+                tensor=tensor,
+            )
         )
     return found
 
@@ -129,6 +146,7 @@ def layers(found: Sequence[Block], values: Arrays) -> list[TracedLayer]:
             names=block.names,
             operator=block.operator,
             is_weighted=block.is_weighted,
+            sources=block.sources,
             output=values.get(block.tensor),
         )
         for block in found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from edgewright.backends import trace
@@ -12,6 +13,8 @@ from edgewright.core.errors import ConversionError
 from edgewright.core.tensors import Arrays
 
 _FLOAT_BYTES = 4
+# Names that OpenVINO counts up while it converts: they say nothing about which layer this is.
+_GENERATED = re.compile(r"(?:[A-Z][A-Za-z0-9]*_)?\d+")
 _NOT_OPERATORS = frozenset({"Parameter", "Constant", "Result"})
 OPERATORS = trace.Operators(
     weighted=frozenset(
@@ -52,7 +55,8 @@ def trace_openvino(
             if kind in _NOT_OPERATORS or op.get_output_size() == 0:
                 continue
             sources = tuple(value.get_source_output().get_node().get_friendly_name() for value in op.inputs())
-            nodes.append(trace.Node(names=(name,), operator=kind, inputs=sources, output=name))
+            names = () if _GENERATED.fullmatch(name) else (name,)
+            nodes.append(trace.Node(names=names, operator=kind, inputs=sources, output=name))
             port = op.output(0)
             if port.get_element_type().is_real() and port.get_partial_shape().rank.is_static:
                 count = 1

@@ -18,7 +18,7 @@ from edgewright.data.preparation import Prepared
 from edgewright.measure.accuracy import Drop, compare_auc, compare_scores
 from edgewright.measure.evaluation import Measured, Measurement
 from edgewright.measure.latency import summarise
-from edgewright.measure.parity import compare_outputs, judge
+from edgewright.measure.parity import SPARSE_SHARE, compare_outputs, judge
 
 PROVEN_DROP_POINTS = 2.0  # without a budget on the drop: a loss proven to exceed this is never "ok"
 _MAX_REASON_LENGTH = 2000
@@ -101,7 +101,7 @@ def _measured(
 ) -> Result:
     reasons: list[str] = []
     parity = compare_outputs(reference, measurement.outputs)
-    agrees, why = judge(parity, str(result.target.precision))
+    agrees, why = judge(parity, str(result.target.precision), is_synthetic=prepared.is_synthetic)
     if not agrees:
         reasons.append(f"differs from the source: {why}")
     is_quantized = result.target.precision is Precision.W8A8
@@ -131,6 +131,10 @@ def _measured(
         if prepared.metric is not None and prepared.metric.unit == "fraction" and low > PROVEN_DROP_POINTS:
             reasons.append(f"{metric.name} drops by at least {low:.1f} points (95 % interval)")
     notes = list(result.notes)
+    if prepared.is_synthetic and parity.varied_share < SPARSE_SHARE:
+        notes.append(
+            "the source's outputs hardly vary on synthetic inputs, so agreement says little: give --data"
+        )
     if metric is not None and drop is not None and budget.drop_points is not None:
         proof = drop.against(budget.drop_points)
         if proof == "not proven":
