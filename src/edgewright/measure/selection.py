@@ -104,6 +104,8 @@ def _why(best: Result, candidates: Sequence[Result]) -> str:
     if best.metric is not None:
         drop = best.metric.drop_points
         parts.append(f"{best.metric.name} {_signed_drop(drop)}")
+    else:
+        parts.append("accuracy not measured")
     if best.speed_up is not None and best.target.precision is not Precision.FP32:
         parts.append(f"{best.speed_up:.2f}x the speed of fp32 on {best.target.runtime}")
     others = len(candidates) - 1
