@@ -94,8 +94,9 @@ class SmallBuild:
 @pytest.fixture(scope="session")
 def small_build(tmp_path_factory: pytest.TempPathFactory) -> SmallBuild:
     """Build a small ONNX model for two runtimes x fp32 and w8a8, once in this process."""
-    from edgewright.build import build
     from tests.small_models import write_data, write_onnx
+
+    from edgewright.build import build
 
     folder = tmp_path_factory.mktemp("small")
     model = write_onnx(folder / "small.onnx")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from tests.small_models import arrays, rows, write_onnx
 
 from edgewright.build import build, run_recipe
 from edgewright.core.files import sha256_of
 from edgewright.recipe import Recipe
-from tests.small_models import arrays, rows, write_data, write_onnx
 
 if TYPE_CHECKING:
     from tests.conftest import SmallBuild

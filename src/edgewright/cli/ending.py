@@ -21,17 +21,17 @@ TERMINATED_EXIT_CODE = 143
 
 def run_to_exit_code(app: typer.Typer, arguments: list[str]) -> int:
     """Run one command of `app` and return its exit code; every error is one clear message on stderr."""
+    outcome: object
     try:
         outcome = app(args=arguments, prog_name="edgewright", standalone_mode=False)
         sys.stdout.flush()
     except typer.Exit as exit_:
-        return int(exit_.exit_code)
+        outcome = int(exit_.exit_code)
     except EdgewrightError as err:
         _report(err, "--json" in arguments)
         return err.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("edgewright: interrupted; finished steps are kept, run it again to go on.", file=sys.stderr)
-        return INTERRUPTED_EXIT_CODE
+        outcome = INTERRUPTED_EXIT_CODE
     except _Terminated:
         print("edgewright: terminated; finished steps are kept, run it again to go on.", file=sys.stderr)
         return TERMINATED_EXIT_CODE
@@ -44,7 +44,10 @@ def run_to_exit_code(app: typer.Typer, arguments: list[str]) -> int:
         traceback.print_exc()
         print("edgewright: this is a bug of ours; please report it with the lines above.", file=sys.stderr)
         return BUG_EXIT_CODE
-    return outcome if isinstance(outcome, int) else 0
+    code = outcome if isinstance(outcome, int) else 0
+    if code == INTERRUPTED_EXIT_CODE:  # typer itself turns a KeyboardInterrupt into an Exit
+        print("edgewright: interrupted; finished steps are kept, run it again to go on.", file=sys.stderr)
+    return code
 
 
 def unwind_on_termination() -> None:

@@ -110,10 +110,11 @@ def work_folder() -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="edgewright-", ignore_cleanup_errors=True) as name:
             yield Path(name)
     except OSError as err:
-        if err.errno not in _NO_ROOM:
+        if err.errno is not None and err.errno not in _NO_ROOM:
             raise
+        why = err.strerror or f"No space left on device ({err})"  # numpy tells bytes, but no errno
         raise UsageError(
-            f"a temporary file cannot be written in {tempfile.gettempdir()}: {err.strerror}. "
+            f"a temporary file cannot be written in {tempfile.gettempdir()}: {why}. "
             "Free space there, or point TMPDIR elsewhere."
         ) from err
 

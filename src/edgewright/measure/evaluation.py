@@ -90,6 +90,7 @@ def evaluate_all(
 
     Raises:
         EdgewrightError: the source itself cannot be run.
+        DataError: the metric cannot be computed for the source's own outputs.
     """
     artifacts = {
         target.id: artifact
