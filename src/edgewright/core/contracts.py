@@ -145,12 +145,14 @@ class TracedLayer:
         names: of the layer's operators in this runtime; the first is shown to people.
         operator: the runtime's name of the operator that begins the layer.
         is_weighted: it has weights.
+        sources: positions of the layers whose outputs it reads; none where it reads the model's inputs alone.
         output: real values, after bias, activation and rounding; None when left out for its size or type.
     """
 
     names: tuple[str, ...]
     operator: str
     is_weighted: bool
+    sources: tuple[int, ...]
     output: Array | None
 
 

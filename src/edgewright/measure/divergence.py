@@ -158,31 +158,28 @@ def find(arguments: dict[str, object]) -> dict[str, object]:
 def pair_layers(
     expected: Sequence[TracedLayer], got: Sequence[TracedLayer], *, is_same_runtime: bool
 ) -> list[tuple[int, int]]:
-    """Return the positions of layers that are certainly the same, in the order of both; [] where that is unclear.
+    """Return the positions of layers that are certainly the same, in the order of `expected`; [] where that is unclear.
 
     Layers pair by a name that is unique in both graphs. Where an export renamed them, all layers pair by position,
-    if both graphs have the same operators with the same shapes in the same order and no name contradicts that.
+    if both graphs have the same operators with the same shapes and sources in the same order, and no name contradicts.
     """
     first, second = _positions(expected), _positions(got)
     named = {(first[name], second[name]) for name in first.keys() & second.keys()}
     pairs = sorted(
         (i, j) for i, j in named if _is_alike(expected[i], got[j], is_same_runtime=is_same_runtime)
     )
-    one_each = [list(column) for column in zip(*pairs, strict=True)] if pairs else [[], []]
-    is_sound = one_each[1] == sorted(set(one_each[1])) and one_each[0] == sorted(set(one_each[0]))
-    if is_sound and _share_of_weighted(expected, one_each[0]) == 1.0:
-        return pairs
-    if is_same_runtime:
-        for is_chosen in (lambda layer: True, lambda layer: layer.is_weighted):
-            left = [i for i, layer in enumerate(expected) if is_chosen(layer)]
-            right = [j for j, layer in enumerate(got) if is_chosen(layer)]
-            placed = list(zip(left, right, strict=False))
-            is_equal = len(left) == len(right) and all(
-                _is_alike(expected[i], got[j], is_same_runtime=True) for i, j in placed
-            )
-            if is_equal and placed and _agrees(named, placed):
-                return placed
-    return pairs if is_sound else []
+    lefts, rights = [i for i, _ in pairs], [j for _, j in pairs]
+    is_one_to_one = len(set(lefts)) == len(set(rights)) == len(pairs)
+    if is_one_to_one and _weighted(expected) <= set(lefts) and _weighted(got) <= set(rights):
+        return pairs  # in whatever order: parallel branches may be written one way or the other
+    placed = list(zip(range(len(expected)), range(len(got)), strict=False))
+    is_equal = len(expected) == len(got) and all(
+        _is_alike(expected[i], got[i], is_same_runtime=True) and expected[i].sources == got[i].sources
+        for i, _ in placed
+    )
+    if is_same_runtime and is_equal and _agrees(named, placed):
+        return placed
+    return pairs if is_one_to_one and rights == sorted(rights) else []
 
 
 def _agrees(named: set[tuple[int, int]], placed: Sequence[tuple[int, int]]) -> bool:
@@ -204,9 +201,8 @@ def _is_alike(expected: TracedLayer, got: TracedLayer, *, is_same_runtime: bool)
     return expected.output.shape == got.output.shape
 
 
-def _share_of_weighted(layers: Sequence[TracedLayer], paired: Sequence[int]) -> float:
-    weighted = {i for i, layer in enumerate(layers) if layer.is_weighted}
-    return len(weighted & set(paired)) / len(weighted) if weighted else float(bool(paired))
+def _weighted(layers: Sequence[TracedLayer]) -> set[int]:
+    return {i for i, layer in enumerate(layers) if layer.is_weighted}
 
 
 @dataclass
@@ -274,26 +270,38 @@ class Comparison:
         it: noise that later layers take away again is not the cause.
         """
         needed = TOLERANCES[precision].varied_snr_db
-        rows = [(j, *self._sums[j].snr_db()) for j in sorted(self._sums)]
+        rows = [(j, *self._sums[j].snr_db()) for _, j in self._pairs if j in self._sums]
         margins = [snr - (needed - allowance) for _, snr, allowance in rows]
         for place, (j, snr, allowance) in enumerate(rows):
             if margins[place] >= 0.0 or median(margins[place:]) >= 0.0:
                 continue
             layer = self._layers[j]
-            name = (
-                layer.names[0] if len(layer.names[0]) <= _MAX_NAME_CHARACTERS else _shortened(layer.names[0])
-            )
             before = f"{rows[place - 1][1]:.1f} dB before it; " if place else ""
-            previous = rows[place - 1][0] if place else -1
-            unseen = sum(self._layers[k].is_weighted for k in range(previous + 1, j))
-            unseen_words = f"; {unseen} layers before it could not be compared" if unseen else ""
+            unseen = self._unseen_before(j, {k for k, *_ in rows})
+            unseen_words = f"; {unseen} layers that it reads could not be compared" if unseen else ""
             return (
-                f"first diverging layer: {name} ({layer.operator}), SNR {snr:.1f} dB "
+                f"first diverging layer: {_shown(layer, j)} ({layer.operator}), SNR {snr:.1f} dB "
                 f"({before}{needed - allowance:g} dB needed{unseen_words})"
             )
         return ""
 
+    def _unseen_before(self, position: int, seen: set[int]) -> int:
+        """Return how many layers stand uncompared between a layer and the compared ones that it depends on."""
+        unseen: set[int] = set()
+        waiting = list(self._layers[position].sources)
+        while waiting:
+            source = waiting.pop()
+            if source not in seen and source not in unseen:
+                unseen.add(source)
+                waiting += self._layers[source].sources
+        return sum(self._layers[k].is_weighted for k in unseen)
 
-def _shortened(name: str) -> str:
-    """Return the last part of a long path of modules, which is what tells layers apart."""
-    return "..." + name.rpartition("/")[2][-_MAX_NAME_CHARACTERS:]
+
+def _shown(layer: TracedLayer, position: int) -> str:
+    """Return the layer's name; of a long path of modules the last part, which is what tells layers apart."""
+    if not layer.names:
+        return f"number {position + 1}"
+    name = layer.names[0]
+    return (
+        name if len(name) <= _MAX_NAME_CHARACTERS else "..." + name.rpartition("/")[2][-_MAX_NAME_CHARACTERS:]
+    )
