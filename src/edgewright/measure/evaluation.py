@@ -263,6 +263,9 @@ def _reference(run: _Run, worker: Worker) -> dict[str, Array]:
         _open(worker, artifact, target, run.prepared, Measurement())
         outputs = _run_data(worker, artifact, program, run.prepared, folder / "outputs")
         _keep(run.cache, "reference", key, folder / "outputs", {})
+    metric = run.prepared.metric
+    if metric is not None:  # labels that do not fit the source are the user's to mend, not a target's fault
+        metric.score(outputs, run.prepared.dataset.labels, outputs)
     run.progress("source", "run", "done")
     return outputs
 
