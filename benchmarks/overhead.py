@@ -20,7 +20,7 @@ from pathlib import Path
 from reporting import REPOSITORY, conditions, parser_for, print_table, write_json
 
 from edgewright import sample
-from edgewright.build import run_recipe
+from edgewright.pipeline import run_recipe
 from edgewright.recipe import Recipe
 
 RUNTIMES = ("litert", "onnxruntime", "openvino")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from edgewright.build import BuildResult
+    from edgewright.pipeline import BuildResult
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 SEED = 20_240_229
@@ -96,7 +96,7 @@ def small_build(tmp_path_factory: pytest.TempPathFactory) -> SmallBuild:
     """Build a small ONNX model for two runtimes x fp32 and w8a8, once in this process."""
     from tests.small_models import write_data, write_onnx
 
-    from edgewright.build import build
+    from edgewright.pipeline import build
 
     folder = tmp_path_factory.mktemp("small")
     model = write_onnx(folder / "small.onnx")

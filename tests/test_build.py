@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tests.small_models import arrays, rows, write_onnx
 
-from edgewright.build import build, run_recipe
+from edgewright.pipeline import build, run_recipe
 from edgewright.core.files import sha256_of
 from edgewright.recipe import Recipe
 

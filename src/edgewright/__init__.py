@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgewright.benchmark import bench
-    from edgewright.build import BuildResult, build, run_recipe
+    from edgewright.pipeline import BuildResult, build, run_recipe
     from edgewright.doctor import diagnose
     from edgewright.recipe import Recipe
     from edgewright.single import convert, run, verify
     from edgewright.sources import inspect, load
 
 _HOMES = {
-    "BuildResult": "build",
+    "BuildResult": "pipeline",
     "Recipe": "recipe",
     "bench": "benchmark",
-    "build": "build",
+    "build": "pipeline",
     "convert": "single",
     "diagnose": "doctor",
     "inspect": "sources",
     "load": "sources",
     "run": "single",
-    "run_recipe": "build",
+    "run_recipe": "pipeline",
     "verify": "single",
 }
 

@@ -13,7 +13,7 @@ import pytest
 from tests.backends import programs
 
 from edgewright.backends import litert_file, registry, trace, trace_onnx
-from edgewright.build import build
+from edgewright.pipeline import build
 from edgewright.compress.quantize import quantize_pt2e
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import TracedLayer

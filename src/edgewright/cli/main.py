@@ -153,7 +153,7 @@ def build(
 
     Example: edgewright build model.onnx --data eval.npz --metric top1 --threads 1,2 --budget drop_points=0.5 --out out
     """
-    from edgewright.build import run_recipe
+    from edgewright.pipeline import run_recipe
     from edgewright.recipe import Recipe
 
     if recipe and model:
@@ -207,7 +207,7 @@ def demo(
     Example: edgewright demo --out demo-out
     """
     from edgewright import sample
-    from edgewright.build import run_recipe
+    from edgewright.pipeline import run_recipe
     from edgewright.recipe import Recipe
 
     recipe = Recipe(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgewright.benchmark import Benchmark
-    from edgewright.build import BuildResult
+    from edgewright.pipeline import BuildResult
     from edgewright.core.tensors import Array
     from edgewright.doctor import Diagnosis
     from edgewright.single import Verification
