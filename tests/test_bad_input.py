@@ -6,16 +6,13 @@ import json
 import os
 import pickle
 import random
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
+from tests.command_line import assert_nothing_half_written, cli, left_in
 from tests.small_models import arrays, rows, write_data, write_onnx
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
@@ -64,13 +61,6 @@ def data(model: Path) -> Path:
 
 def build(edgewright: Command, model: Path, out: Path, *more: object) -> Outcome:
     return edgewright("build", model, "--to", "onnxruntime", "--precision", "fp32", "--out", out, *more)
-
-
-def assert_nothing_half_written(out: Path) -> None:
-    """No artifact, no result, and no part of a file."""
-    names = [path.name for path in out.rglob("*") if path.is_file()]
-    assert "results.json" not in names
-    assert not [name for name in names if name.endswith((".part", ".onnx", ".tflite", ".xml"))]
 
 
 # Model files
@@ -229,11 +219,6 @@ def test_data_that_are_no_data(edgewright: Command, model: Path, tmp_path: Path)
 # Output folders and disks
 
 
-def left_in(temporary: Path) -> list[str]:
-    """Return what stayed in a folder for temporary files, a file apart that ONNX Runtime leaves there itself."""
-    return [path.name for path in temporary.iterdir() if path.name != ".ses"]
-
-
 def test_output_that_is_a_file_or_holds_foreign_files(
     edgewright: Command, model: Path, tmp_path: Path
 ) -> None:
@@ -284,21 +269,6 @@ def test_a_full_disk_for_the_output(edgewright: Command, model: Path, mount: Cal
     assert found.code == 2
     assert "No space left on device" in found.message
     assert_nothing_half_written(folder / "out")
-
-
-def cli(
-    *arguments: object, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()
-) -> subprocess.Popen[str]:
-    """Start the command line as a user does, in a process and a session of its own."""
-    command = [*prefix, sys.executable, "-c", "from edgewright.cli.main import run_and_exit; run_and_exit()"]
-    return subprocess.Popen(
-        [*command, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPO_ROOT), **(env or {})},
-        start_new_session=True,
-    )
 
 
 @pytest.mark.parametrize("size", ["4k", "64k"])
@@ -391,101 +361,6 @@ def test_a_class_that_is_no_backend_is_unavailable(edgewright: Command, model: P
         assert found.code == 3
         (row,) = rows(tmp_path / "out").values()
         assert "cannot be loaded" in str(row["reason"])
-
-
-# Interrupts
-
-
-def _descendants_with(marker: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("EDGEWRIGHT_TEST_RUN") == marker:
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
-
-
-def _wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-
-
-@pytest.mark.parametrize(
-    ("number", "code", "word"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
-)
-def test_a_signal_during_a_conversion_that_hangs(
-    model: Path, tmp_path: Path, number: signal.Signals, code: int, word: str
-) -> None:
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    marker = tmp_path / "hangs"
-    env = {
-        "TMPDIR": str(temporary),
-        "EDGEWRIGHT_TEST_MARKER": str(marker),
-        "EDGEWRIGHT_TEST_RUN": str(tmp_path),
-        "EDGEWRIGHT_CACHE": str(tmp_path / "cache"),
-    }
-    process = cli(
-        "build", model, "--to", f"onnxruntime,{FAULTY}Hangs", "--precision", "fp32", "--out", tmp_path / "out", env=env
-    )  # fmt: skip
-    _wait_until(lambda: marker.exists() and marker.read_text() != "", process)
-    process.send_signal(number)
-    out, err = process.communicate()
-    assert process.returncode == code
-    assert "Traceback" not in err
-    assert out == ""
-    assert err.splitlines()[-1] == f"edgewright: {word}; finished steps are kept, run it again to go on."
-    assert _descendants_with(str(tmp_path)) == []
-    assert left_in(temporary) == []
-    assert_nothing_half_written(tmp_path / "out")
-
-
-# What has been printed on stderr when the signal is sent, as a text to wait for.
-MOMENTS = ["", "source: load: done", "convert: done", "source: run: done", "-1t: run: done"]
-
-
-@pytest.mark.parametrize(
-    "moment", [pytest.param(m, marks=() if m == "convert: done" else pytest.mark.slow) for m in MOMENTS]
-)
-def test_an_interrupted_build_leaves_nothing_and_goes_on(
-    model: Path, data: Path, tmp_path: Path, moment: str
-) -> None:
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    env = {
-        "TMPDIR": str(temporary),
-        "EDGEWRIGHT_TEST_RUN": str(tmp_path),
-        "EDGEWRIGHT_CACHE": str(tmp_path / "cache"),
-    }
-    arguments = (
-        "build", model, "--data", data, "--to", "onnxruntime", "--precision", "fp32,fp16,w8,w8a8",
-        "--out", tmp_path / "out",
-    )  # fmt: skip
-    process = cli(*arguments, env=env)
-    assert process.stderr is not None
-    if moment:
-        while moment not in (line := process.stderr.readline()):
-            assert line, process.wait()
-    else:
-        _wait_until(lambda: (tmp_path / "out" / ".edgewright").exists(), process)
-    process.send_signal(signal.SIGINT)
-    _out, err = process.communicate()
-    assert process.returncode == 130, err
-    assert "Traceback" not in err
-    assert err.splitlines()[-1].startswith("edgewright: interrupted")
-    assert _descendants_with(str(tmp_path)) == []
-    assert left_in(temporary) == []
-    assert_nothing_half_written(tmp_path / "out")
-    again = cli(*arguments, env=env)
-    _, err = again.communicate()
-    assert again.returncode in (0, 5), err
-    if moment in ("source: run: done", "-1t: run: done"):
-        assert err.count("convert: cached") == 4
-    assert {row["status"] for row in rows(tmp_path / "out").values()} <= {"ok", "degraded"}
 
 
 # Artifacts that were changed
