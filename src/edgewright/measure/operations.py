@@ -214,7 +214,9 @@ def batch_of(
     for array, source, spec in zip(arrays, sources, specs, strict=True):
         part = np.ascontiguousarray(array[start:stop])
         if part.ndim == len(spec.shape) + 1:
-            part = part[0, ...]  # the sample is the whole tensor: a state, a fixed batch, a scalar (kept an array)
+            part = part[
+                0, ...
+            ]  # the sample is the whole tensor: a state, a fixed batch, a scalar (kept an array)
         batch[spec.name] = to_layout(part, source.layout, spec.layout)
     return batch
 
