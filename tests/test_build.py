@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from tests.small_models import arrays, rows, write_onnx
 
-from edgewright.pipeline import build, run_recipe
 from edgewright.core.files import sha256_of
+from edgewright.pipeline import build, run_recipe
 from edgewright.recipe import Recipe
 
 if TYPE_CHECKING:
