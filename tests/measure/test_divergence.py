@@ -13,7 +13,6 @@ import pytest
 from tests.backends import programs
 
 from edgewright.backends import litert_file, registry, trace, trace_onnx
-from edgewright.pipeline import build
 from edgewright.compress.quantize import quantize_pt2e
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import TracedLayer
@@ -23,6 +22,7 @@ from edgewright.core.result import Status
 from edgewright.core.target import Precision, Target
 from edgewright.core.tensors import Array
 from edgewright.measure.divergence import Comparison, first_divergence, pair_layers
+from edgewright.pipeline import build
 from edgewright.workers.pool import call_once
 
 if TYPE_CHECKING:
