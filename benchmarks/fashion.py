@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgewright.pipeline import build
-from edgewright.core.result import Result
 from reporting import REPOSITORY, conditions, parser_for, print_table, write_json
+
+from edgewright.core.result import Result
+from edgewright.pipeline import build
 
 EXAMPLE = REPOSITORY / "examples" / "fashion_mnist"
 MAX_DROP_POINTS = 0.5

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgewright.benchmark import bench
-    from edgewright.pipeline import BuildResult, build, run_recipe
     from edgewright.doctor import diagnose
+    from edgewright.pipeline import BuildResult, build, run_recipe
     from edgewright.recipe import Recipe
     from edgewright.single import convert, run, verify
     from edgewright.sources import inspect, load

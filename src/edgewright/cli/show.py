@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgewright.benchmark import Benchmark
-    from edgewright.pipeline import BuildResult
     from edgewright.core.tensors import Array
     from edgewright.doctor import Diagnosis
+    from edgewright.pipeline import BuildResult
     from edgewright.single import Verification
     from edgewright.sources.inspection import Inspection
 

@@ -95,8 +95,11 @@ class _Node:
         self.inputs = [_port_shape(port) for port in element.iterfind("./input/port")]
         ports = list(element.iterfind("./output/port"))
         self.output: Shape | None = _port_shape(ports[0]) if ports else None
-        if self.kind == "Const" and not self.output:  # the port's shape may be left out: an attribute has it too
-            self.output = tuple(int(size) for size in re.findall(r"\d{1,15}", self.attributes.get("shape", "")))
+        # a constant's port may leave its shape out: an attribute has it too
+        if self.kind == "Const" and not self.output:
+            self.output = tuple(
+                int(size) for size in re.findall(r"\d{1,15}", self.attributes.get("shape", ""))
+            )
         self.output_name = (ports[0].get("names") or self.name).split(",")[0] if ports else self.name
         spelled = self.attributes.get("element_type") or (ports[0].get("precision") if ports else "")
         self.element_type = re.sub("^fp", "f", (spelled or "").lower())
