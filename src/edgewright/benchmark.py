@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -108,7 +109,11 @@ def bench_artifacts(
     progress: Progress = silent,
     open_one: Callable[[Worker, Artifact, Path], int | None] | None = None,
 ) -> Benchmark:
-    """Like `bench`, for artifact records by name. `open_one` opens an artifact in a worker; the default is ours."""
+    """Like `bench`, for artifact records by name. `open_one` opens an artifact in a worker; the default is ours.
+
+    Artifacts of one thread all run on the same core: two cores of a shared machine differ more than 5 %.
+    """
+    core = _shared_core(artifacts)
     walls: dict[str, list[list[list[int]]]] = {name: [] for name in artifacts}
     cpus: dict[str, list[list[list[int]]]] = {name: [] for name in artifacts}
     memory: dict[str, int | None] = {}
@@ -121,6 +126,8 @@ def bench_artifacts(
                 workers = {name: stack.enter_context(Worker(name)) for name in artifacts}
                 for index, (name, artifact) in enumerate(artifacts.items()):
                     progress(name, f"launch {launch + 1}/{launches}", "running")
+                    if core is not None:
+                        workers[name].call("edgewright.measure.operations:pin_to_core", {"core": core})
                     memory[name] = opener(workers[name], artifact, folder / str(index))
                 settings = TimingSettings(
                     rounds=Design.blocks, block_ms=5.0, warm_up_ms=300.0, seed=seed + launch
@@ -144,10 +151,18 @@ def bench_artifacts(
             "blocks_per_launch": Design.blocks,
             "inputs": f"synthetic, {_SAMPLES} rotated",
             "seed": seed,
+            "core": "not fixed" if core is None else core,
             "artifacts": {name: artifact.sha256 for name, artifact in artifacts.items()},
             "threads": {name: artifact.target.threads for name, artifact in artifacts.items()},
         },
     )
+
+
+def _shared_core(artifacts: Mapping[str, Artifact]) -> int | None:
+    """Return the last core that this process may use, or None where one core would not do or cannot be chosen."""
+    if not hasattr(os, "sched_getaffinity") or any(a.target.threads > 1 for a in artifacts.values()):
+        return None
+    return max(os.sched_getaffinity(0))
 
 
 def open_in(worker: Worker, artifact: Artifact, folder: Path) -> int | None:

@@ -165,6 +165,17 @@ def time_block(arguments: dict[str, object]) -> dict[str, object]:
     return {"wall_ns": wall, "cpu_ns": cpu, "energy_mj": energy}
 
 
+def pin_to_core(arguments: dict[str, object]) -> dict[str, object]:
+    """Keep this process, and the threads that it starts from now on, on one core.
+
+    Arguments: core (number of the core). Result: is_pinned, False where the system cannot.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return {"is_pinned": False}
+    os.sched_setaffinity(0, {int(str(arguments["core"]))})
+    return {"is_pinned": True}
+
+
 def layer_costs(arguments: dict[str, object]) -> dict[str, object]:
     """Open the model again with the runtime's profiler on and return the cost of each layer."""
     opened = _model()
