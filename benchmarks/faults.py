@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from real_models import write_crops
 from reporting import conditions, parser_for, print_table, write_json
 
 import edgewright
@@ -120,20 +121,10 @@ def _cases(work: Path, assets: Path) -> dict[str, Case]:
     cases = {"digits": digits}
     cifar = assets / "models" / "mlperf-tiny" / "ic_resnet8_fp32.tflite"
     if cifar.is_file():
-        photos = _photos(assets / "data" / "coco-mini" / "images", work / "photos.npz")
+        images = assets / "data" / "coco-mini" / "images"
+        photos = write_crops(images, work / "photos.npz", np.float32, 0)
         cases["photos"] = Case(model=str(cifar), data=photos, calibration=None, metric="cosine")
     return cases
-
-
-def _photos(folder: Path, path: Path) -> Path:
-    """Write crops of the photographs as ResNet-8 takes them: RGB, 0..255, [n, 32, 32, 3]."""
-    from PIL import Image
-
-    images = [Image.open(file).convert("RGB").resize((128, 96)) for file in sorted(folder.glob("*.jpg"))]
-    pixels = [np.asarray(image, np.float32) for image in images]
-    crops = [p[y : y + 32, x : x + 32] for p in pixels for y in (0, 32, 64) for x in (0, 32, 64, 96)]
-    np.savez(path, inputs=np.stack(crops))
-    return path
 
 
 def _faults(work: Path, assets: Path) -> dict[str, Callable[[str], Outcome]]:

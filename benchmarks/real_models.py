@@ -120,8 +120,8 @@ def _models(data: Path, work: Path) -> list[Model]:
     person_int8 = _photos(
         data / "coco-mini" / "images", work / "person8.npz", (96, 96), lambda p: p - 128, np.int8
     )
-    cifar = _crops(data / "coco-mini" / "images", work / "cifar.npz", np.float32, 0)
-    cifar_int8 = _crops(data / "coco-mini" / "images", work / "cifar8.npz", np.int8, 128)
+    cifar = write_crops(data / "coco-mini" / "images", work / "cifar.npz", np.float32, 0)
+    cifar_int8 = write_crops(data / "coco-mini" / "images", work / "cifar8.npz", np.int8, 128)
     faces = _photos(
         data / "coco-mini" / "images", work / "faces.npz", (320, 240), lambda p: (p - 127) / 128, is_nchw=True
     )
@@ -178,7 +178,7 @@ def _photos(folder, path, size, scaled, dtype=np.float32, is_nchw=False):  # typ
     return path
 
 
-def _crops(folder: Path, path: Path, dtype: type, minus: int) -> Path:
+def write_crops(folder: Path, path: Path, dtype: type, minus: int) -> Path:
     """Write 32 x 32 crops of the photographs."""
     pixels = _pixels(folder, (128, 96))
     crops = [p[y : y + 32, x : x + 32] for p in pixels for y in (0, 32, 64) for x in (0, 32, 64, 96)]

@@ -14,7 +14,7 @@ from edgewright.core.files import require_model_file, work_folder
 from edgewright.core.program import Program
 from edgewright.core.progress import Progress, silent
 from edgewright.core.result import Result, Summary, exit_code_of
-from edgewright.core.tensors import parse_layout
+from edgewright.core.tensors import Layout, parse_layout
 from edgewright.data.preparation import Prepared, prepare
 from edgewright.measure.divergence import explain_divergence
 from edgewright.measure.evaluation import evaluate_all
@@ -166,7 +166,7 @@ def run_recipe(
     cache = Cache(root=default_root() if use_cache else None)
     with work_folder() as work:
         progress("source", "load", "running")
-        program = program or _load(recipe, folder / "source")
+        program = program or load_source(recipe, folder / "source", layout=parse_layout(recipe.layout))
         prepared = prepare(recipe.data_request(), program, work)
         progress("source", "load", "done")
         targets = recipe.targets()
@@ -187,13 +187,14 @@ def run_recipe(
     return BuildResult(summary=summary, out=folder, require=recipe.require)
 
 
-def _load(recipe: Recipe, workdir: Path) -> Program:
+def load_source(recipe: Recipe, workdir: Path, *, layout: Layout | None) -> Program:
+    """Return the program of the recipe's model; what must be written goes to `workdir`."""
     return load(
         recipe.model,
         workdir=workdir,
         weights=Path(recipe.weights) if recipe.weights else None,
         input_shapes=recipe.input_shapes or None,
-        layout=parse_layout(recipe.layout),
+        layout=layout,
     )
 
 

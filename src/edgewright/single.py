@@ -22,8 +22,8 @@ from edgewright.data.images import read_image_for
 from edgewright.data.preparation import prepare
 from edgewright.measure.evaluation import evaluate_all
 from edgewright.measure.judgement import judge_all
+from edgewright.pipeline import load_source
 from edgewright.recipe import Recipe
-from edgewright.sources import load
 from edgewright.workers.cache import Cache, default_root
 from edgewright.workers.pool import Worker
 from edgewright.workspace import claim_output, install_artifacts
@@ -62,13 +62,7 @@ def convert(
     folder = claim_output(out)
     cache = Cache(root=default_root() if use_cache else None)
     with work_folder() as work:
-        program = load(
-            recipe.model,
-            workdir=work / "source",
-            weights=Path(recipe.weights) if recipe.weights else None,
-            input_shapes=recipe.input_shapes or None,
-            layout=targets[0].layout,
-        )
+        program = load_source(recipe, work / "source", layout=targets[0].layout)
         prepared = prepare(recipe.data_request(), program, work)
         conversions = convert_all(
             program, targets, prepared.calibration, workdir=work, cache=cache, progress=progress
@@ -102,13 +96,7 @@ def verify(
         target = replace(artifact.target, precision=Precision.parse(precision))
         artifact = replace(artifact, target=target)
     with work_folder() as work:
-        program = load(
-            recipe.model,
-            workdir=work / "source",
-            weights=Path(recipe.weights) if recipe.weights else None,
-            input_shapes=recipe.input_shapes or None,
-            layout=artifact.target.layout,
-        )
+        program = load_source(recipe, work / "source", layout=artifact.target.layout)
         for kind, own, source in (
             ("inputs", artifact.inputs, program.inputs),
             ("outputs", artifact.outputs, program.outputs),
