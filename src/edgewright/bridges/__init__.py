@@ -1,0 +1,1 @@
+"""Steps from one program format to another."""
