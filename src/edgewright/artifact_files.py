@@ -48,8 +48,8 @@ def _recorded(record_path: Path) -> Artifact:
             f"{record_path} is not the record of an artifact: {err!r}. Build it again."
         ) from err
     folder = record_path.parent
-    names = [file.name for file in artifact.files]
-    if not names or any(str(file) != name for file, name in zip(artifact.files, names, strict=True)):
+    names = [str(file) for file in artifact.files]
+    if not names or any(file.is_absolute() or ".." in file.parts for file in artifact.files):
         raise IntegrityError(f"{record_path} names files outside its folder. Build it again.")
     return artifact.moved(tuple(folder / name for name in names))
 

@@ -74,9 +74,7 @@ def convert(
         results = install_artifacts(results, conversions, folder)
     artifact = conversions[targets[0].artifact_id].artifact
     where = folder / "artifacts" / targets[0].artifact_id
-    installed = (
-        None if artifact is None else artifact.moved(tuple(where / file.name for file in artifact.files))
-    )
+    installed = None if artifact is None else artifact.moved(tuple(where / name for name in artifact.names))
     return Verification(result=results[0], artifact=installed)
 
 

@@ -72,13 +72,13 @@ def install_artifacts(
         if artifact is None:
             continue
         folder = out / "artifacts" / name
-        keep = {file.name for file in artifact.files} | {"artifact.json"}
-        for stale in folder.iterdir() if folder.is_dir() else []:
-            if stale.name not in keep:
+        files = dict(zip(artifact.names, artifact.files, strict=True))
+        keep = {*files, "artifact.json"}
+        for stale in list(folder.rglob("*")) if folder.is_dir() else []:
+            if stale.is_file() and str(stale.relative_to(folder)) not in keep:
                 stale.unlink()
-        moved = artifact.moved(copy_files(artifact.files, folder))
-        record = moved.to_json() | {"files": [file.name for file in moved.files]}
-        write_json(folder / "artifact.json", record)
+        copy_files(files, folder)
+        write_json(folder / "artifact.json", artifact.to_json() | {"files": list(files)})
         wanted.add(name)
     for folder in (out / "artifacts").iterdir() if (out / "artifacts").is_dir() else []:
         if folder.name not in wanted:
@@ -86,6 +86,6 @@ def install_artifacts(
     installed = []
     for result in results:
         artifact = conversions[result.target.artifact_id].artifact
-        path = None if artifact is None else f"artifacts/{result.target.artifact_id}/{artifact.path.name}"
+        path = None if artifact is None else f"artifacts/{result.target.artifact_id}/{artifact.names[0]}"
         installed.append(replace(result, artifact=path))
     return installed

@@ -132,7 +132,7 @@ def test_a_file_appears_complete_or_not_at_all(tmp_path: Path) -> None:
         _write_half(path)
     assert read_json(path) == {"a": 1}
     assert list(path.parent.iterdir()) == [path]
-    (copy,) = copy_files([path], tmp_path / "other")
+    (copy,) = copy_files({path.name: path}, tmp_path / "other")
     assert copy.read_bytes() == path.read_bytes()
     with pytest.raises(UsageError):
         write_json(path / "below-a-file", {})

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgewright.backends import registry
+from edgewright.bridges.registry import route
 from edgewright.core.artifact import Artifact
-from edgewright.core.contracts import Backend, Calibration
+from edgewright.core.contracts import Backend, Bridge, Calibration
 from edgewright.core.errors import ConversionError, EdgewrightError, UnavailableError, UnknownNameError
 from edgewright.core.program import Program
 from edgewright.core.progress import Progress
@@ -19,6 +20,7 @@ from edgewright.workers.jobs import Job, JobEvent, JobState, Outcome, map_jobs
 from edgewright.workers.limits import limits_from_environment
 from edgewright.workers.pool import Limits
 
+_CROSS = "edgewright.bridges.operations:cross"
 _CONVERT = "edgewright.backends.operations:convert"
 _QUANTIZE = "edgewright.compress.quantize:quantize"
 _LIMITS = Limits(timeout_s=1800.0, memory_bytes=16 << 30)
@@ -38,6 +40,7 @@ class _Request:
     backend: Backend
     target: Target
     calibration: Calibration | None
+    route: tuple[Bridge, ...]
     needs_pt2e: bool
     key: str
 
@@ -53,6 +56,7 @@ def convert_all(
 ) -> dict[str, Conversion]:
     """Return one conversion per artifact id of `targets`; a failing one never stops the others.
 
+    A runtime that does not read the program's format is reached over bridges, and each is crossed once for all.
     A precision that PT2E quantizes is quantized once, and that one program is lowered by every runtime.
 
     Raises:
@@ -77,15 +81,16 @@ def convert_all(
         record = step.record
         artifact = Artifact.from_json(record)
         outcomes[name] = Conversion(
-            artifact=artifact.moved(tuple(step.files[f.name] for f in artifact.files))
+            artifact=artifact.moved(tuple(step.files[str(f)] for f in artifact.files))
         )
         progress(name, "convert", "cached")
     outcomes |= _convert(program, requests, calibration, workdir, progress)
     for request in requests:
         made = outcomes[request.name].artifact
         if made is not None:
-            names = [file.name for file in made.files]
-            cache.put("convert", request.key, made.to_json() | {"files": names}, made.files)
+            names = list(made.names)
+            files = dict(zip(names, made.files, strict=True))
+            cache.put("convert", request.key, made.to_json() | {"files": names}, files)
     return outcomes
 
 
@@ -98,7 +103,9 @@ def _request(
     if target.precision not in backend.precisions:
         known = ", ".join(backend.precisions)
         raise UnavailableError(f"{backend.name} makes {known}, but not {target.precision}.")
-    reason = backend.refuses(program, target)
+    bridges = route(program.format, backend.consumes, runtime=target.runtime)
+    lowered = replace(program, format=bridges[-1].writes if bridges else program.format)
+    reason = backend.refuses(lowered, target)
     if reason is not None:
         raise UnavailableError(reason)
     is_calibrated = target.precision is Precision.W8A8 and program.precision == Precision.FP32
@@ -114,13 +121,15 @@ def _request(
         "target": target.to_json(),
         "calibration": used.sha256 if used else None,
         "versions": support.versions,
+        "route": [[bridge.name, bridge.probe().versions] for bridge in bridges],
     }
     return _Request(
         name=target.artifact_id,
         backend=backend,
         target=target,
         calibration=used,
-        needs_pt2e=backend.quantizer(program, target) is Quantizer.PT2E,
+        route=bridges,
+        needs_pt2e=backend.quantizer(lowered, target) is Quantizer.PT2E,
         key=cache.key("convert", parts),
     )
 
@@ -132,43 +141,101 @@ def _convert(
     workdir: Path,
     progress: Progress,
 ) -> dict[str, Conversion]:
-    """Run the conversions; what PT2E quantizes waits for the one quantization that all of it shares."""
-    first = [request for request in requests if not request.needs_pt2e]
-    later = [request for request in requests if request.needs_pt2e]
-    precisions = sorted({request.target.precision for request in later})
-    assert calibration is not None or not precisions
-    jobs = [
-        Job(
-            # PT2E is torch alone, as is the reading of a runtime that lowers it: they share torch's import.
-            key=later[-1].target.runtime,
-            operation=_QUANTIZE,
-            arguments={
-                "program": program.to_json(),
-                "precision": str(precision),
-                "calibration": None if calibration is None else calibration.to_json(),
-                "workdir": str(workdir / "quantized" / precision),
-            },
-        )
-        for precision in precisions
-    ]
-    names = [f"pt2e-{precision}" for precision in precisions]
-    jobs += [_job(request, program, workdir) for request in first]
-    # The result of the quantization is {"program": ...}, which takes the place of the source.
-    jobs += [
-        replace(_job(request, program, workdir), after=precisions.index(request.target.precision))
-        for request in later
-    ]
-    names += [request.name for request in (*first, *later)]
-    answers = _map(jobs, names, progress)[len(precisions) :]
+    """Run the conversions; each waits for the bridges and the quantization that it shares with others."""
+    plan = _Plan(program, calibration, workdir)
+    # What others wait for goes first, then what waits for nothing, so that no worker is idle.
+    needed = {request.name: plan.prepare(request) for request in requests}
+    for request in sorted(requests, key=lambda request: needed[request.name] is not None):
+        plan.add(request, after=needed[request.name])
+    answers = _map(plan.jobs, plan.names, progress)
+    by_name = dict(zip(plan.names, answers, strict=True))
     return {
-        request.name: _conversion(answer, program, workdir / request.name)
-        for request, answer in zip((*first, *later), answers, strict=True)
+        request.name: _conversion(by_name[request.name], program, workdir / request.name)
+        for request in requests
     }
 
 
+class _Plan:
+    """The jobs of one conversion of many targets. The result of a step, {"program": ...}, is the next one's program."""
+
+    def __init__(self, program: Program, calibration: Calibration | None, workdir: Path) -> None:
+        self._program = program
+        self._calibration = calibration
+        self._workdir = workdir
+        self._positions: dict[str, int] = {}
+        self.jobs: list[Job] = []
+        self.names: list[str] = []
+
+    def prepare(self, request: _Request) -> int | None:
+        """Add what must be done before `request`; return the position of the last of it."""
+        after: int | None = None
+        crossed = ""
+        for bridge in request.route:
+            crossed = f"{crossed}/{bridge.name}"
+            after = self._step(
+                crossed.strip("/").replace("/", "+"),
+                key=bridge.name,
+                operation=_CROSS,
+                arguments={"bridge": bridge.name},
+                after=after,
+                environment=bridge.environment,
+            )
+        if not request.needs_pt2e:
+            return after
+        assert self._calibration is not None
+        precision = str(request.target.precision)
+        return self._step(
+            "+".join(filter(None, (crossed.strip("/").replace("/", "+"), f"pt2e-{precision}"))),
+            # PT2E is torch alone, as is the reading of a runtime that lowers it: they share torch's import.
+            key=request.target.runtime,
+            operation=_QUANTIZE,
+            arguments={"precision": precision, "calibration": self._calibration.to_json()},
+            after=after,
+        )
+
+    def add(self, request: _Request, *, after: int | None) -> None:
+        """Add the conversion itself."""
+        calibration = None if request.calibration is None else request.calibration.to_json()
+        self._step(
+            request.name,
+            key=request.target.runtime,
+            operation=_CONVERT,
+            arguments={"target": request.target.to_json(), "calibration": calibration},
+            after=after,
+            environment=request.backend.environment,
+        )
+
+    def _step(
+        self,
+        name: str,
+        *,
+        key: str,
+        operation: str,
+        arguments: dict[str, object],
+        after: int | None,
+        environment: str = "",
+    ) -> int:
+        if name not in self._positions:
+            self._positions[name] = len(self.jobs)
+            self.names.append(name)
+            common = {"program": self._program.to_json(), "workdir": str(self._workdir / name)}
+            self.jobs.append(
+                Job(
+                    key=key,
+                    operation=operation,
+                    arguments=common | arguments,
+                    after=after,
+                    environment=environment,
+                )
+            )
+        return self._positions[name]
+
+
 def _map(jobs: Sequence[Job], names: Sequence[str], progress: Progress) -> list[Outcome]:
+    words = {_CROSS: "cross", _QUANTIZE: "quantize"}
+
     def show(event: JobEvent) -> None:
-        step = "quantize" if event.job.operation == _QUANTIZE else "convert"
+        step = words.get(event.job.operation, "convert")
         if event.state is JobState.STARTED:
             progress(names[event.index], step, "running")
         else:
@@ -180,19 +247,6 @@ def _map(jobs: Sequence[Job], names: Sequence[str], progress: Progress) -> list[
         return []
     limits = limits_from_environment(_LIMITS)
     return map_jobs(jobs, max_workers=max(os.cpu_count() or 1, 1), limits=limits, on_event=show)
-
-
-def _job(request: _Request, program: Program, workdir: Path) -> Job:
-    return Job(
-        key=request.target.runtime,
-        operation=_CONVERT,
-        arguments={
-            "program": program.to_json(),
-            "target": request.target.to_json(),
-            "calibration": None if request.calibration is None else request.calibration.to_json(),
-            "workdir": str(workdir / request.name),
-        },
-    )
 
 
 def _conversion(answer: Outcome, source: Program, workdir: Path) -> Conversion:

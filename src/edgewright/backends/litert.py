@@ -46,6 +46,7 @@ class LiteRTBackend:
     """The runtime of `.tflite` files (formerly TensorFlow Lite), with XNNPACK kernels."""
 
     name = "litert"
+    environment = ""
     runtime_module = "ai_edge_litert.interpreter"
     consumes: tuple[str, ...] = ("pt2", "tflite")
     precisions: tuple[Precision, ...] = (Precision.FP32, Precision.FP16, Precision.W8, Precision.W8A8)

@@ -38,6 +38,7 @@ class OnnxRuntimeBackend:
     """Exports PyTorch programs with torch's own exporter, and takes ONNX files as they are."""
 
     name = "onnxruntime"
+    environment = ""
     runtime_module = "onnxruntime"
     consumes: tuple[str, ...] = ("pt2", "onnx")
     precisions: tuple[Precision, ...] = tuple(Precision)
@@ -185,7 +186,7 @@ def _copy_as(source: Path, model: ModelProto, path: Path) -> None:
     if any(uses_external_data(tensor) for tensor in bare.graph.initializer):
         onnx_graph.save(model, path)
         return
-    (copied,) = copy_files((source,), path.parent)
+    (copied,) = copy_files({source.name: source}, path.parent)
     if copied != path:
         copied.replace(path)
 

@@ -131,6 +131,7 @@ class OpenVINOBackend:
     """Intel's runtime; this version uses its CPU plug-in."""
 
     name = "openvino"
+    environment = ""
     runtime_module = "openvino"
     consumes: tuple[str, ...] = ("pt2", "onnx", "tflite")
     precisions: tuple[Precision, ...] = (Precision.FP32, Precision.FP16, Precision.W8, Precision.W8A8)

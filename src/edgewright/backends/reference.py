@@ -29,10 +29,16 @@ if TYPE_CHECKING:
 _PACKAGES = {"pt2": ("torch",), "onnx": ("onnxruntime",), "tflite": ("ai-edge-litert",)}
 
 
+def reference_environment(model_format: str) -> str:
+    """Return the toolchain environment in which a program of this format runs; empty for Edgewright's own."""
+    return "tensorflow" if model_format in ("keras", "saved_model", "graph_def") else ""
+
+
 class ReferenceBackend:
     """Runs a `.pt2` in torch, an `.onnx` in unoptimised ONNX Runtime, a `.tflite` in LiteRT's kernels."""
 
     name = "reference"
+    environment = ""
     runtime_module = ""  # one of three frameworks, by the format of the source
     consumes: tuple[str, ...] = ("pt2", "onnx", "tflite")
     precisions: tuple[Precision, ...] = (Precision.FP32,)

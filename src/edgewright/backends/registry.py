@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
@@ -13,7 +16,7 @@ GROUP = "edgewright.backends"
 
 def names() -> list[str]:
     """Return the names of all registered backends, sorted; nothing is imported."""
-    return sorted({point.name for point in entry_points(group=GROUP)})
+    return sorted({point.name for point in entry_points(group=GROUP)} | set(_handed_over()))
 
 
 @cache
@@ -27,6 +30,9 @@ def get(name: str) -> Backend:
     if ":" in name:
         return _load(EntryPoint(name=name, value=name, group=GROUP))
     points = {point.value: point for point in entry_points(group=GROUP, name=name)}
+    if not points and name in _handed_over():
+        value = _handed_over()[name]
+        points[value] = EntryPoint(name=name, value=value, group=GROUP)
     if not points:
         raise UnknownNameError.of("runtime", name, names())
     if len(points) > 1:
@@ -35,6 +41,17 @@ def get(name: str) -> Backend:
             "one is expected. Uninstall the others."
         )
     return _load(*points.values())
+
+
+@cache
+def _handed_over() -> Mapping[str, str]:
+    """Return name -> "package.module:Class" of the parent's backends, in a worker of a toolchain's environment.
+
+    Nothing is installed there that could register them.
+    """
+    record = json.loads(os.environ.get("EDGEWRIGHT_BACKENDS", "{}"))
+    assert isinstance(record, dict)
+    return {str(name): str(value) for name, value in record.items()}
 
 
 def _load(point: EntryPoint) -> Backend:

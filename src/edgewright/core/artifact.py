@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
 
 from edgewright.core.errors import IntegrityError
 from edgewright.core.files import sha256_of_files
@@ -12,18 +13,32 @@ from edgewright.core.program import specs_from_json
 from edgewright.core.target import Target
 from edgewright.core.tensors import TensorSpec
 
+PACKAGE_SUFFIX = ".mlpackage"
+
+
+class Proof(StrEnum):
+    """What can be shown of an artifact on this machine."""
+
+    RUN = "run"  # its own runtime runs it
+    INTERPRETED = "interpreted"  # an interpreter of ours runs the written file, for the runtime is not here
+    CONVERTED = "converted"  # complete, but nothing here runs it
+    RECIPE = "recipe"  # what another machine needs to build it, with the command
+
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
     """A converted model.
 
     Attributes:
-        files: every file of the artifact; the first is the one to open (`model.xml`, then `model.bin`).
+        files: every file of the artifact; the first is the one to open (`model.xml`, then `model.bin`). All are in
+            one folder, or below one folder that ends in `.mlpackage`.
         inputs, outputs: as the runtime sees them, in the order of the source program's.
         sha256: see `core.files.sha256_of_files`.
         source_sha256: the digest of the Program that the user gave.
         toolchain: package -> version of everything that had a part in it.
         notes: what the user should know ("batch made static: 1").
+        proof: what can be shown of it here; with RUN and INTERPRETED alone it is ever opened.
+        environment: the toolchain environment that it runs in; empty for Edgewright's own.
     """
 
     files: tuple[Path, ...]
@@ -34,11 +49,20 @@ class Artifact:
     source_sha256: str
     toolchain: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    proof: Proof = Proof.RUN
+    environment: str = ""
 
     @property
     def path(self) -> Path:
         """The file to open."""
         return self.files[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The files as paths relative to the artifact's folder, with forward slashes."""
+        packages = [parent for parent in self.path.parents if parent.suffix == PACKAGE_SUFFIX]
+        folder = packages[-1].parent if packages else self.path.parent
+        return tuple(str(PurePosixPath(file.relative_to(folder))) for file in self.files)
 
     @property
     def size_bytes(self) -> int:
@@ -76,6 +100,8 @@ class Artifact:
             "source_sha256": self.source_sha256,
             "toolchain": dict(self.toolchain),
             "notes": list(self.notes),
+            "proof": str(self.proof),
+            "environment": self.environment,
         }
 
     @staticmethod
@@ -96,4 +122,6 @@ class Artifact:
             source_sha256=str(record["source_sha256"]),
             toolchain={str(name): str(version) for name, version in toolchain.items()},
             notes=tuple(str(note) for note in notes),
+            proof=Proof(str(record.get("proof", Proof.RUN))),
+            environment=str(record.get("environment", "")),
         )

@@ -1,4 +1,4 @@
-"""The contracts of plug-ins: Session, Backend, Pass."""
+"""The contracts of plug-ins: Session, Backend, Bridge."""
 
 from __future__ import annotations
 
@@ -106,6 +106,7 @@ class Backend(Protocol):
     """One runtime: its converter and its interpreter. All methods but `probe` run in a worker."""
 
     name: str
+    environment: str  # the toolchain environment that `convert` and `open` need; empty for Edgewright's own
     runtime_module: str  # imported before the memory baseline is taken, so that the library is not counted
     consumes: tuple[str, ...]
     precisions: tuple[Precision, ...]
@@ -174,9 +175,23 @@ class Traceable(Protocol):
 
 
 @runtime_checkable
-class Pass(Protocol):
-    """A step from Program to Program."""
+class Bridge(Protocol):
+    """A step from one program format to another, for backends that do not read the source's own."""
 
     name: str
-    consumes: tuple[str, ...]
-    produces: str
+    reads: tuple[str, ...]
+    writes: str
+    environment: str  # as of a Backend
+
+    def probe(self) -> Support:
+        """Say whether its packages are here, without importing them."""
+        ...
+
+    def convert(self, program: Program, workdir: Path) -> Program:
+        """Return the program in the other format, with the same inputs and outputs in the same order.
+
+        Raises:
+            ConversionError: it cannot be written, with every unsupported operator by name, or it was written and
+                gives other numbers.
+        """
+        ...

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -143,11 +143,15 @@ def read_json(path: Path) -> dict[str, object]:
     return record
 
 
-def copy_files(files: Sequence[Path], folder: Path) -> tuple[Path, ...]:
-    """Copy `files` into `folder`, each atomically, and return the new paths in the same order."""
+def copy_files(files: Mapping[str, Path], folder: Path) -> tuple[Path, ...]:
+    """Copy files, given by the relative path that each shall have, into `folder`, each atomically.
+
+    Returns:
+        The new paths in the same order.
+    """
     copies = []
-    for file in files:
-        with write_aside(folder / file.name) as aside:
+    for name, file in files.items():
+        with write_aside(folder / name) as aside:
             shutil.copyfile(file, aside)
-        copies.append(folder / file.name)
+        copies.append(folder / name)
     return tuple(copies)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgewright.core.tensors import TensorSpec
 
-FORMATS = ("pt2", "onnx", "tflite")
+FORMATS = ("pt2", "onnx", "tflite", "torchscript", "keras", "saved_model", "graph_def")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,14 +16,15 @@ class Program:
     """A model file, its format and its signature; a file travels, never a live object.
 
     Attributes:
-        path: the file. A factory or a live module has been exported to a `.pt2` file by `sources.load`.
+        path: the file, or the folder of a SavedModel. A factory or a live module has been exported to a `.pt2` file
+            by `sources.load`.
         format: one of FORMATS.
         sha256: digest of the content: the file's own, or for an exported module that of its
             weights and graph (the bytes of a `.pt2` differ from one export to the next).
         history: what happened before, oldest first ("loaded from ...", "quantize(pt2e, w8a8)").
         notes: what the user should know ("batch made static: ...").
         origin: what the user named: a path or `package.module:factory`.
-        origin_format: torch | pt2 | onnx | tflite, as in results.json.
+        origin_format: torch, or one of FORMATS, as in results.json.
         precision: fp32, or the precision that is already inside the file (w8a8 for a quantized `.tflite`).
     """
 

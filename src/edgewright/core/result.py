@@ -12,9 +12,15 @@ from edgewright.core.target import Target
 
 
 class Status(StrEnum):
-    """What became of a target, in tables, JSON and exit codes."""
+    """What became of a target, in tables, JSON and exit codes.
+
+    Only `ok` says that the artifact ran in its own runtime. INTERPRETED: an interpreter of ours ran the written file,
+    and it agrees with the source. CONVERTED: the artifact is complete, but nothing on this machine can run it.
+    """
 
     OK = "ok"
+    INTERPRETED = "ok (interpreted)"
+    CONVERTED = "converted"
     DEGRADED = "degraded"
     FAILED = "failed"
     UNAVAILABLE = "unavailable"
@@ -173,7 +179,7 @@ def exit_code_of(results: Sequence[Result]) -> int:
     """Return 0 when all are ok, else the code of the worst status.
 
     failed: 4, or 7 when every failure is a worker's (crash, time-out), or 6 when every one is a broken file;
-    degraded: 5; unavailable: 3.
+    degraded: 5; unavailable, and converted without a proof: 3.
     """
     failed = {result.error for result in results if result.status is Status.FAILED}
     if failed:
@@ -184,7 +190,7 @@ def exit_code_of(results: Sequence[Result]) -> int:
     statuses = {result.status for result in results}
     if Status.DEGRADED in statuses:
         return BudgetError.exit_code
-    return UnavailableError.exit_code if Status.UNAVAILABLE in statuses else 0
+    return UnavailableError.exit_code if statuses & {Status.UNAVAILABLE, Status.CONVERTED} else 0
 
 
 def _record(row: MetricResult | ParityResult | LatencyResult) -> dict[str, object]:

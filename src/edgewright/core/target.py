@@ -19,6 +19,8 @@ class Precision(StrEnum):
     FP16 = "fp16"
     W8 = "w8"
     W8A8 = "w8a8"
+    W4 = "w4"  # 4-bit weights: integer groups, or a palette of 16 values
+    PRUNED = "pruned"  # half of the weights are zero, and only the others are stored
 
     @staticmethod
     def parse(text: str) -> Precision:
@@ -38,6 +40,7 @@ class Quantizer(StrEnum):
 
     PT2E = "pt2e"
     NATIVE = "native"
+    ACCURACY = "accuracy"  # the runtime's own, which leaves layers in float until the drop is small enough
 
 
 @dataclass(frozen=True, kw_only=True)

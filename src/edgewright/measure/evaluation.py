@@ -14,7 +14,8 @@ import numpy as np
 
 from edgewright.backends import registry
 from edgewright.backends.conversion import Conversion
-from edgewright.core.artifact import Artifact
+from edgewright.backends.reference import reference_environment
+from edgewright.core.artifact import Artifact, Proof
 from edgewright.core.errors import EdgewrightError
 from edgewright.core.program import Program
 from edgewright.core.progress import Progress
@@ -83,7 +84,8 @@ def evaluate_all(
 ) -> Measured:
     """Measure every converted target against the untouched source.
 
-    Every target gets a fresh process, in which it is opened (memory), run over the data (outputs) and then timed,
+    What nothing here runs is left out, and what only an interpreter of ours runs is never timed.
+    Every other target gets a fresh process, in which it is opened (memory), run over the data (outputs) and then timed,
     all targets interleaved (`timing` None: not timed). Opening and running go side by side within the cores;
     timing goes alone. Outputs of an earlier build are used again. Times are used again only all together:
     two times from two runs must never be compared.
@@ -96,6 +98,7 @@ def evaluate_all(
         target.id: artifact
         for target in targets
         if (artifact := conversions[target.artifact_id].artifact) is not None
+        and artifact.proof in (Proof.RUN, Proof.INTERPRETED)
     }
     run = _Run(
         program=program,
@@ -114,11 +117,12 @@ def evaluate_all(
             assert isinstance(record, dict)
             _take_timing(measurements[name], record)
             progress(name, "time", "cached")
-        with _Lazy("reference") as worker:
+        with _Lazy("reference", reference_environment(program.format)) as worker:
             return Measured(reference=_reference(run, worker), targets=measurements, is_timing_kept=True)
     reference = _evaluate(run, measurements, timing)
-    if timing is not None and all(m.timing is not None for m in measurements.values()):
-        cache.put("timing", key, {name: _timing_record(m) for name, m in measurements.items()})
+    timed = {name: m for name, m in measurements.items() if artifacts[name].proof is Proof.RUN}
+    if timing is not None and all(m.timing is not None for m in timed.values()):
+        cache.put("timing", key, {name: _timing_record(m) for name, m in timed.items()})
     return Measured(reference=reference, targets=measurements)
 
 
@@ -127,8 +131,10 @@ def _evaluate(
 ) -> dict[str, Array]:
     """Fill in `measurements`; return the source's outputs."""
     with ExitStack() as stack:
-        source = stack.enter_context(_Lazy("reference"))
-        workers: dict[str, Worker] = {name: stack.enter_context(_Lazy(name)) for name in run.targets}
+        source = stack.enter_context(_Lazy("reference", reference_environment(run.program.format)))
+        workers: dict[str, Worker] = {
+            name: stack.enter_context(_Lazy(name, run.artifacts[name].environment)) for name in run.targets
+        }
 
         def evaluate(name: str) -> None:
             run.progress(name, "run", "running")
@@ -153,7 +159,11 @@ def _evaluate(
         source.close()
         if timing is None:
             return reference
-        sound = {name: worker for name, worker in workers.items() if measurements[name].error is None}
+        sound = {
+            name: worker
+            for name, worker in workers.items()
+            if measurements[name].error is None and run.artifacts[name].proof is Proof.RUN
+        }
         outcomes = time_interleaved(sound, timing, lambda name, step: run.progress(name, step, "running"))
         for name, outcome in outcomes.items():
             if isinstance(outcome, Timing):
@@ -230,8 +240,8 @@ def _take_timing(measurement: Measurement, record: Mapping[str, object]) -> None
 class _Lazy(Worker):
     """A worker that starts with its first call, not on entry: a machine with 24 targets starts them as it can."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name, limits=limits_from_environment(_LIMITS))
+    def __init__(self, name: str, environment: str) -> None:
+        super().__init__(name, limits=limits_from_environment(_LIMITS), environment=environment)
 
     def __enter__(self) -> _Lazy:
         return self

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgewright.backends.conversion import Conversion
+from edgewright.core.artifact import Artifact, Proof
 from edgewright.core.budget import Budget, Verdict, gate
 from edgewright.core.errors import EdgewrightError, UnavailableError
 from edgewright.core.result import LatencyResult, MetricResult, ParityResult, Result, Status
@@ -65,13 +66,31 @@ def _judge(
         size_bytes=artifact.size_bytes,
         notes=artifact.notes,
     )
+    if artifact.proof in (Proof.CONVERTED, Proof.RECIPE):
+        return _not_run(result, artifact)
     measurement = measured.targets[target.id]
     if measurement.error is not None:
         return _failed(result, measurement.error)
     try:
-        return _measured(result, measurement, measured.reference, prepared, budget)
+        made = _measured(result, measurement, measured.reference, prepared, budget)
     except EdgewrightError as err:
         return _failed(result, err)
+    if artifact.proof is Proof.INTERPRETED and made.status is Status.OK:
+        reason = "compared with the source by Edgewright's interpreter of the written file, not by the runtime itself"
+        return replace(made, status=Status.INTERPRETED, reason=reason)
+    return made
+
+
+def _not_run(result: Result, artifact: Artifact) -> Result:
+    """Return the row of an artifact that nothing here runs: its notes say where it would."""
+    is_complete = artifact.proof is Proof.CONVERTED
+    what = "converted, but not run: no number of it is proven here" if is_complete else "not built here"
+    return replace(
+        result,
+        status=Status.CONVERTED if is_complete else Status.UNAVAILABLE,
+        reason="; ".join((what, *artifact.notes))[:_MAX_REASON_LENGTH],
+        verdict=Verdict(is_pass=False, violations=("not measured",)),
+    )
 
 
 def _not_converted(target: Target, err: EdgewrightError) -> Result:

@@ -72,6 +72,9 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "fp16": Tolerance(max_rel=None, cosine=0.999, varied_snr_db=35.0, agreement=0.98),
     "w8": Tolerance(max_rel=None, cosine=0.98, varied_snr_db=18.0, agreement=0.85),
     "w8a8": Tolerance(max_rel=None, cosine=0.95, varied_snr_db=13.0, agreement=0.80),
+    # No looser than w8a8: without training many a network does not keep this, and the user should see it.
+    "w4": Tolerance(max_rel=None, cosine=0.95, varied_snr_db=13.0, agreement=0.80),
+    "pruned": Tolerance(max_rel=None, cosine=0.95, varied_snr_db=13.0, agreement=0.80),
 }
 
 

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LATENCY_REMARK = "two separate runs: indicative only"
-_RANK = {Status.OK: 0, Status.DEGRADED: 1, Status.UNAVAILABLE: 2, Status.FAILED: 3}
+_RANK = {
+    Status.OK: 0,
+    Status.INTERPRETED: 0,
+    Status.DEGRADED: 1,
+    Status.CONVERTED: 2,
+    Status.UNAVAILABLE: 2,
+    Status.FAILED: 3,
+}
 _MAX_GROWTH = 1.01  # sizes within 1 % are the same: converters write their own version into the file
 
 

@@ -206,7 +206,7 @@ class _Reader:
             raise self.error(where, row, "an object")
         status = self.text(row, "status", f"{where}.status") or ""
         if status not in [s.value for s in Status]:
-            raise self.error(f"{where}.status", status, "ok, degraded, failed or unavailable")
+            raise self.error(f"{where}.status", status, ", ".join(s.value for s in Status))
         metric = self.optional(row, "metric", f"{where}.metric")
         latency = self.optional(row, "latency_ms", f"{where}.latency_ms")
         budget = self.mapping(row, "budget", f"{where}.budget")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _STYLES = {
     Status.OK: "green",
+    Status.INTERPRETED: "cyan",
+    Status.CONVERTED: "bright_black",
     Status.DEGRADED: "yellow",
     Status.FAILED: "red",
     Status.UNAVAILABLE: "bright_black",

@@ -81,8 +81,18 @@ class Cache:
         os.utime(folder)
         return Step(record=record, files=files)
 
-    def put(self, kind: str, key: str, record: Mapping[str, object], files: Sequence[Path] = ()) -> None:
-        """Keep a finished step. A cache that cannot be written is no reason to fail the build."""
+    def put(
+        self,
+        kind: str,
+        key: str,
+        record: Mapping[str, object],
+        files: Mapping[str, Path] | Sequence[Path] = (),
+    ) -> None:
+        """Keep a finished step. A cache that cannot be written is no reason to fail the build.
+
+        Args:
+            files: under their own names, or by the relative paths that they shall have.
+        """
         folder = self._folder(kind, key)
         if folder is None or folder.exists():
             return
@@ -90,8 +100,9 @@ class Cache:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             aside = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
-            copies = copy_files(files, aside)
-            entry = {"record": dict(record), "files": {copy.name: sha256_of(copy) for copy in copies}}
+            named = files if isinstance(files, Mapping) else {file.name: file for file in files}
+            copies = dict(zip(named, copy_files(named, aside), strict=True))
+            entry = {"record": dict(record), "files": {name: sha256_of(copies[name]) for name in copies}}
             (aside / _RECORD).write_text(json.dumps(entry, allow_nan=False), encoding="utf-8")
             aside.rename(folder)
         except (OSError, UsageError):
@@ -106,7 +117,7 @@ class Cache:
         sized = []
         for folder in steps:
             try:
-                size = sum(file.stat().st_size for file in folder.iterdir())
+                size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
                 sized.append((folder.stat().st_mtime, size, folder))
             except OSError:
                 continue

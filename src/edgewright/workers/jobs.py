@@ -24,6 +24,7 @@ class Job:
     timeout_s: replaces the limit of `map_jobs`.
     after: position of the job, earlier in the sequence, that must have succeeded; its result is added to the
         arguments. When it fails, so does this one, with the same error and without a start.
+    environment: the toolchain environment to run in; jobs of one key have the same.
     """
 
     key: str
@@ -31,6 +32,7 @@ class Job:
     arguments: Mapping[str, object] = field(default_factory=dict)
     timeout_s: float | None = None
     after: int | None = None
+    environment: str = ""
 
 
 class JobState(Enum):
@@ -212,7 +214,7 @@ class _Lane(threading.Thread):
         self._events.put(JobEvent(index=index, job=job, state=JobState.STARTED))
         outcome: Outcome
         try:
-            outcome = self._worker_for(job.key).call(job.operation, job.arguments, timeout_s=job.timeout_s)
+            outcome = self._worker_for(job).call(job.operation, job.arguments, timeout_s=job.timeout_s)
         except EdgewrightError as err:
             outcome = err
         elapsed_s = time.monotonic() - started_s
@@ -222,14 +224,14 @@ class _Lane(threading.Thread):
         for lost, other in self._queued.finish(index, outcome):
             self._events.put(JobEvent(index=lost, job=other, state=JobState.FINISHED, outcome=outcome))
 
-    def _worker_for(self, key: str) -> Worker:
+    def _worker_for(self, job: Job) -> Worker:
         worker = self._worker
-        if worker is not None and worker.name == key:
+        if worker is not None and worker.name == job.key:
             return worker
         if worker is not None:
             worker.close()
         with self._lock:
-            self._worker = Worker(key, limits=self._limits, env=self._env)
+            self._worker = Worker(job.key, limits=self._limits, env=self._env, environment=job.environment)
             if self._is_stopped:
                 self._worker.close()
             return self._worker

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from edgewright.core.errors import EdgewrightError, WorkerError, error_from_name
-from edgewright.workers import protocol
+from edgewright.workers import environments, protocol
 from edgewright.workers.memory import resident_bytes
 from edgewright.workers.process import ChildProcess, signal_name, start_child
 from edgewright.workers.protocol import ProtocolError, Request
@@ -49,7 +49,12 @@ class Worker:
     """
 
     def __init__(
-        self, name: str, *, limits: Limits = DEFAULT_LIMITS, env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        env: Mapping[str, str] | None = None,
+        environment: str = "",
     ) -> None:
         """Describe the worker; the process starts with `with`, with `start`, or with the first call.
 
@@ -57,10 +62,12 @@ class Worker:
             name: what messages call it.
             limits: for every request.
             env: added to the environment of the child, OMP_NUM_THREADS for instance.
+            environment: name of the toolchain environment to run in; empty is the caller's own.
         """
         self.name = name
         self.limits = limits
         self._env = dict(env or {})
+        self._environment = environment
         self._lock = threading.RLock()
         self._child: ChildProcess | None = None
         self._number = 0
@@ -95,6 +102,7 @@ class Worker:
         """Start the process unless it runs, so that its start overlaps with what the caller does next.
 
         Raises:
+            UnavailableError: the toolchain environment is not installed, or is no longer what was installed.
             WorkerError: closed, or the system cannot start a process.
         """
         with self._lock:
@@ -102,8 +110,10 @@ class Worker:
                 raise WorkerError(f"worker {self.name!r} is closed. Make a new one.")
             if self._child is not None:
                 return
+            interpreter = environments.interpreter(self._environment) if self._environment else None
+            env = {**environments.variables(), **self._env} if self._environment else self._env
             try:
-                self._child = start_child(self._env)
+                self._child = start_child(env, interpreter)
             except OSError as err:
                 raise WorkerError(
                     f"worker {self.name!r} could not be started: {err.strerror or err}. Free processes, "
@@ -136,7 +146,10 @@ class Worker:
             try:
                 self._send(child, operation, text)
                 self._await_answer(child, operation, started_s, limit_s)
-                return self._take_answer(child, operation)
+                answer = self._take_answer(child, operation)
+                if self._environment:
+                    self._check_environment()
+                return answer
             except EdgewrightError:
                 raise
             except BaseException:  # an interrupt above all: the child must not outlive the call
@@ -151,6 +164,14 @@ class Worker:
             child.kill()
         with self._lock:
             self._end_child()
+
+    def _check_environment(self) -> None:
+        """End the worker and raise when the toolchain has changed its own packages meanwhile."""
+        try:
+            environments.interpreter(self._environment)
+        except EdgewrightError:
+            self._end_child()
+            raise
 
     def _send(self, child: ChildProcess, operation: str, text: bytes) -> None:
         self._number += 1
@@ -258,9 +279,11 @@ def call_once(
     *,
     limits: Limits = DEFAULT_LIMITS,
     env: Mapping[str, str] | None = None,
+    environment: str = "",
 ) -> dict[str, object]:
-    """Return what `operation` returns, run in a fresh process; errors as in Worker.call."""
-    with Worker(operation.rpartition(":")[2], limits=limits, env=env) as worker:
+    """Return what `operation` returns, run in a fresh process; arguments and errors as of Worker."""
+    name = operation.rpartition(":")[2]
+    with Worker(name, limits=limits, env=env, environment=environment) as worker:
         return worker.call(operation, arguments)
 
 

@@ -31,6 +31,18 @@ _BOOT = (
     "main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))"
 )
 
+# In a toolchain's environment nothing of the parent's is on the path but the package itself, loaded from its file:
+# its folder may hold the parent's other packages, and they must not meet those of the environment.
+_BOOT_ELSEWHERE = (
+    "import sys, importlib.util as u; "
+    "s = u.spec_from_file_location('edgewright', sys.argv[5] + '/__init__.py', "
+    "submodule_search_locations=[sys.argv[5]]); "
+    "m = u.module_from_spec(s); sys.modules['edgewright'] = m; s.loader.exec_module(m); "
+    "from edgewright.workers.serve import main; "
+    "main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))"
+)
+_PACKAGE = Path(__file__).parent.parent
+
 # Unbuffered holds for C's stdout too: what a library printed before an abort is in the log.
 _CHILD_ENV = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
 
@@ -41,8 +53,16 @@ _living_lock = threading.Lock()
 class ChildProcess:
     """A running child in a session of its own, with the pipes to it; ends with the parent."""
 
-    def __init__(self, env: Mapping[str, str]) -> None:
-        """Start the child; `env` is added to the parent's environment."""
+    def __init__(self, env: Mapping[str, str], interpreter: Path | None = None) -> None:
+        """Start the child; `env` is added to the parent's environment.
+
+        Args:
+            interpreter: a Python of another environment; None is the parent's own, with the parent's path.
+        """
+        if interpreter is None:
+            boot, path = [sys.executable, "-c", _BOOT], [e for e in sys.path if isinstance(e, str)]
+        else:
+            boot, path = [str(interpreter), "-I", "-c", _BOOT_ELSEWHERE], [str(_PACKAGE)]
         self._ending = threading.Lock()
         self.owner_pid = os.getpid()
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as child_side:
@@ -63,9 +83,9 @@ class ChildProcess:
             log_side.callback(os.close, log_read)
             self.popen = subprocess.Popen(
                 [
-                    *(sys.executable, "-c", _BOOT),
+                    *boot,
                     *(str(request_read), str(notify_write), self.folder, str(self.owner_pid)),
-                    *(entry for entry in sys.path if isinstance(entry, str)),
+                    *path,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log_write,
@@ -204,23 +224,21 @@ class _Starter:
     """
 
     def __init__(self) -> None:
-        self._orders: queue.SimpleQueue[
-            tuple[Mapping[str, str], queue.SimpleQueue[ChildProcess | BaseException]]
-        ]
+        self._orders: queue.SimpleQueue[tuple[Mapping[str, str], Path | None, _Answers]]
         self._orders = queue.SimpleQueue()
         threading.Thread(target=self._serve, name="edgewright-starter", daemon=True).start()
 
     def _serve(self) -> None:
         while True:
-            env, answer = self._orders.get()
+            env, interpreter, answer = self._orders.get()
             try:
-                answer.put(ChildProcess(env))
+                answer.put(ChildProcess(env, interpreter))
             except BaseException as err:  # handed to the thread that ordered
                 answer.put(err)
 
-    def start(self, env: Mapping[str, str]) -> ChildProcess:
+    def start(self, env: Mapping[str, str], interpreter: Path | None) -> ChildProcess:
         answer: _Answers = queue.SimpleQueue()
-        self._orders.put((env, answer))
+        self._orders.put((env, interpreter, answer))
         try:
             started = answer.get()
         except BaseException:  # an interrupt: the child may be on its way already
@@ -237,15 +255,15 @@ _starter_lock = threading.Lock()
 _starter: tuple[int, _Starter] | None = None
 
 
-def start_child(env: Mapping[str, str]) -> ChildProcess:
-    """Return a new child process with `env` added to the environment; OSError when it cannot be started."""
+def start_child(env: Mapping[str, str], interpreter: Path | None = None) -> ChildProcess:
+    """Return a new child process, see `ChildProcess`; OSError when it cannot be started."""
     global _starter
     with _starter_lock:
         if _starter is None or _starter[0] != os.getpid():  # after a fork the thread is gone
             _sweep_stale_folders()
             _starter = (os.getpid(), _Starter())
         starter = _starter[1]
-    return starter.start(env)
+    return starter.start(env, interpreter)
 
 
 def end_all() -> None:
