@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass
 from edgewright.backends import registry
 from edgewright.core.errors import EdgewrightError
 from edgewright.measure.energy import NOT_MEASURED, EnergyCounter
+from edgewright.recipe import DEFAULT_RUNTIMES
 from edgewright.report.environment import describe_host
+from edgewright.workers import environments
 from edgewright.workers.cache import default_root
 from edgewright.workers.pool import call_once
 
@@ -46,7 +48,10 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Look at Python, every registered backend, the worker processes, the cache folder and the energy counter."""
+    """Look at Python, every backend and toolchain, the worker processes, the cache folder and the energy counter.
+
+    Only what the main job needs counts as missing; the rest is told with the command that brings it.
+    """
     checks = [
         Check(
             name="python",
@@ -57,6 +62,7 @@ def diagnose() -> Diagnosis:
         Check(name="edgewright", is_ok=True, found=importlib.metadata.version("edgewright")),
     ]
     checks += [_backend(name) for name in registry.names()]
+    checks += [_toolchain(name) for name in environments.names()]
     checks += [_workers(), _cache(), _energy()]
     return Diagnosis(checks=tuple(checks), host=describe_host())
 
@@ -70,7 +76,18 @@ def _backend(name: str) -> Check:
         ", ".join(f"{package} {version}" for package, version in support.versions.items())
         or "nothing installed"
     )
-    return Check(name=name, is_ok=support.is_available, found=found, fix=support.reason)
+    is_needed = name in (*DEFAULT_RUNTIMES, "reference")
+    return Check(name=name, is_ok=support.is_available or not is_needed, found=found, fix=support.reason)
+
+
+def _toolchain(name: str) -> Check:
+    found = environments.look(name)
+    size = f", {found.size_bytes / 1e6:,.0f} MB in {found.path}" if found.size_bytes else ""
+    detail = f": {found.detail}" if found.detail else ""
+    is_ok = found.state in (environments.State.INSTALLED, environments.State.ABSENT)
+    return Check(
+        name=f"toolchain {name}", is_ok=is_ok, found=f"{found.state.value}{detail}{size}", fix=found.fix
+    )
 
 
 def _workers() -> Check:

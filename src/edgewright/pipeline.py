@@ -160,6 +160,7 @@ def run_recipe(
     from edgewright.report.html import write_report
     from edgewright.report.records import write_results
 
+    recipe = recipe.resolved()
     if not is_factory(recipe.model):
         require_model_file(Path(recipe.model))
     folder = claim_output(out)

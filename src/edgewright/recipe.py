@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from edgewright.backends import registry
 from edgewright.core.budget import Budget
-from edgewright.core.errors import RecipeError, UnknownNameError, UsageError
+from edgewright.core.errors import RecipeError, UnavailableError, UnknownNameError, UsageError
 from edgewright.core.files import write_text
 from edgewright.core.target import Precision, Quantizer, Target
 from edgewright.core.tensors import parse_layout
@@ -18,6 +19,24 @@ RECIPE_VERSION = 1
 DEFAULT_RUNTIMES = ("litert", "onnxruntime", "openvino")
 DEFAULT_PRECISIONS = ("fp32", "fp16", "w8", "w8a8")
 _MAX_RECIPE_BYTES = 1 << 20
+
+
+EVERY_RUNTIME = "all"
+_NEVER_IN_ALL = ("reference",)  # the source itself, run by its own framework
+
+
+def installed_runtimes() -> tuple[str, ...]:
+    """Return the names of the registered runtimes that can be used here, the main ones first."""
+    names = [name for name in registry.names() if name not in _NEVER_IN_ALL]
+    names.sort(key=lambda name: (name not in DEFAULT_RUNTIMES, name))
+    found = []
+    for name in names:
+        try:
+            if registry.get(name).probe().is_available:
+                found.append(name)
+        except UnavailableError:  # a third party's that cannot be loaded: doctor tells why
+            continue
+    return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +51,7 @@ class Recipe:
         data: the evaluation set; calibration: the set that ranges are taken from.
         metric: a name of `data.metrics`, or `module:function`; empty means fidelity to the source (cosine).
         values: constants for inputs that no data set holds, "name=number".
+        only_made: leave out the precisions that a runtime does not make, rather than call them unavailable.
     """
 
     model: str
@@ -50,6 +70,7 @@ class Recipe:
     values: tuple[str, ...] = ()
     seed: int = 0
     require: str = "all"
+    only_made: bool = False
 
     def __post_init__(self) -> None:
         for name in ("runtimes", "precisions", "threads"):
@@ -68,7 +89,19 @@ class Recipe:
         if not 1 <= self.calibration_count <= 100_000:
             raise UsageError(f"calibration_count is {self.calibration_count}; expected 1..100000.")
         Budget.parse(self.budget)
-        self.targets()
+        if not self.is_for_all:
+            self.targets()
+
+    @property
+    def is_for_all(self) -> bool:
+        """True when the runtimes are still to be found: "all" is those that are installed."""
+        return self.runtimes == (EVERY_RUNTIME,)
+
+    def resolved(self) -> Recipe:
+        """Return the recipe with "all" replaced by the runtimes installed here, each in the precisions it makes."""
+        if not self.is_for_all:
+            return self
+        return replace(self, runtimes=installed_runtimes(), only_made=True)
 
     def targets(self) -> tuple[Target, ...]:
         """Return every runtime x precision x threads, in that order."""
@@ -83,6 +116,7 @@ class Recipe:
             for runtime in self.runtimes
             for precision in self.precisions
             for threads in self.threads
+            if not self.only_made or precision in registry.get(runtime).precisions
         )
 
     def data_request(self) -> DataRequest:
@@ -145,7 +179,7 @@ def _from_record(record: Mapping[str, object], path: Path) -> Recipe:
 
 
 def _typed(name: str, value: object, kind: str, path: Path) -> object:
-    item = {"str": str, "int": int, "tuple[str, ...]": str, "tuple[int, ...]": int}[kind]
+    item = {"str": str, "int": int, "bool": bool, "tuple[str, ...]": str, "tuple[int, ...]": int}[kind]
     if kind.startswith("tuple"):
         if isinstance(value, list) and all(type(entry) is item for entry in value):
             return tuple(value)

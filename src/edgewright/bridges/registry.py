@@ -48,7 +48,9 @@ def route(source: str, consumes: Sequence[str], *, runtime: str) -> tuple[Bridge
         UnavailableError: there is a route, but a toolchain on it is not here; the message says which.
         FormatMismatchError: there is no route.
     """
-    bridges = [get(name) for name in _BRIDGES]
+    if source in consumes:
+        return ()
+    bridges = [get(name) for name in _BRIDGES if _is_written(name)]
     found = _shortest(source, consumes, [bridge for bridge in bridges if bridge.probe().is_available])
     if found is not None:
         return found
@@ -60,6 +62,12 @@ def route(source: str, consumes: Sequence[str], *, runtime: str) -> tuple[Bridge
     missing = next(bridge.probe() for bridge in needed if not bridge.probe().is_available)
     steps = " -> ".join((source, *(bridge.writes for bridge in needed)))
     raise UnavailableError(f"{runtime} is reached by {steps}, and that needs more: {missing.reason}")
+
+
+def _is_written(name: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(_BRIDGES[name].partition(":")[0]) is not None
 
 
 def _shortest(source: str, consumes: Sequence[str], bridges: Iterable[Bridge]) -> tuple[Bridge, ...] | None:

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from edgewright.cli import show
+from edgewright.cli import show, toolchain
 from edgewright.cli.ending import run_to_exit_code, unwind_on_termination
 from edgewright.core.errors import UsageError
 
@@ -27,12 +27,18 @@ app = typer.Typer(
         "Exit codes: 0 ok, 2 usage, 3 unavailable, 4 conversion failed, 5 over budget or tolerance, 6 integrity, "
         "7 worker crashed, 70 a bug of ours.\n\n"
         "EDGEWRIGHT_TIMEOUT_S and EDGEWRIGHT_MEMORY_MB limit each conversion and each run; EDGEWRIGHT_CACHE is the "
-        "folder of finished steps."
+        "folder of finished steps, EDGEWRIGHT_TOOLCHAINS that of the toolchains."
     ),
 )
 
+app.add_typer(toolchain.app, name="toolchain", short_help="Environments for toolchains that need their own.")
+
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A .pt2, .onnx or .tflite file, or package.module:factory.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A .pt2, .pt, .onnx, .tflite, .keras, .h5 or .pb file, a SavedModel folder, or package.module:factory.",
+    ),
 ]
 Weights = Annotated[
     str,
@@ -87,9 +93,7 @@ QuantizerName = Annotated[
     str, typer.Option("--quantizer", metavar="NAME", help="Who makes w8a8: pt2e (PyTorch sources) or native.")
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of every choice that is random.")]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print the record as JSON on stdout, and nothing else there.")
-]
+Json = show.Json
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither use nor keep finished steps.")]
 Threads = Annotated[int, typer.Option("--threads", metavar="N", help="Threads of the runtime.")]
 
@@ -106,14 +110,14 @@ def build(
     calibration: CalibrationData = "",
     calibration_count: CalibrationCount = 512,
     to: Annotated[
-        str, typer.Option("--to", metavar="NAME,...", help="Runtimes, comma-separated.")
+        str, typer.Option("--to", metavar="NAME,...", help="Runtimes, comma-separated; all: those installed.")
     ] = "litert,onnxruntime,openvino",
     precision: Annotated[
         str,
         typer.Option(
             "--precision",
             metavar="NAME,...",
-            help="fp32, fp16, w8 (weights), w8a8 (weights and activations).",
+            help="fp32, fp16, w8 (weights), w8a8 (weights and activations), w4, pruned.",
         ),
     ] = "fp32,fp16,w8,w8a8",
     threads: Annotated[
@@ -182,6 +186,7 @@ def build(
             require=require,
         )
     )
+    wanted = wanted.resolved()
     with show.progress(as_json, [target.id for target in wanted.targets()]) as progress:
         result = run_recipe(wanted, out=out, use_cache=not no_cache, progress=progress)
     show.build_result(result, as_json)
@@ -194,7 +199,7 @@ def demo(
         Path, typer.Option("--out", metavar="DIR", help="Folder for artifacts, evidence, recipe and report.")
     ] = Path("edgewright-demo"),
     to: Annotated[
-        str, typer.Option("--to", metavar="NAME,...", help="Runtimes, comma-separated.")
+        str, typer.Option("--to", metavar="NAME,...", help="Runtimes, comma-separated; all: those installed.")
     ] = "litert,onnxruntime,openvino",
     threads: Annotated[
         str, typer.Option("--threads", metavar="N", help="Numbers of threads, comma-separated.")
@@ -220,7 +225,7 @@ def demo(
         threads=_numbers(threads, "--threads"),
         metric="top1",
         budget=("latency_p95_ms=50", "size_mb=5"),
-    )
+    ).resolved()
     with show.progress(as_json, [target.id for target in recipe.targets()]) as progress:
         result = run_recipe(recipe, out=out, use_cache=not no_cache, progress=progress)
     show.build_result(result, as_json)
@@ -257,7 +262,7 @@ def convert(
     model: Model,
     to: Annotated[str, typer.Option("--to", metavar="NAME,...", help="One runtime.")],
     precision: Annotated[
-        str, typer.Option("--precision", metavar="NAME,...", help="fp32, fp16, w8 or w8a8.")
+        str, typer.Option("--precision", metavar="NAME,...", help="fp32, fp16, w8, w8a8, w4 or pruned.")
     ] = "fp32",
     weights: Weights = "",
     input_shape: Shapes = None,

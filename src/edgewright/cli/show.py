@@ -9,7 +9,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+import typer
 
 from edgewright.core.progress import Progress
 
@@ -22,7 +24,11 @@ if TYPE_CHECKING:
     from edgewright.pipeline import BuildResult
     from edgewright.single import Verification
     from edgewright.sources.inspection import Inspection
+    from edgewright.workers.environments import Toolchain
 
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the record as JSON on stdout, and nothing else there.")
+]
 _SHOWN_LAYERS = 20
 _SHOWN_VALUES = 10
 _PIPE_COLUMNS = 120  # a pipe has no width; rich would take 80 and leave columns out
@@ -94,6 +100,24 @@ def verification(found: Verification, as_json: bool) -> None:
     if result.reason:
         rows.append(("reason", result.reason))
     _pairs(rows)
+
+
+def toolchains(found: Sequence[Toolchain], as_json: bool) -> None:
+    """Print each toolchain's state, size and the command that brings it."""
+    if as_json:
+        _json({"toolchains": [toolchain.to_json() for toolchain in found]})
+        return
+    from rich.table import Table
+
+    table = Table("toolchain", "state", box=None, pad_edge=False)
+    table.add_column("packages", justify="right")
+    table.add_column("size", justify="right")
+    table.add_column("to get it", overflow="fold")
+    for toolchain in found:
+        state = toolchain.state.value + (f" ({toolchain.detail})" if toolchain.detail else "")
+        size = f"{toolchain.size_bytes / 1e6:,.0f} MB" if toolchain.size_bytes else "-"
+        table.add_row(toolchain.name, state, str(toolchain.locked), size, toolchain.fix or "-")
+    _console().print(table)
 
 
 def inspection(found: Inspection, as_json: bool) -> None:
