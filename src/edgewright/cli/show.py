@@ -219,7 +219,9 @@ def diagnosis(found: Diagnosis, as_json: bool) -> None:
 
     table = Table("", "component", "found", box=None, pad_edge=False)
     for check in found.checks:
-        table.add_row("ok" if check.is_ok else "MISSING", check.name, check.found)
+        # What is not needed and not here is no fault; the row below it says how to get it.
+        mark = "MISSING" if not check.is_ok else "-" if check.fix else "ok"
+        table.add_row(mark, check.name, check.found)
         if check.fix:
             table.add_row("", "", f"-> {check.fix}")
     console = _console()
