@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgewright.core.artifact import Artifact
-from edgewright.core.errors import FormatMismatchError, IntegrityError, UsageError
+from edgewright.core.artifact import PACKAGE_SUFFIX, Artifact, Proof
+from edgewright.core.errors import FormatMismatchError, IntegrityError, UnavailableError, UsageError
 from edgewright.core.files import read_json, require_model_file, sha256_of_files, work_folder
 from edgewright.core.target import Precision, Target
 from edgewright.sources import load
@@ -25,18 +25,35 @@ def read_artifact(path: Path, *, threads: int | None = None) -> Artifact:
         UsageError: nothing there, or a file of another kind.
         IntegrityError: the file is not the one that the record describes.
     """
-    folder = path if path.is_dir() else path.parent
+    is_folder = path.is_dir() and path.suffix != PACKAGE_SUFFIX
+    folder = path if is_folder else path.parent
     record_path = folder / RECORD_NAME
-    if path.is_dir() and not record_path.is_file():
+    if is_folder and not record_path.is_file():
         raise UsageError(
             f"{path} holds no {RECORD_NAME}: it is not a folder that a build wrote. Name the model file."
         )
     if record_path.is_file():
         artifact = _recorded(record_path)
-        if path.is_dir() or path.name == artifact.path.name:
+        if is_folder or path.name == Path(artifact.names[0]).parts[0]:
             artifact.verify_digest()
             return _with_threads(artifact, threads)
     return _with_threads(_bare(path), threads)
+
+
+def require_runnable(artifact: Artifact, *, is_timed: bool = False) -> None:
+    """Check that something here runs `artifact`; with `is_timed`, its own runtime.
+
+    Raises:
+        UnavailableError: nothing does; the artifact's notes say where it would.
+    """
+    if artifact.proof is Proof.RUN or (artifact.proof is Proof.INTERPRETED and not is_timed):
+        return
+    why = {
+        Proof.INTERPRETED: "is run by Edgewright's interpreter here, whose time says nothing of the runtime",
+        Proof.CONVERTED: "is complete, but nothing here runs it",
+        Proof.RECIPE: "is still to be built on another machine",
+    }[artifact.proof]
+    raise UnavailableError("; ".join((f"{artifact.path} {why}", *artifact.notes)) + ".")
 
 
 def _recorded(record_path: Path) -> Artifact:

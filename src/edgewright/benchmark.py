@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgewright.artifact_files import read_artifact
+from edgewright.artifact_files import read_artifact, require_runnable
 from edgewright.core.artifact import Artifact
 from edgewright.core.errors import EdgewrightError, UsageError
 from edgewright.core.files import work_folder
@@ -98,6 +98,8 @@ def bench(
     if launches < 3:
         raise UsageError(f"launches is {launches}; at least 3 are needed for an interval.")
     artifacts = {name: read_artifact(path, threads=threads) for name, path in _names(paths).items()}
+    for artifact in artifacts.values():
+        require_runnable(artifact, is_timed=True)
     return bench_artifacts(artifacts, launches=launches, seed=seed, progress=progress)
 
 
@@ -123,7 +125,10 @@ def bench_artifacts(
             save_inputs(artifact, folder / str(list(artifacts).index(name)), seed)
         for launch in range(launches):
             with ExitStack() as stack:
-                workers = {name: stack.enter_context(Worker(name)) for name in artifacts}
+                workers = {
+                    name: stack.enter_context(Worker(name, environment=artifact.environment))
+                    for name, artifact in artifacts.items()
+                }
                 for index, (name, artifact) in enumerate(artifacts.items()):
                     progress(name, f"launch {launch + 1}/{launches}", "running")
                     if core is not None:

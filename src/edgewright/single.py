@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgewright.artifact_files import read_artifact
+from edgewright.artifact_files import read_artifact, require_runnable
 from edgewright.backends.conversion import Conversion, convert_all
 from edgewright.core.artifact import Artifact
 from edgewright.core.budget import Budget
@@ -90,6 +90,7 @@ def verify(
         IntegrityError: the artifact is not the one that its record describes.
     """
     artifact = read_artifact(artifact_path, threads=threads)
+    require_runnable(artifact)
     if precision:
         target = replace(artifact.target, precision=Precision.parse(precision))
         artifact = replace(artifact, target=target)
@@ -129,6 +130,7 @@ def run(artifact_path: Path, inputs: Mapping[str, Array] | Array, *, threads: in
         DataError: names, shapes or dtypes do not fit.
     """
     artifact = read_artifact(artifact_path, threads=threads)
+    require_runnable(artifact)
     arrays = dict(inputs) if isinstance(inputs, Mapping) else _single(inputs, artifact)
     check_arrays(arrays, artifact.inputs, what=f"input of {artifact_path}")
     with work_folder() as work:
@@ -136,7 +138,7 @@ def run(artifact_path: Path, inputs: Mapping[str, Array] | Array, *, threads: in
         for index, (key, array) in enumerate(arrays.items()):
             np.save(work / f"{index}.npy", array, allow_pickle=False)
             paths[key] = str(work / f"{index}.npy")
-        with Worker("run") as worker:
+        with Worker("run", environment=artifact.environment) as worker:
             answer = worker.call(
                 "edgewright.measure.operations:run_once",
                 {"artifact": artifact.to_json(), "inputs": paths, "out": str(work / "out")},
