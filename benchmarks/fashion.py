@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runtimes", default="litert,onnxruntime,openvino")
     parser.add_argument("--precisions", default="fp32,fp16,w8,w8a8")
     options = parser.parse_args(arguments)
-    if not _prepare(options.fashion, options.assets):
+    if not prepare(options.fashion, options.assets):
         return 0
     sys.path.insert(0, str(EXAMPLE))  # the workers import the factory from there as well
     with TemporaryDirectory() as folder:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "model:create",
             weights=options.fashion / "model.safetensors",
             input_shapes=("1x1x28x28",),
-            data=_first_images(options.fashion / "eval.npz", options.count, work),
+            data=first_images(options.fashion / "eval.npz", options.count, work),
             calibration=options.fashion / "calibration.npz",
             to=options.runtimes.split(","),
             precision=options.precisions.split(","),
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if held == len(claims) else 1
 
 
-def _prepare(trained: Path, assets: Path) -> bool:
+def prepare(trained: Path, assets: Path) -> bool:
     if (trained / "model.safetensors").is_file():
         return True
     data = assets / "data" / "fashion-mnist"
@@ -85,7 +85,7 @@ def _prepare(trained: Path, assets: Path) -> bool:
     return True
 
 
-def _first_images(path: Path, count: int, work: Path) -> Path:
+def first_images(path: Path, count: int, work: Path) -> Path:
     import numpy as np
 
     with np.load(path) as file:

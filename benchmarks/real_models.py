@@ -51,7 +51,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="edgewright-models-") as folder:
         work = Path(folder)
         os.environ["EDGEWRIGHT_CACHE"] = str(work / "cache")
-        for model in _models(options.assets / "data", work):
+        for model in models_with_data(options.assets / "data", work):
             if options.only not in model.path:
                 continue
             try:
@@ -113,7 +113,7 @@ def _row(model: Model, r: object) -> list[object]:
     ]
 
 
-def _models(data: Path, work: Path) -> list[Model]:
+def models_with_data(data: Path, work: Path) -> list[Model]:
     """Return the models, those with data first."""
     mfcc = _mfcc(data / "speech-commands-mfcc-int8", work)
     person = _photos(data / "coco-mini" / "images", work / "person.npz", (96, 96), lambda p: p / 255)

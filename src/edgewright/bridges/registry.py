@@ -7,7 +7,7 @@ from functools import cache
 from importlib import import_module
 
 from edgewright.core.contracts import Bridge
-from edgewright.core.errors import FormatMismatchError, UnavailableError, UnknownNameError
+from edgewright.core.errors import UnavailableError, UnknownNameError
 
 # A runtime with the longest of these routes has four steps between it and the source (Keras to ExecuTorch), and each
 # step is compared with the one before it.
@@ -45,8 +45,7 @@ def route(source: str, consumes: Sequence[str], *, runtime: str) -> tuple[Bridge
     while there is another route.
 
     Raises:
-        UnavailableError: there is a route, but a toolchain on it is not here; the message says which.
-        FormatMismatchError: there is no route.
+        UnavailableError: there is no route, or a toolchain on it is not here; the message says which.
     """
     if source in consumes:
         return ()
@@ -56,7 +55,7 @@ def route(source: str, consumes: Sequence[str], *, runtime: str) -> tuple[Bridge
         return found
     needed = _shortest(source, consumes, bridges)
     if needed is None:
-        raise FormatMismatchError(
+        raise UnavailableError(
             f"{runtime} reads {', '.join(consumes)}, and nothing here makes one of these from {source}."
         )
     missing = next(bridge.probe() for bridge in needed if not bridge.probe().is_available)
