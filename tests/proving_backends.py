@@ -1,0 +1,49 @@
+"""Backends whose artifacts are proven otherwise than by their own runtime: the one of ONNX Runtime, but for that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from edgewright.backends.onnxruntime import OnnxRuntimeBackend
+from edgewright.core.artifact import Artifact, Proof
+from edgewright.core.contracts import Calibration
+from edgewright.core.program import Program
+from edgewright.core.target import Target
+
+
+class Interpreted(OnnxRuntimeBackend):
+    """Says that what it opens is an interpreter."""
+
+    proof = Proof.INTERPRETED
+
+    def convert(
+        self, program: Program, target: Target, calibration: Calibration | None, workdir: Path
+    ) -> Artifact:
+        made = super().convert(program, target, calibration, workdir)
+        return replace(made, proof=self.proof, notes=("it would run on a phone",))
+
+
+class Converted(Interpreted):
+    """Says that nothing here runs what it writes."""
+
+    proof = Proof.CONVERTED
+
+
+class Recipe(Interpreted):
+    """Says that the files are for another machine to build from."""
+
+    proof = Proof.RECIPE
+
+
+class Package(OnnxRuntimeBackend):
+    """Writes its file into a package folder, as Core ML does."""
+
+    def convert(
+        self, program: Program, target: Target, calibration: Calibration | None, workdir: Path
+    ) -> Artifact:
+        made = super().convert(program, target, calibration, workdir)
+        inside = workdir / "model.mlpackage" / "Data" / "model.onnx"
+        inside.parent.mkdir(parents=True)
+        made.path.rename(inside)
+        return made.moved((inside,))
