@@ -18,7 +18,7 @@ import numpy as np
 
 from edgewright.backends import registry
 from edgewright.backends.reference import ReferenceBackend
-from edgewright.core.artifact import Artifact
+from edgewright.core.artifact import Artifact, Proof
 from edgewright.core.contracts import Backend, Calibration, Session
 from edgewright.core.errors import DataError, EdgewrightError, FormatMismatchError
 from edgewright.core.program import Program
@@ -49,6 +49,13 @@ VENDOR_PACKAGES = (
     "ai_edge_quantizer",
     "litert_torch",
     "tensorflow",
+    "executorch",
+    "coremltools",
+    "ncnn",
+    "pnnx",
+    "MNN",
+    "tensorrt",
+    "h5py",
 )
 
 Quantize = Callable[[Program, Calibration, Path], Program]
@@ -59,7 +66,8 @@ class CheckedPair:
     """One program and precision that was converted, opened, run and compared.
 
     Attributes:
-        snr_db: the smallest over all outputs; each over 16 random inputs.
+        snr_db: the smallest over all outputs; each over 16 random inputs. 0 where nothing here runs the artifact.
+        proof: what the artifact says can be shown of it here.
         refusal: why the pair was not done; empty where it was.
     """
 
@@ -68,6 +76,7 @@ class CheckedPair:
     size_bytes: int = 0
     snr_db: float = 0.0
     refusal: str = ""
+    proof: Proof = Proof.RUN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +102,8 @@ def check_backend(
     precisions: Sequence[Precision] | None = None,
 ) -> ConformanceReport:
     """Run the conformance suite in this process and return what was checked.
+
+    A backend with an environment of its own is checked in a worker of that environment.
 
     Args:
         backend: the backend, or its registered name.
@@ -180,9 +191,21 @@ def _check_pair(
     assert not stray, f"{what}: writes {sorted(map(str, stray))} outside its workdir"
     assert artifact.sha256 == again.sha256, f"{what}: the same conversion gives two digests"
     _check_record(artifact, program, target, first, what)
+    if artifact.proof in (Proof.CONVERTED, Proof.RECIPE):
+        assert artifact.notes, f"{what}: nothing here runs it, and no note says where it would run"
+        return CheckedPair(
+            program=program.path.name,
+            precision=target.precision,
+            size_bytes=artifact.size_bytes,
+            proof=artifact.proof,
+        )
     snr_db = _check_session(backend, artifact, program, target, what)
     return CheckedPair(
-        program=program.path.name, precision=target.precision, size_bytes=artifact.size_bytes, snr_db=snr_db
+        program=program.path.name,
+        precision=target.precision,
+        size_bytes=artifact.size_bytes,
+        snr_db=snr_db,
+        proof=artifact.proof,
     )
 
 
