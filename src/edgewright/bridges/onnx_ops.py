@@ -46,6 +46,8 @@ class OnnxNode:
         opset: version of `domain` in this model.
         n_outputs: how many outputs the node names; trailing ones that nobody names are not counted.
         constants: for each input its value where it is known at conversion, else None.
+        input_types, output_types: ONNX element types, 0 where unknown. Handlers get float16 and bfloat16 as float32,
+            and 4-bit integers in 8 bits: these tell what the values are in ONNX.
     """
 
     op_type: str
@@ -55,6 +57,8 @@ class OnnxNode:
     opset: int
     n_outputs: int
     constants: tuple[Array | None, ...]
+    input_types: tuple[int, ...] = ()
+    output_types: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:

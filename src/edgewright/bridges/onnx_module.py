@@ -1,0 +1,81 @@
+"""The torch module that runs a plan; imported in a worker alone."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import nn
+
+from edgewright.bridges import onnx_fold, onnx_values
+from edgewright.bridges.onnx_plan import Plan
+from edgewright.core.program import Program
+
+
+class PlanModule(nn.Module):
+    """Walks the steps of a plan; its weights are parameters, its other constants buffers.
+
+    `forward` takes the inputs of the program in their order and returns a tuple of its outputs.
+    """
+
+    def __init__(self, plan: Plan, program: Program) -> None:
+        super().__init__()
+        self.training = False
+        self._plan = plan
+        self._dtypes = [getattr(torch, spec.dtype) for spec in program.outputs]
+        self._weights: dict[str, str] = {}
+        self._last = _last_uses(plan)
+        used = [name for step in plan.steps for name in step.inputs if name in step.weights]
+        used += [name for name in plan.outputs if name in plan.constants]
+        for name in dict.fromkeys(name for name in used if name is not None):
+            tensor = (
+                plan.weights[name] if name in plan.weights else onnx_values.tensor_of(plan.constants[name])
+            )
+            attribute = f"c{len(self._weights)}_{re.sub(r'[^A-Za-z0-9_]', '_', name.partition('#')[0])[:64]}"
+            self._weights[name] = attribute
+            if tensor.is_floating_point():
+                self.register_parameter(attribute, nn.Parameter(tensor, requires_grad=False))
+            else:
+                self.register_buffer(attribute, tensor)
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the outputs of the model, in their order and dtypes."""
+        plan = self._plan
+        values: dict[str, torch.Tensor] = {}
+        for name, value in zip(plan.inputs, inputs, strict=True):
+            values[name] = onnx_values.widened(value)
+        for index, step in enumerate(plan.steps):
+            arguments = [None if name is None else self._value(name, values) for name in step.inputs]
+            results = onnx_fold.call(step.handler, step.node, arguments)
+            values.update((name, value) for name, value in zip(step.outputs, results, strict=False) if name)
+            for name in self._last.get(index, ()):
+                values.pop(name, None)
+        outputs: list[torch.Tensor] = []
+        seen: set[str] = set(plan.inputs)
+        for name, dtype in zip(plan.outputs, self._dtypes, strict=True):
+            value = self._value(name, values).to(dtype)
+            # An output must be a tensor of its own: not an input, a weight or another output.
+            outputs.append(value.clone() if name in seen or name in plan.constants else value)
+            seen.add(name)
+        return tuple(outputs)
+
+    def _value(self, name: str, values: dict[str, torch.Tensor]) -> torch.Tensor:
+        if name in values:
+            return values[name]
+        if name not in self._weights:  # the handler only looks at its constant value, or at its shape
+            return self._plan.weights[name]
+        tensor = getattr(self, self._weights[name])
+        assert isinstance(tensor, torch.Tensor)
+        return tensor
+
+
+def _last_uses(plan: Plan) -> dict[int, list[str]]:
+    """Return for each step the values that nobody reads after it."""
+    last: dict[str, int] = {}
+    for index, step in enumerate(plan.steps):
+        last.update((name, index) for name in step.inputs if name is not None)
+    ends: dict[int, list[str]] = {}
+    for name, index in last.items():
+        if name not in plan.outputs:
+            ends.setdefault(index, []).append(name)
+    return ends
