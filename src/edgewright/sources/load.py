@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgewright.core.artifact import PACKAGE_SUFFIX
 from edgewright.core.errors import UsageError
 from edgewright.core.files import require_model_file
 from edgewright.core.program import Program
 from edgewright.core.tensors import Layout
 from edgewright.sources.detect import detect_format, is_factory
-from edgewright.sources.inspect_openvino import inspect_openvino
 from edgewright.sources.inspection import Inspection
 from edgewright.sources.shapes import parse_input_shapes
 from edgewright.workers.pool import Limits, call_once
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     import torch
 
 _LIMITS = Limits(timeout_s=600.0)
+# Artifacts that are no source: what describes them without running them, by suffix.
+ARTIFACT_INSPECTORS = {
+    ".xml": "edgewright.sources.inspect_openvino:inspect_openvino",
+}
 
 
 def load(
@@ -113,18 +117,22 @@ def inspect(program: Program) -> Inspection:
 
 
 def inspect_artifact(path: Path) -> Inspection:
-    """Return the description of a converted file: `.tflite`, `.onnx`, `.pt2` or an OpenVINO `.xml`.
+    """Return the description of a model file: a source, or an artifact of a suffix in ARTIFACT_INSPECTORS.
 
     Raises:
         UsageError, FormatMismatchError, UnavailableError: no model file that is read here.
         IntegrityError: the file's structure is broken.
     """
-    require_model_file(path)
-    if path.suffix.lower() != ".xml":
+    inspector = ARTIFACT_INSPECTORS.get(path.suffix.lower())
+    if inspector is None:
         with tempfile.TemporaryDirectory(prefix="edgewright-") as workdir:
             return inspect(load(str(path), workdir=Path(workdir)))
-    # Only the XML is read, by the standard library: nothing here can crash the process.
-    return inspect_openvino(path)
+    if not (path.is_dir() and path.suffix == PACKAGE_SUFFIX):
+        require_model_file(path)
+    arguments = {"path": str(path.resolve()), "inspector": inspector}
+    record = call_once("edgewright.sources.operations:inspect_file", arguments, limits=_LIMITS)["inspection"]
+    assert isinstance(record, dict)
+    return Inspection.from_json(record)
 
 
 def _check_weights(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 from edgewright.core.errors import UsageError
@@ -61,6 +62,17 @@ def inspect(arguments: dict[str, object]) -> dict[str, object]:
     record = arguments["program"]
     assert isinstance(record, dict)
     return {"inspection": inspect_program(Program.from_json(record)).to_json()}
+
+
+def inspect_file(arguments: dict[str, object]) -> dict[str, object]:
+    """Return {"inspection": Inspection} of an artifact.
+
+    Args:
+        arguments: path, and inspector: "module:function", one of `load.ARTIFACT_INSPECTORS`.
+    """
+    module, _, function = str(arguments["inspector"]).partition(":")
+    found = getattr(import_module(module), function)(Path(str(arguments["path"])))
+    return {"inspection": found.to_json()}
 
 
 def _refuse_layout(spec: str, model_format: str, *, own: Layout, wanted: Layout | None) -> None:
