@@ -18,8 +18,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(VENV)/bin/python || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "error: $(PYTHON) has no venv module; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing edgewright and its toolchains into $(VENV) (minutes, about 3 GB, once)"
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[default,dev]"
+	@echo "installing edgewright and its toolchains into $(VENV) (minutes, about 3.3 GB, once)"
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[all,dev]"
 	@touch $@
 
 setup: $(STAMP) ## Make the .venv with everything that the other targets need
