@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +19,7 @@ from typing import Protocol, cast
 import numpy as np
 
 from edgewright.backends import ncnn_file, onnx_graph, vendor
+from edgewright.backends.external_tool import run_tool
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, LayerCost, Support
 from edgewright.core.errors import ConversionError, FormatMismatchError, IntegrityError
@@ -31,8 +30,6 @@ from edgewright.core.tensors import Array, Arrays, TensorSpec, check_arrays
 
 _PACKAGES = ("ncnn", "pnnx")
 _FILE_NAMES = ("model.param", "model.bin")
-_TIMEOUT_S = 900
-_LOG_BYTES = 1 << 20
 # What pnnx calls an input type; ncnn computes in float32, and reads int32 where it looks up rows (Embed).
 _TYPES = {"float32": "f32", "int64": "i64", "int32": "i32"}
 _MAT_DTYPES = {"float32": "float32", "int64": "int32", "int32": "int32"}
@@ -330,41 +327,14 @@ def _run_pnnx(arguments: Sequence[str], folder: Path, what: str) -> str:
     """Return what pnnx printed.
 
     Raises:
-        ConversionError: it failed, crashed, or took more than 15 minutes.
+        ConversionError: it is not here, failed, crashed, or took too long.
     """
     found = importlib.util.find_spec("pnnx")  # looks for the package, and does not import it
     if found is None or not found.submodule_search_locations:
         raise ConversionError("pnnx is not installed; run: pip install 'edgewright[ncnn]'.")
     suffix = ".exe" if sys.platform == "win32" else ""
     program = Path(found.submodule_search_locations[0]) / f"pnnx{suffix}"
-    log_path = folder / "log.txt"
-    with log_path.open("wb") as log:
-        try:
-            code = subprocess.run(
-                [str(program), *arguments],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                timeout=_TIMEOUT_S,
-                check=False,
-            ).returncode
-        except subprocess.TimeoutExpired as err:
-            raise ConversionError(
-                f"pnnx had not converted {what} after {_TIMEOUT_S} s. Leave this runtime out."
-            ) from err
-        except OSError as err:
-            raise ConversionError(f"pnnx cannot be started: {err}. Install pnnx again.") from err
-    with log_path.open("rb") as stream:
-        said = stream.read(_LOG_BYTES).decode("utf-8", errors="replace")
-    if code != 0:
-        ending = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "nothing printed")
-        raise ConversionError(
-            f"pnnx cannot convert {what}: {ending}, its last line is {last[:300]!r}. "
-            "Change the model, or leave this runtime out."
-        )
-    return said
+    return run_tool([str(program), *arguments], folder, tool="pnnx", what=what)
 
 
 def _refuse_unknown(layers: Sequence[ncnn_file.ParamLayer], what: str, log: str) -> None:
