@@ -10,6 +10,7 @@ import typer
 
 from edgewright.cli import show, toolchain
 from edgewright.cli.ending import run_to_exit_code, unwind_on_termination
+from edgewright.cli.explain import explain
 from edgewright.core.errors import UsageError
 
 # Plain help: drawing it with rich alone would take longer than all the rest of `--help`.
@@ -31,6 +32,7 @@ app = typer.Typer(
     ),
 )
 
+app.command(short_help="Tell what each runtime would make of a model.")(explain)
 app.add_typer(toolchain.app, name="toolchain", short_help="Environments for toolchains that need their own.")
 
 Model = Annotated[

@@ -41,7 +41,11 @@ def torch_layers(path: Path) -> tuple[list[Layer], int]:
     """Return the operators of the program, and its parameters (torch.nn.Parameter, and folded weights)."""
     from edgewright.sources.torch import load_exported
 
-    exported = load_exported(path, title=path.name)
+    return exported_layers(load_exported(path, title=path.name))
+
+
+def exported_layers(exported: ExportedProgram) -> tuple[list[Layer], int]:
+    """Return the same of a program in memory."""
     sizes = _parameter_sizes(exported)
     total = sum(sizes.values())
     layers = []

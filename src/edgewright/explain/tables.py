@@ -1,0 +1,128 @@
+"""The tables of supported operators, written by scripts/support_tables.py from the toolchains themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """One kernel of a registry: the versions of the operator's definition, and the types it takes.
+
+    Attributes:
+        since, until: it serves definitions of these versions; see `serves`.
+        types: type variable -> names as the runtime spells them; a variable that is not in it is free.
+    """
+
+    since: int
+    until: int
+    types: Mapping[str, frozenset[str]]
+
+    def serves(self, version: int) -> bool:
+        """Return whether the kernel serves the operator's definition of `version`.
+
+        An open-ended kernel serves its own version alone: ONNX Runtime does not assume that a later definition
+        means the same.
+        """
+        is_open = self.until >= _OPEN
+        return self.since == version or (not is_open and self.since < version <= self.until)
+
+
+_OPEN = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatTable:
+    """What a runtime takes of one format.
+
+    Attributes:
+        how: where the table comes from (a registry, or probed).
+        operators: operator -> versions of its definition; none where versions play no part.
+        kernels: operator -> kernels, where the toolchain tells types.
+        functions: operators that are written out as others where there is no kernel.
+        decomposed: operators that the converter replaces by others itself.
+        kept_whole: operators that the converter does not decompose.
+        names: operators without overload.
+        delegated: operator -> numeric schemes that an accelerator takes.
+        last_opset: ONNX: the last version of the standard domain that is read; 0 where it is not known.
+    """
+
+    how: str
+    operators: Mapping[str, tuple[int, ...]]
+    kernels: Mapping[str, tuple[Kernel, ...]]
+    functions: frozenset[str]
+    decomposed: frozenset[str]
+    kept_whole: frozenset[str]
+    names: frozenset[str]
+    delegated: Mapping[str, tuple[str, ...]]
+    last_opset: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """What one runtime takes.
+
+    Attributes:
+        versions: package -> version that the table was made from.
+        formats: program format -> its table.
+    """
+
+    runtime: str
+    versions: Mapping[str, str]
+    formats: Mapping[str, FormatTable]
+
+
+@cache
+def load_table(runtime: str) -> Table | None:
+    """Return the table of `runtime`, or None where there is none."""
+    path = files("edgewright.explain") / "tables" / f"{runtime}.json"
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return Table(
+        runtime=runtime,
+        versions=record["versions"],
+        formats={name: _format(entry) for name, entry in record["formats"].items()},
+    )
+
+
+def _format(record: Mapping[str, object]) -> FormatTable:
+    kernels, delegated = record.get("kernels", {}), record.get("delegated", {})
+    assert isinstance(kernels, dict)
+    assert isinstance(delegated, dict)
+    return FormatTable(
+        how=str(record["how"]),
+        operators=_operators(record.get("operators", [])),
+        kernels={name: tuple(_kernel(entry) for entry in entries) for name, entries in kernels.items()},
+        functions=_names(record.get("functions", [])),
+        decomposed=_names(record.get("decomposed", [])),
+        kept_whole=_names(record.get("kept_whole", [])),
+        names=_names(record.get("names", [])),
+        delegated={name: tuple(schemes) for name, schemes in delegated.items()},
+        last_opset=int(str(record.get("last_opset", 0))),
+    )
+
+
+def _operators(record: object) -> dict[str, tuple[int, ...]]:
+    if isinstance(record, dict):
+        return {str(name): tuple(versions) for name, versions in record.items()}
+    return dict.fromkeys(_names(record), ())
+
+
+def _kernel(record: Sequence[object]) -> Kernel:
+    since, until, types = record
+    assert isinstance(types, dict)
+    return Kernel(
+        since=int(str(since)),
+        until=int(str(until)),
+        types={name: frozenset(allowed) for name, allowed in types.items()},
+    )
+
+
+def _names(record: object) -> frozenset[str]:
+    assert isinstance(record, list)
+    return frozenset(str(name) for name in record)
