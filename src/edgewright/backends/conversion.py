@@ -150,7 +150,7 @@ def _convert(
     answers = _map(plan.jobs, plan.names, progress)
     by_name = dict(zip(plan.names, answers, strict=True))
     return {
-        request.name: _conversion(by_name[request.name], program, workdir / request.name)
+        request.name: _conversion(by_name[request.name], program, request, workdir / request.name)
         for request in requests
     }
 
@@ -249,14 +249,28 @@ def _map(jobs: Sequence[Job], names: Sequence[str], progress: Progress) -> list[
     return map_jobs(jobs, max_workers=max(os.cpu_count() or 1, 1), limits=limits, on_event=show)
 
 
-def _conversion(answer: Outcome, source: Program, workdir: Path) -> Conversion:
-    """Return the artifact of an answer, traced to the user's source, or the error."""
+def _conversion(answer: Outcome, source: Program, request: _Request, workdir: Path) -> Conversion:
+    """Return the artifact of an answer, traced to the user's source over the bridges, or the error."""
     if isinstance(answer, EdgewrightError):
         return Conversion(error=answer)
-    record = answer["artifact"]
+    record, lowered = answer["artifact"], answer["program"]
     assert isinstance(record, dict)
-    artifact = replace(Artifact.from_json(record), source_sha256=source.sha256)
+    assert isinstance(lowered, dict)
+    artifact = Artifact.from_json(record)
     strangers = [str(file) for file in artifact.files if workdir not in file.parents]
     if strangers:
         return Conversion(error=ConversionError(f"the backend wrote outside its folder: {strangers[0]}."))
-    return Conversion(artifact=artifact)
+    crossed = Program.from_json(lowered)
+    notes = [note for note in crossed.notes if note not in source.notes]
+    if request.route:
+        steps = " -> ".join((source.format, *(bridge.writes for bridge in request.route)))
+        notes.insert(0, f"reached over {steps}")
+    versions = {name: v for bridge in request.route for name, v in bridge.probe().versions.items()}
+    return Conversion(
+        artifact=replace(
+            artifact,
+            source_sha256=source.sha256,
+            toolchain=versions | dict(artifact.toolchain),
+            notes=(*notes, *artifact.notes),
+        )
+    )

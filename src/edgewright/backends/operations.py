@@ -18,7 +18,7 @@ def convert(arguments: dict[str, object]) -> dict[str, object]:
         arguments: {"program": Program, "target": Target, "calibration": Calibration or None,
             "workdir": folder}; records as their `to_json` gives them.
     Returns:
-        {"artifact": Artifact}
+        {"artifact": Artifact, "program": the Program that was converted, with what bridges have noted in it}
     Raises:
         UnknownNameError, FormatMismatchError, ConversionError, UnavailableError: see `Backend.convert`.
     """
@@ -32,7 +32,8 @@ def convert(arguments: dict[str, object]) -> dict[str, object]:
         raise FormatMismatchError(reason)
     workdir = Path(str(arguments["workdir"]))
     workdir.mkdir(parents=True, exist_ok=True)
-    return {"artifact": backend.convert(program, target, calibration, workdir).to_json()}
+    artifact = backend.convert(program, target, calibration, workdir)
+    return {"artifact": artifact.to_json(), "program": program.to_json()}
 
 
 def _record(value: object) -> dict[str, object]:
