@@ -263,7 +263,9 @@ def _lower(program: Program, target: Target, path: Path) -> litert_file.Model:
     module = exported.module()
     # A module from torch.export refuses eval(), which is already frozen in; the flag is all the converter looks at.
     module.training = False
-    _convert(module, example, path, is_quantized=program.precision != Precision.FP32)
+    # Without this the converter makes 64-bit inputs and outputs 32-bit ones, which is another signature.
+    is_wide = any(spec.dtype in ("int64", "float64") for spec in (*program.inputs, *program.outputs))
+    _convert(module, example, path, is_quantized=program.precision != Precision.FP32, is_wide=is_wide)
     model = litert_file.read(path)
     path.unlink()
     _natural_order(model)
@@ -278,7 +280,9 @@ def _lower(program: Program, target: Target, path: Path) -> litert_file.Model:
     return model
 
 
-def _convert(module: nn.Module, example: tuple[Tensor, ...], path: Path, *, is_quantized: bool) -> None:
+def _convert(
+    module: nn.Module, example: tuple[Tensor, ...], path: Path, *, is_quantized: bool, is_wide: bool
+) -> None:
     os.environ["LITERT_TORCH_SHOW_PROGRESS"] = "n"
     with vendor.quiet():
         import litert_torch
@@ -291,7 +295,7 @@ def _convert(module: nn.Module, example: tuple[Tensor, ...], path: Path, *, is_q
             config = get_symmetric_quantization_config(is_per_channel=True)
             scheme = QuantConfig(pt2e_quantizer=PT2EQuantizer().set_global(config))
         try:
-            litert_torch.convert(module, example, quant_config=scheme).export(str(path))
+            litert_torch.convert(module, example, quant_config=scheme, enable_x64=is_wide).export(str(path))
         except EdgewrightError:
             raise
         except Exception as err:  # torch, MLIR and the converter each have their own classes
