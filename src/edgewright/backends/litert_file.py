@@ -364,11 +364,11 @@ def float_io(model: Model) -> int:
     for position, index in enumerate(inputs):
         if _is_quantized(graph.tensors[index]):
             inputs[position] = _float_twin(graph, index, float32)
-            first.append(_operator(model, "QUANTIZE", inputs[position], index))
+            first.append(add_operator(model, "QUANTIZE", inputs[position], index))
     for position, index in enumerate(outputs):
         if _is_quantized(graph.tensors[index]):
             outputs[position] = _float_twin(graph, index, float32)
-            last.append(_operator(model, "DEQUANTIZE", index, outputs[position]))
+            last.append(add_operator(model, "DEQUANTIZE", index, outputs[position]))
     graph.operators = [*first, *graph.operators, *last]
     graph.inputs = cast(Sequence[int], np.asarray(inputs, dtype=np.int32))
     graph.outputs = cast(Sequence[int], np.asarray(outputs, dtype=np.int32))
@@ -407,7 +407,7 @@ def cast_weights_to_float16(model: Model) -> int:
                 )
             )
             tensor.buffer = 0
-            expand.append(_operator(model, "DEQUANTIZE", source, index))
+            expand.append(add_operator(model, "DEQUANTIZE", source, index))
             casts += 1
         graph.operators = [*expand, *graph.operators]
     _drop_unused_buffers(model)
@@ -440,19 +440,25 @@ def _is_quantized(tensor: Tensor) -> bool:
 
 
 def _float_twin(graph: SubGraph, index: int, float32: int) -> int:
+    return twin(graph, index, float32, b"_quantized")
+
+
+def twin(graph: SubGraph, index: int, kind: int, suffix: bytes) -> int:
+    """Add a tensor of another type that takes the name of `index`, which gets the suffix; return its index."""
     tensor = graph.tensors[index]
     graph.tensors.append(
-        _schema().TensorT(shape=tensor.shape, type=float32, buffer=0, name=tensor.name, hasRank=True)
+        _schema().TensorT(shape=tensor.shape, type=kind, buffer=0, name=tensor.name, hasRank=True)
     )
-    tensor.name = (tensor.name or b"") + b"_quantized"
+    tensor.name = (tensor.name or b"") + suffix
     return len(graph.tensors) - 1
 
 
-def _operator(model: Model, kind: str, source: int, result: int) -> Operator:
+def add_operator(model: Model, kind: str, source: int, result: int) -> Operator:
+    """Return a QUANTIZE, DEQUANTIZE or CAST from one tensor to another, which is still to be put into the graph."""
     schema = _schema()
     number = getattr(schema.BuiltinOperator, kind)
     # Version 2 of DEQUANTIZE knows int8, version 3 float16; kernels of the wheel accept the highest for all.
-    version = {"QUANTIZE": 1, "DEQUANTIZE": 3}[kind]
+    version = {"QUANTIZE": 1, "DEQUANTIZE": 3, "CAST": 1}[kind]
     codes = model.operatorCodes
     position = next(
         (i for i, c in enumerate(codes) if max(c.builtinCode, c.deprecatedBuiltinCode) == number), len(codes)

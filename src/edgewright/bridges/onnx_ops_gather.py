@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from edgewright.bridges.onnx_ops_math import wide
 from edgewright.bridges.onnx_values import tensor_of
 
 Tensor = torch.Tensor
+_MAX_SPREAD = 1 << 16
 _REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
@@ -118,15 +120,28 @@ def _scattered(node: OnnxNode, value: Tensor, places: Tensor, updates: Tensor) -
     kind = node.text("reduction", "none")
     source, rows = wide(value), wide(updates)
     if kind == "none":
-        result = torch.index_put(source, (places,), rows)
-    elif kind == "add":
-        result = torch.index_put(source, (places,), rows, accumulate=True)
-    elif kind in _REDUCTIONS:
-        spread = places.reshape(-1, *[1] * (rows.dim() - 1)).expand(rows.shape)
-        result = torch.scatter_reduce(source, 0, spread, rows, _REDUCTIONS[kind], include_self=True)
-    else:
+        return torch.index_put(source, (places,), rows).to(value.dtype)
+    if kind not in _REDUCTIONS:
         raise node.refusal(f"reduction {kind!r} is unknown")
-    return result.to(value.dtype)
+    if source.shape[0] * max(rows.numel(), 1) <= _MAX_SPREAD:
+        return _reduced(kind, source, places, rows).to(value.dtype)
+    spread = places.reshape(-1, *[1] * (rows.dim() - 1)).expand(rows.shape)
+    return torch.scatter_reduce(source, 0, spread, rows, _REDUCTIONS[kind], include_self=True).to(value.dtype)
+
+
+def _reduced(kind: str, source: Tensor, places: Tensor, rows: Tensor) -> Tensor:
+    """Reduce small tensors by comparing every row with every place: few runtimes scatter with a reduction."""
+    targets = tensor_of(np.arange(source.shape[0], dtype=np.int64)).reshape(-1, 1)
+    hits = (targets == places.reshape(1, -1)).reshape(source.shape[0], -1, *[1] * (rows.dim() - 1))
+    spread = rows.unsqueeze(0)
+    if kind == "add":
+        return source + torch.where(hits, spread, torch.zeros_like(spread)).sum(1, dtype=source.dtype)
+    if kind == "mul":
+        factors = torch.where(hits, spread, torch.ones_like(spread))
+        return reduce(torch.mul, [factors.select(1, index) for index in range(rows.shape[0])], source)
+    own = source.unsqueeze(1)
+    candidates = torch.cat([own, torch.where(hits, spread, own)], 1)
+    return torch.amax(candidates, 1) if kind == "max" else torch.amin(candidates, 1)
 
 
 @handles("TensorScatter")

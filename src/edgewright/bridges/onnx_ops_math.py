@@ -62,7 +62,17 @@ def _div(node: OnnxNode, left: Tensor, right: Tensor) -> Tensor:
     if left.dtype.is_floating_point:
         return torch.div(left, right)
     refuse_uint64(node, left)
-    return _wrapped(lambda a, b: torch.div(a, b, rounding_mode="trunc"), left, right)
+    return _wrapped(truncated_quotient, left, right)
+
+
+def truncated_quotient(left: Tensor, right: Tensor) -> Tensor:
+    """Return the quotient of integers, rounded towards zero.
+
+    torch's own rounding "trunc" is lowered through float32 by some converters, which is wrong from 2**24 on; the floor
+    of non-negative numbers stays an integer division.
+    """
+    size = torch.floor_divide(torch.abs(left), torch.abs(right))
+    return torch.where(torch.logical_xor(left < 0, right < 0), -size, size)
 
 
 @handles("Mod")
@@ -70,7 +80,15 @@ def _mod(node: OnnxNode, left: Tensor, right: Tensor) -> Tensor:
     refuse_uint64(node, left)
     if not node.integer("fmod", 0):
         return _wrapped(torch.remainder, left, right)
-    return _wrapped(torch.fmod, left, right)
+    if left.dtype.is_floating_point:
+        return torch.fmod(left, right)
+    return _wrapped(_signed_remainder, left, right)
+
+
+def _signed_remainder(left: Tensor, right: Tensor) -> Tensor:
+    """Return the remainder of integers with the sign of the dividend."""
+    size = torch.remainder(torch.abs(left), torch.abs(right))
+    return torch.where(left < 0, -size, size)
 
 
 @handles("Pow")
@@ -84,7 +102,8 @@ def _pow(node: OnnxNode, base: Tensor, exponent: Tensor) -> Tensor:
         return torch.pow(base, exponent.to(base.dtype))
     if exponent.dtype.is_floating_point:
         return torch.pow(base.to(torch.float64), exponent.to(torch.float64)).to(base.dtype)
-    return torch.pow(wide(base), wide(exponent).to(wide(base).dtype)).to(base.dtype)
+    # Runtimes raise floats; rounding brings the exact integer back.
+    return torch.round(torch.pow(base.to(torch.float64), exponent.to(torch.float64))).to(base.dtype)
 
 
 @handles("Max", "Min")
@@ -135,11 +154,24 @@ def _not(node: OnnxNode, value: Tensor) -> Tensor:
 @handles("BitwiseAnd", "BitwiseOr", "BitwiseXor")
 def _bitwise(node: OnnxNode, left: Tensor, right: Tensor) -> Tensor:
     functions: dict[str, Binary] = {
-        "BitwiseAnd": torch.bitwise_and,
-        "BitwiseOr": torch.bitwise_or,
+        "BitwiseAnd": _both,
+        "BitwiseOr": _either,
         "BitwiseXor": torch.bitwise_xor,
     }
     return _wrapped(functions[node.op_type], left, right)
+
+
+def _both(left: Tensor, right: Tensor) -> Tensor:
+    """Return the bits that both have, from sums and exclusive or, which every runtime has.
+
+    x + y = (x ^ y) + 2 (x & y); on the halves nothing overflows, and the lowest bits are multiplied.
+    """
+    high, other = torch.floor_divide(left, 2), torch.floor_divide(right, 2)
+    return high + other - torch.bitwise_xor(high, other) + (left - 2 * high) * (right - 2 * other)
+
+
+def _either(left: Tensor, right: Tensor) -> Tensor:
+    return torch.bitwise_xor(left, right) + _both(left, right)
 
 
 @handles("BitwiseNot")
@@ -153,16 +185,21 @@ def _shift(node: OnnxNode, value: Tensor, by: Tensor) -> Tensor:
     if direction not in ("LEFT", "RIGHT"):
         raise node.refusal(f"direction {direction!r} is unknown")
     bits = torch.iinfo(value.dtype).bits
-    if direction == "LEFT":
-        shifted = torch.bitwise_left_shift(wide(value), wide(by).clamp(0, bits - 1))
-    else:
-        shifted = torch.bitwise_right_shift(wide(value), wide(by).clamp(0, bits - 1))
-        if value.dtype is torch.uint64:  # int64 shifts its sign in
-            mask = torch.bitwise_left_shift(
-                torch.full_like(shifted, -1), (bits - wide(by)).clamp(1, bits - 1)
-            )
-            shifted = torch.where(wide(by) > 0, shifted & ~mask, shifted)
+    if value.dtype is torch.uint64:
+        return _shift_uint64(direction, value, wide(by).clamp(0, bits - 1))
+    source = wide(value)
+    powers = torch.tensor([1 << bit for bit in range(min(bits, 31 if source.dtype is torch.int32 else 63))])
+    factor = powers.to(source.dtype)[wide(by).to(torch.int64).clamp(0, len(powers) - 1)]
+    shifted = source * factor if direction == "LEFT" else torch.floor_divide(source, factor)
     return shifted.to(value.dtype)
+
+
+def _shift_uint64(direction: str, value: Tensor, by: Tensor) -> Tensor:
+    if direction == "LEFT":
+        return torch.bitwise_left_shift(wide(value), by).to(value.dtype)
+    shifted = torch.bitwise_right_shift(wide(value), by)  # int64 shifts its sign in: those bits are cleared
+    mask = torch.bitwise_left_shift(torch.full_like(shifted, -1), (64 - by).clamp(1, 63))
+    return torch.where(by > 0, torch.bitwise_and(shifted, torch.bitwise_not(mask)), shifted).to(value.dtype)
 
 
 _UNARY: dict[str, Callable[[Tensor], Tensor]] = {

@@ -12,13 +12,22 @@ from edgewright.bridges.onnx_ops_math import wide
 
 Tensor = torch.Tensor
 _LARGEST_DETERMINANT = 4
+_MAX_SPREAD = 1 << 20
 
 
 @handles("MatMul")
 def _matmul(node: OnnxNode, left: Tensor, right: Tensor) -> Tensor:
     if node.integer("edgewright_is_linear", 0):  # the planner transposed a constant right operand
         return functional.linear(left, right)
-    return torch.matmul(wide(left), wide(right)).to(left.dtype)
+    return matrix_product(wide(left), wide(right)).to(left.dtype)
+
+
+def matrix_product(left: Tensor, right: Tensor) -> Tensor:
+    """Return the matrix product; that of small integer matrices as products and sums, for runtimes have no other."""
+    is_small = left.numel() * right.shape[-1] <= _MAX_SPREAD
+    if left.dtype.is_floating_point or not is_small or left.dim() < 2 or right.dim() < 2:
+        return torch.matmul(left, right)
+    return torch.sum(left.unsqueeze(-1) * right.unsqueeze(-3), dim=-2, dtype=left.dtype)
 
 
 @handles("Gemm")
@@ -33,7 +42,7 @@ def _gemm(node: OnnxNode, left: Tensor, right: Tensor, bias: Tensor | None = Non
             return functional.linear(left, right, bias)
     if node.integer("transB", 0):
         right = right.t()
-    product = torch.matmul(left, right)
+    product = matrix_product(left, right)
     if alpha != 1.0:
         product = product * alpha if product.dtype.is_floating_point else (product * alpha).to(product.dtype)
     if bias is None or beta == 0.0:
@@ -46,7 +55,8 @@ def _einsum(node: OnnxNode, *values: Tensor) -> Tensor:
     equation = node.text("equation", "").replace(" ", "")
     if not equation:
         raise node.refusal("it has no equation")
-    return torch.einsum(equation, *values)
+    result: Tensor = torch.einsum(equation, *values)
+    return result
 
 
 @handles("Det")
@@ -71,4 +81,5 @@ def _minor(value: Tensor, columns: list[int], row: int) -> Tensor:
         entry = value.select(-1, column).select(-1, row)
         term = entry * _minor(value, rest, row + 1) if rest else entry
         terms.append(-term if index % 2 else term)
-    return reduce(torch.add, terms)
+    total: Tensor = reduce(torch.add, terms)
+    return total

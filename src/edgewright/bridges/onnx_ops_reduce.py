@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from functools import reduce
 
 import torch
 
 from edgewright.bridges.onnx_ops import OnnxNode, handles
-from edgewright.bridges.onnx_ops_math import refuse_uint64, wide
+from edgewright.bridges.onnx_ops_math import refuse_uint64, truncated_quotient, wide
 
 Tensor = torch.Tensor
 _MAX_UNROLLED = 256
-_AXES_ARE_INPUTS_FROM = {"ReduceSum": 13}
+_MAX_RANKED = 64
 
 
 @handles(
@@ -28,10 +29,8 @@ _AXES_ARE_INPUTS_FROM = {"ReduceSum": 13}
 )
 def _reduction(node: OnnxNode, value: Tensor, axes: Tensor | None = None) -> Tensor:
     rank = value.dim()
-    if node.opset >= _AXES_ARE_INPUTS_FROM.get(node.op_type, 18):
-        listed = node.ints_at(1) if axes is not None else []
-    else:
-        listed = node.integers("axes")
+    # Bodies of functions come in their own opset: the attribute counts wherever it is given.
+    listed = node.ints_at(1) if axes is not None else node.integers("axes")
     if not listed and node.integer("noop_with_empty_axes", 0) and not node.has("axes"):
         return _each(node, value)
     dims = sorted({node.axis(axis, rank) for axis in listed}) if listed else list(range(rank))
@@ -59,8 +58,8 @@ def _reduce(node: OnnxNode, value: Tensor, dims: list[int], keep: bool) -> Tenso
     if kind == "ReduceMean":
         if value.dtype.is_floating_point:
             return torch.mean(value, dim=dims, keepdim=keep)
-        count = reduce(lambda a, b: a * b, (value.shape[dim] for dim in dims), 1)
-        return torch.div(torch.sum(value, dim=dims, keepdim=keep), count, rounding_mode="trunc")
+        count = math.prod(value.shape[dim] for dim in dims)
+        return truncated_quotient(torch.sum(value, dim=dims, keepdim=keep), torch.tensor(count))
     if kind == "ReduceProd":
         for dim in reversed(dims):
             value = _product(value, dim)
@@ -157,9 +156,27 @@ def _top_k(node: OnnxNode, value: Tensor, count: Tensor | None = None) -> tuple[
     if not 0 <= k <= value.shape[axis]:
         raise node.refusal(f"it takes {k} of {value.shape[axis]} values")
     source = wide(value)
-    # The order of equal values is ONNX's (lower index first), which torch.topk does not promise.
-    order, places = torch.sort(source, dim=axis, descending=bool(node.integer("largest", 1)), stable=True)
-    return order.narrow(axis, 0, k).to(value.dtype), places.narrow(axis, 0, k)
+    is_largest = bool(node.integer("largest", 1))
+    if 0 < source.shape[axis] <= _MAX_RANKED:
+        return _ranked(value, source, k, axis, is_largest)
+    order, places = torch.topk(source, k, dim=axis, largest=is_largest, sorted=True)
+    return order.to(value.dtype), places
+
+
+def _ranked(value: Tensor, source: Tensor, k: int, axis: int, is_largest: bool) -> tuple[Tensor, Tensor]:
+    """Return the first k by counting for each value how many come before it.
+
+    Of equal ones the lower index comes first, as ONNX says and torch.topk does not promise.
+    """
+    rows = source.movedim(axis, -1)
+    size = rows.shape[-1]
+    own, other = rows.unsqueeze(-1), rows.unsqueeze(-2)
+    is_before = other > own if is_largest else other < own
+    earlier = torch.tensor([[column < row for column in range(size)] for row in range(size)])
+    rank = torch.logical_or(is_before, torch.logical_and(other == own, earlier)).to(torch.int32).sum(-1)
+    hits = rank.unsqueeze(-2) == torch.arange(k).reshape(k, 1)
+    places = torch.where(hits, torch.arange(size), 0).sum(-1)
+    return torch.gather(value, axis, places.movedim(-1, axis)), places.movedim(-1, axis)
 
 
 @handles("NonZero", "Unique", "StringNormalizer", "StringConcat", "StringSplit", "RegexFullMatch")
