@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 _SIGN_SHIFT = 128
+_LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 class _Graph:
@@ -177,6 +178,27 @@ def quantize_native(
     Raises:
         ConversionError: the quantizer failed, or found nothing to quantize.
     """
+    return _quantize(model, inputs, samples, workdir, is_symmetric=False)
+
+
+def quantize_symmetric(
+    model: ModelProto, inputs: Sequence[str], samples: Sequence[Sequence[Array]], workdir: Path
+) -> ModelProto:
+    """Return `model` with QDQ as TensorRT reads it: int8 without zero points, before linear layers, biases in float.
+
+    Source: TensorRT documentation, "Explicit Quantization". Arguments and errors as of `quantize_native`.
+    """
+    return _quantize(model, inputs, samples, workdir, is_symmetric=True)
+
+
+def _quantize(
+    model: ModelProto,
+    inputs: Sequence[str],
+    samples: Sequence[Sequence[Array]],
+    workdir: Path,
+    *,
+    is_symmetric: bool,
+) -> ModelProto:
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -189,6 +211,9 @@ def quantize_native(
             sample = next(self._left, None)
             return None if sample is None else dict(zip(inputs, sample, strict=True))
 
+    options: dict[str, object] = {"WeightSymmetric": True, "ActivationSymmetric": is_symmetric}
+    if is_symmetric:
+        options |= {"QuantizeBias": False, "OpTypesToExcludeOutputQuantization": list(_LINEAR)}
     workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=workdir, prefix=".quantize-") as folder:
         given, prepared, written = (
@@ -205,10 +230,11 @@ def quantize_native(
                     written,
                     Reader(),
                     quant_format=QuantFormat.QDQ,
+                    op_types_to_quantize=list(_LINEAR) if is_symmetric else None,
                     per_channel=True,
-                    activation_type=QuantType.QUInt8,
+                    activation_type=QuantType.QInt8 if is_symmetric else QuantType.QUInt8,
                     weight_type=QuantType.QInt8,
-                    extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
+                    extra_options=options,
                 )
         except Exception as err:
             raise ConversionError(
@@ -221,6 +247,24 @@ def quantize_native(
             "the quantizer of ONNX Runtime found no operator that it can quantize. Use w8 or fp16."
         )
     return quantized
+
+
+def asymmetric(model: ModelProto) -> list[str]:
+    """Return the quantized tensors of `model` that are not int8 with a zero point of 0, sorted."""
+    graph = _Graph(model.graph)
+    found = set()
+    for node in model.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        zero_point = graph.value(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        if zero_point is None:
+            given = graph.value(node.input[0])  # without a zero point QuantizeLinear gives uint8
+            is_fine = node.op_type == "DequantizeLinear" and (given is None or given.dtype == np.int8)
+        else:
+            is_fine = zero_point.dtype == np.int8 and not zero_point.any()
+        if not is_fine:
+            found.add(node.input[0])
+    return sorted(found)
 
 
 def _axis(node: NodeProto) -> int:
