@@ -26,6 +26,8 @@ class Program:
         origin: what the user named: a path or `package.module:factory`.
         origin_format: torch, or one of FORMATS, as in results.json.
         precision: fp32, or the precision that is already inside the file (w8a8 for a quantized `.tflite`).
+        is_trusted: the user said that code inside the file may run; it runs in a worker, like everything else.
+        signature: which of a SavedModel's signatures this is; empty for formats that have one.
     """
 
     path: Path
@@ -38,6 +40,8 @@ class Program:
     precision: str = "fp32"
     history: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    is_trusted: bool = False
+    signature: str = ""
 
     def after(self, step: str, *, path: Path, sha256: str, precision: str) -> Program:
         """Return the program that a pass made of this one."""
@@ -56,6 +60,8 @@ class Program:
             "precision": self.precision,
             "history": list(self.history),
             "notes": list(self.notes),
+            "is_trusted": self.is_trusted,
+            "signature": self.signature,
         }
 
     @staticmethod
@@ -72,6 +78,8 @@ class Program:
             precision=str(record["precision"]),
             history=_texts(record["history"]),
             notes=_texts(record["notes"]),
+            is_trusted=record.get("is_trusted") is True,
+            signature=str(record.get("signature", "")),
         )
 
 
