@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from edgewright.bridges.onnx_ops import OnnxNode, handles
 from edgewright.bridges.onnx_ops_math import wide
+from edgewright.bridges.onnx_rewrite import LINEAR
 
 Tensor = torch.Tensor
 _LARGEST_DETERMINANT = 4
@@ -17,7 +18,7 @@ _MAX_SPREAD = 1 << 20
 
 @handles("MatMul")
 def _matmul(node: OnnxNode, left: Tensor, right: Tensor) -> Tensor:
-    if node.integer("edgewright_is_linear", 0):  # the planner transposed a constant right operand
+    if node.integer(LINEAR, 0):  # the planner transposed a constant right operand
         return functional.linear(left, right)
     return matrix_product(wide(left), wide(right)).to(left.dtype)
 
@@ -67,7 +68,8 @@ def _det(node: OnnxNode, value: Tensor) -> Tensor:
             f"the matrices have shape {list(value.shape[-2:])}; square ones have a determinant"
         )
     if size > _LARGEST_DETERMINANT:
-        return torch.linalg.det(value)
+        found: Tensor = torch.linalg.det(value)
+        return found
     return _minor(value, list(range(size)), 0)
 
 

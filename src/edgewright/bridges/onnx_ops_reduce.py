@@ -109,7 +109,7 @@ def _extreme(node: OnnxNode, value: Tensor, dims: list[int], keep: bool) -> Tens
         function = torch.amax if node.op_type == "ReduceMax" else torch.amin
         result = function(number, dim=dims, keepdim=True)
     result = result if keep else _without(result, dims)
-    return result != 0 if is_bool else result
+    return result > 0 if is_bool else result
 
 
 @handles("ArgMax", "ArgMin")

@@ -208,8 +208,17 @@ def _filled(
     node: OnnxNode, value: Tensor, before: list[int], after: list[int], fill: Tensor | None
 ) -> Tensor:
     number: float = node.number("value", 0.0)
+    if fill is not None and not node.is_constant(2):
+        ones = _padded(torch.ones_like(value, dtype=torch.float32), before, after, 0.0)
+        return torch.where(ones > 0, wide(_padded(value, before, after, 0)), wide(fill).reshape(())).to(
+            value.dtype
+        )
     if fill is not None:
         number = node.constant(2).reshape(-1)[0].item()
+    return _padded(value, before, after, number)
+
+
+def _padded(value: Tensor, before: list[int], after: list[int], number: float) -> Tensor:
     for axis, size in enumerate(value.shape):  # a negative pad cuts
         start, end = max(-before[axis], 0), size - max(-after[axis], 0)
         if start or end != size:

@@ -7,11 +7,12 @@ of shape arithmetic vanish on the way.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgewright.bridges import onnx_fold, onnx_values
+from edgewright.bridges import onnx_fold, onnx_rewrite, onnx_values
 from edgewright.bridges.onnx_ops import Handler, OnnxNode, handler_of
 from edgewright.core.errors import ConversionError
 from edgewright.core.tensors import Array
@@ -85,7 +86,9 @@ class Planner:
         self.opsets = dict(opsets)
         self.plan = Plan(inputs=())
         self.sequences: dict[str, tuple[str, ...]] = {}
+        self.transposed: dict[str, str] = {}  # a constant matrix -> the one that holds its transpose
         self._serial = 0
+        self._producers: dict[str, Step] = {}
 
     def unique(self, name: str) -> str:
         """Return a name that no other value of the plan has."""
@@ -128,6 +131,7 @@ class Planner:
             )
         scope = dict(scope)
         types = onnx_values.element_types(graph)
+        readers = _readers(graph)
         for tensor in graph.initializer:
             if tensor.name not in scope or depth:
                 scope[tensor.name] = self.constant(
@@ -141,7 +145,7 @@ class Planner:
                 raise ConversionError(
                     f"the unrolled graph has more than {MAX_STEPS} operators; that is not converted."
                 )
-            self._node(proto, scope, types, depth)
+            self._node(proto, scope, types, readers, depth)
         missing = [value.name for value in graph.output if value.name not in scope]
         if missing:
             raise ConversionError(f"no operator computes the outputs {missing}. Export the model again.")
@@ -153,6 +157,10 @@ class Planner:
         self.plan.constants[unique] = value
         self.plan.types[unique] = element_type or onnx_values.element_type_of(value)
         return unique
+
+    def producer(self, name: str | None) -> Step | None:
+        """Return the step that computes a value; None for inputs, constants and left out names."""
+        return None if name is None else self._producers.get(name)
 
     def value(self, name: str) -> torch.Tensor:
         """Return a live value or a constant as a tensor; a constant becomes a weight."""
@@ -182,7 +190,9 @@ class Planner:
             raise node.refusal("its input is not a sequence")
         return list(self.sequences[name])
 
-    def _node(self, proto: onnx.NodeProto, scope: Scope, types: Mapping[str, int], depth: int) -> None:
+    def _node(
+        self, proto: onnx.NodeProto, scope: Scope, types: Mapping[str, int], readers: Counter[str], depth: int
+    ) -> None:
         from edgewright.bridges import onnx_control
 
         given: list[str | None] = []
@@ -196,6 +206,8 @@ class Planner:
         elif node.domain == "" and node.op_type in onnx_control.ALIASES:
             outputs = onnx_control.alias(self, node, given)
         else:
+            first = readers[proto.input[0]] if proto.input else 0
+            node, given = onnx_rewrite.rewritten(self, node, given, first)
             outputs = self.emit(node, given, tuple(proto.output))
         for name, unique in zip(proto.output, outputs, strict=False):
             if name:
@@ -251,6 +263,7 @@ class Planner:
         )
         for index, (name, value) in enumerate(zip(names, values, strict=False)):
             if name:
+                self._producers[name] = self.plan.steps[-1]
                 self.plan.examples[name] = value
                 self.plan.types[name] = self._type(node, index, value)
         return names
@@ -262,3 +275,17 @@ class Planner:
         own = onnx_values.element_type_of(value)
         halves = [kind for kind in node.input_types if onnx_values.is_half(kind)]
         return halves[0] if halves and own == onnx_values.FLOAT else own
+
+
+def _readers(graph: onnx.GraphProto) -> Counter[str]:
+    """Return how often each name is read in the graph and its bodies, or given as an output."""
+    counts = Counter(value.name for value in graph.output)
+    stack = [graph]
+    while stack:
+        body = stack.pop()
+        for node in body.node:
+            counts.update(node.input)
+            inner = [graph for a in node.attribute for graph in (a.g, *a.graphs)]
+            counts.update(value.name for graph in inner for value in graph.output)
+            stack += inner
+    return counts
