@@ -1,6 +1,6 @@
 """TensorRT on NVIDIA GPUs: an engine where a GPU and the package are here, else everything to build it elsewhere.
 
-An engine runs on the GPU and the TensorRT version that it was built with. Without them the artifact is the ONNX model in
+An engine runs on the GPU and the TensorRT version it was built with. Without them the artifact is the ONNX model in
 the types that the engine shall have, int8 as Q/DQ without zero points, and the `trtexec` command that builds it: the
 engine is not built, so the status is `unavailable`. The part that needs a GPU has not been run so far.
 """

@@ -25,6 +25,10 @@ _LIMITS = Limits(timeout_s=600.0)
 # Artifacts that are no source: what describes them without running them, by suffix.
 ARTIFACT_INSPECTORS = {
     ".xml": "edgewright.sources.inspect_openvino:inspect_openvino",
+    ".param": "edgewright.sources.inspect_ncnn:inspect_ncnn",
+    ".mnn": "edgewright.sources.inspect_mnn:inspect_mnn",
+    ".engine": "edgewright.sources.inspect_tensorrt:inspect_tensorrt",
+    ".plan": "edgewright.sources.inspect_tensorrt:inspect_tensorrt",
 }
 
 
