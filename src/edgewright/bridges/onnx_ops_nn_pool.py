@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from functools import reduce
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional
 
 from edgewright.bridges.onnx_ops import OnnxNode, handles
 from edgewright.bridges.onnx_ops_nn_window import MAX_TAPS, Window, padded, positive, taps, window_of
 from edgewright.bridges.onnx_values import tensor_of
-from edgewright.core.tensors import Array
 
 Tensor = torch.Tensor
 _MAX_RANK = 3
@@ -138,9 +138,9 @@ def _places(
     outputs: Sequence[int],
     *,
     is_column_major: bool,
-) -> Array:
+) -> npt.NDArray[np.int64]:
     """Return for one tap which place of its plane each output sees."""
-    table: Array = np.zeros([1] * len(sizes), dtype=np.int64)
+    table: npt.NDArray[np.int64] = np.zeros([1] * len(sizes), dtype=np.int64)
     for axis, count in enumerate(outputs):
         at = (
             np.arange(count) * window.strides[axis] + tap[axis] * window.dilations[axis] - window.before[axis]
@@ -164,9 +164,11 @@ def _average_pool(node: OnnxNode, value: Tensor) -> Tensor:
     return sums * tensor_of((1.0 / counts).astype(np.float64)).to(value.dtype)
 
 
-def _counts(window: Window, sizes: Sequence[int], outputs: Sequence[int], *, has_pads: bool) -> Array:
+def _counts(
+    window: Window, sizes: Sequence[int], outputs: Sequence[int], *, has_pads: bool
+) -> npt.NDArray[np.float64]:
     """Return how many values each output averages: those of the input, and of the given pads where `has_pads`."""
-    total: Array = np.ones([1] * len(sizes), dtype=np.float64)
+    total: npt.NDArray[np.float64] = np.ones([1] * len(sizes), dtype=np.float64)
     for axis, count in enumerate(outputs):
         starts = np.arange(count)[:, None] * window.strides[axis]
         at = starts + np.arange(window.kernel[axis])[None, :] * window.dilations[axis]
