@@ -94,6 +94,7 @@ class SmallBuild:
 @pytest.fixture(scope="session")
 def small_build(tmp_path_factory: pytest.TempPathFactory) -> SmallBuild:
     """Build a small ONNX model for two runtimes x fp32 and w8a8, once in this process."""
+    from tests.proving_backends import NOT_HERE
     from tests.small_models import write_data, write_onnx
 
     from edgewright.pipeline import build
@@ -106,7 +107,7 @@ def small_build(tmp_path_factory: pytest.TempPathFactory) -> SmallBuild:
         model,
         data=data,
         calibration=write_data(model, folder / "train.npz", count=128, seed=2),
-        to=("onnxruntime", "litert"),
+        to=("onnxruntime", NOT_HERE),
         precision=("fp32", "w8a8"),
         metric="top1",
         budget={"size_mb": 5},

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from edgewright.backends.onnxruntime import OnnxRuntimeBackend
 from edgewright.core.artifact import Artifact, Proof
-from edgewright.core.contracts import Calibration
+from edgewright.core.contracts import Calibration, Support
 from edgewright.core.program import Program
 from edgewright.core.target import Target
+
+NOT_HERE = "tests.proving_backends:NotHere"
 
 
 class Interpreted(OnnxRuntimeBackend):
@@ -47,3 +49,10 @@ class Package(OnnxRuntimeBackend):
         inside.parent.mkdir(parents=True)
         made.path.rename(inside)
         return made.moved((inside,))
+
+
+class NotHere(OnnxRuntimeBackend):
+    """Is not installed."""
+
+    def probe(self) -> Support:
+        return Support(is_available=False, versions={}, reason="no onnx toolchain; run: pip install it")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from tests.proving_backends import NOT_HERE
 from tests.small_models import arrays, rows, write_onnx
 
 from edgewright.core.files import sha256_of
@@ -29,10 +30,11 @@ pytestmark = pytest.mark.toolchain("onnx", "onnxruntime")
 
 def test_statuses_and_reasons(small_build: SmallBuild) -> None:
     by_id = {result.id: result for result in small_build.result.results}
-    assert list(by_id) == ["onnxruntime-fp32-1t", "onnxruntime-w8a8-1t", "litert-fp32-1t", "litert-w8a8-1t"]
+    missing = [f"{NOT_HERE}-{precision}-1t" for precision in ("fp32", "w8a8")]
+    assert list(by_id) == ["onnxruntime-fp32-1t", "onnxruntime-w8a8-1t", *missing]
     assert by_id["onnxruntime-fp32-1t"].status == "ok"
     assert by_id["onnxruntime-w8a8-1t"].status == "ok", by_id["onnxruntime-w8a8-1t"].reason
-    for name in ("litert-fp32-1t", "litert-w8a8-1t"):  # ONNX -> LiteRT cannot be done yet
+    for name in missing:
         assert by_id[name].status == "unavailable"
         assert "onnx" in by_id[name].reason.lower()
         assert by_id[name].artifact is None
