@@ -27,7 +27,7 @@ _NAMESPACES = ("aten", "quantized_decomposed", "torchao", "prims")
 def onnxruntime() -> dict[str, object]:
     """ONNX: the kernels of the CPU provider, with their types; torch: the exporter's translations."""
     import onnx
-    from onnxruntime.capi.onnxruntime_pybind11_state import get_all_opkernel_def
+    from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema, get_all_opkernel_def
 
     kernels: dict[str, list[object]] = defaultdict(list)
     for kernel in get_all_opkernel_def():
@@ -40,6 +40,10 @@ def onnxruntime() -> dict[str, object]:
         }
         name = f"{kernel.domain}.{kernel.op_name}" if kernel.domain else kernel.op_name
         kernels[name].append([since, min(until, 1 << 20), types])
+    schemas: dict[str, list[object]] = defaultdict(list)
+    for schema in get_all_operator_schema():
+        name = f"{schema.domain}.{schema.name}" if schema.domain else schema.name
+        schemas[name].append([schema.since_version, schema.max_input, sorted(schema.attributes)])
     functions = sorted(
         {
             f"{schema.domain}.{schema.name}" if schema.domain else schema.name
@@ -54,6 +58,7 @@ def onnxruntime() -> dict[str, object]:
                 "how": "kernel registry",
                 "kernels": dict(sorted(kernels.items())),
                 "functions": functions,
+                "definitions": {name: sorted(entries) for name, entries in sorted(schemas.items())},
                 "last_opset": _last_opset(),
             },
             "pt2": {"how": "registry of the exporter", "operators": _torchlib()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -138,8 +139,10 @@ class Graph:
 
     Attributes:
         format: one of `core.program.FORMATS`.
-        parts: for a torch program the same graph in core ATen operators; each says which operation it is part of.
+        parts: for a torch program the same graph in core ATen operators; for ONNX the bodies of operators that are
+            defined by others. Each says which operation it is part of.
         inputs: what the user feeds.
+        uses: ONNX: for each of `inputs` the operations that read it: (position, index of the operation's input).
         opsets: ONNX: domain -> version that the model asks for.
     """
 
@@ -147,6 +150,7 @@ class Graph:
     operations: tuple[Operation, ...]
     parts: tuple[Operation, ...] = ()
     inputs: tuple[Value, ...] = ()
+    uses: tuple[tuple[tuple[int, int], ...], ...] = ()
     opsets: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
@@ -156,6 +160,7 @@ class Graph:
             "operations": [operation.to_json() for operation in self.operations],
             "parts": [operation.to_json() for operation in self.parts],
             "inputs": [value.to_json() for value in self.inputs],
+            "uses": [[list(use) for use in uses] for uses in self.uses],
             "opsets": dict(self.opsets),
         }
 
@@ -163,7 +168,8 @@ class Graph:
     def from_json(record: Mapping[str, object]) -> Graph:
         """Return the graph that `to_json` wrote."""
         operations, parts, inputs = record["operations"], record["parts"], record["inputs"]
-        opsets = record["opsets"]
+        opsets, uses = record["opsets"], record["uses"]
+        assert isinstance(uses, list)
         assert isinstance(opsets, dict)
         assert isinstance(operations, list)
         assert isinstance(parts, list)
@@ -173,5 +179,15 @@ class Graph:
             operations=tuple(Operation.from_json(entry) for entry in operations),
             parts=tuple(Operation.from_json(entry) for entry in parts),
             inputs=tuple(Value.from_json(value) for value in inputs),
+            uses=tuple(tuple((int(at), int(index)) for at, index in entries) for entries in uses),
             opsets={str(domain): int(version) for domain, version in opsets.items()},
         )
+
+
+def parts_of(graph: Graph) -> Mapping[int, list[Operation]]:
+    """Return position of an operation -> the operations of `graph.parts` that it is made of."""
+    found: dict[int, list[Operation]] = defaultdict(list)
+    for part in graph.parts:
+        if part.part_of is not None:
+            found[part.part_of].append(part)
+    return found

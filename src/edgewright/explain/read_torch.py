@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,10 +123,13 @@ def _arguments(node: Node, constants: set[Node]) -> tuple[tuple[Value | None, ..
 
 
 def _attribute(value: object) -> Attribute:
+    if isinstance(value, (list, tuple)):
+        items = [_attribute(item) for item in value[:_MAX_LISTED]]
+        return tuple(item if isinstance(item, (int, float)) else str(item) for item in items)  # type: ignore[return-value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no name for it
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, (list, tuple)) and len(value) <= _MAX_LISTED:
-        return tuple(str(item) if not isinstance(item, (int, float)) else item for item in value)  # type: ignore[return-value]
     return str(value).removeprefix("torch.")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edgewright.explain.findings import OK, Finding
 from edgewright.explain.graph import Graph
 from edgewright.explain.rules_executorch import executorch_xnnpack
-from edgewright.explain.rules_onnx import onnxruntime_onnx, openvino_onnx
+from edgewright.explain.rules_onnx import onnxruntime_onnx, openvino_onnx, probed_onnx
 from edgewright.explain.rules_tflite import tflite_operators
 from edgewright.explain.rules_torch import torch_names, torch_operators
 from edgewright.explain.tables import FormatTable, load_table
@@ -38,6 +38,8 @@ _RULES: Mapping[tuple[str, str], Rule] = {
     ("coreml", "pt2"): torch_names,
     ("litert", "pt2"): torch_operators,
     ("litert", "tflite"): tflite_operators,
+    ("mnn", "onnx"): probed_onnx,
+    ("ncnn", "onnx"): probed_onnx,
     ("onnxruntime", "onnx"): onnxruntime_onnx,
     ("onnxruntime", "pt2"): torch_operators,
     ("openvino", "onnx"): openvino_onnx,

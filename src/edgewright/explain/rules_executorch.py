@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgewright.explain.findings import OK, Finding, blocked, fallback
-from edgewright.explain.graph import Graph, Operation
+from edgewright.explain.graph import Graph, Operation, parts_of
 from edgewright.explain.partitions import count_partitions
-from edgewright.explain.rules_torch import REMOVED, parts_of
+from edgewright.explain.rules_torch import REMOVED
 from edgewright.explain.tables import FormatTable
 
 _FLOATS = ("float32", "float16")

@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+from edgewright.explain.coverage import Verdict
 from edgewright.explain.findings import OK, Finding, blocked
-from edgewright.explain.graph import Graph, Operation
+from edgewright.explain.graph import Graph, Operation, parts_of
 from edgewright.explain.tables import FormatTable, Kernel
 
 _TYPES = {"float32": "float", "float64": "double"}
 
 
 def onnxruntime_onnx(graph: Graph, table: FormatTable) -> list[Finding]:
-    """Return one finding per operation: a kernel of the version and the types is needed, or a function body."""
-    return [_by_kernel(operation, table) for operation in graph.operations]
+    """Return one finding per operation.
+
+    A CPU kernel of the version and the types is needed, or a function body whose operators have kernels.
+    """
+    parts = parts_of(graph)
+    found = []
+    for index, operation in enumerate(graph.operations):
+        own = _by_kernel(operation, table)
+        inside = [_by_kernel(part, table) for part in parts.get(index, [])]
+        if own is not OK and inside and not _stranger(operation, table):
+            bad = [
+                (part, finding)
+                for part, finding in zip(parts[index], inside, strict=True)
+                if finding is not OK
+            ]
+            part, finding = bad[0] if bad else (operation, OK)
+            own = (
+                OK if not bad else blocked(f"it is made of {part.operator}: {finding.reason}", part.operator)
+            )
+        found.append(own)
+    newest = table.last_opset
+    if newest and graph.opsets.get("", graph.opsets.get("ai.onnx", 0)) > newest:
+        return [
+            blocked(f"the model is of opset {max(graph.opsets.values())}, the runtime reads up to {newest}")
+        ] * len(found)
+    return found
 
 
 def _by_kernel(operation: Operation, table: FormatTable) -> Finding:
     name = operation.operator
-    if "is_function" in operation.attributes or name in table.functions:
+    if "is_function" in operation.attributes:
         return OK
+    stranger = _stranger(operation, table)
+    if stranger:
+        return blocked(stranger)
     kernels = table.kernels.get(name, ())
     if not kernels:
         return blocked("there is no CPU kernel of this name")
@@ -31,13 +59,32 @@ def _by_kernel(operation: Operation, table: FormatTable) -> Finding:
     return OK
 
 
+def _stranger(operation: Operation, table: FormatTable) -> str:
+    """Return why the runtime's own edition of ONNX does not know the operation as it is written, or an empty text."""
+    known = [d for d in table.definitions.get(operation.operator, ()) if d.since <= operation.version]
+    if not known:
+        return f"the runtime knows no such operator of version {operation.version}"
+    newest = max(known, key=lambda definition: definition.since)
+    strange = sorted(set(operation.attributes) - newest.attributes)
+    if strange:
+        return f"the runtime's definition (version {newest.since}) has no attribute {', '.join(strange)}"
+    if len(operation.inputs) > newest.max_inputs:
+        return f"the runtime's definition (version {newest.since}) has {newest.max_inputs} inputs"
+    return ""
+
+
 def _refused_type(operation: Operation, kernel: Kernel) -> str:
-    """Return the first dtype that the kernel does not take, or an empty text."""
+    """Return the first dtype that the kernel does not take, or an empty text.
+
+    float16 goes through a float32 kernel where there is no other: the runtime puts casts around it.
+    """
     for value in operation.values:
         allowed = kernel.types.get(value.variable)
         if not value.dtype or allowed is None:
             continue
         name = _TYPES.get(value.dtype, value.dtype)
+        if name == "float16" and "float" in allowed:
+            continue
         if name not in allowed and any("(" not in text for text in allowed):
             return value.dtype
     return ""
@@ -45,7 +92,21 @@ def _refused_type(operation: Operation, kernel: Kernel) -> str:
 
 def openvino_onnx(graph: Graph, table: FormatTable) -> list[Finding]:
     """Return one finding per operation: the front end must have a rule for the definition's version."""
-    return [_by_rule(operation, table) for operation in graph.operations]
+    found = [_by_rule(operation, table) for operation in graph.operations]
+    for uses in graph.uses:
+        if uses and all(_is_unread(graph.operations[position], index) for position, index in uses):
+            found[uses[0][0]] = blocked(
+                "it reads an input of the model for its type or size alone, and the front end drops that input"
+            )
+    return found
+
+
+def _is_unread(operation: Operation, index: int) -> bool:
+    """Return whether the operation does not read the values of its input `index`."""
+    if (operation.operator, index) == ("CastLike", 1):
+        return True
+    value = operation.given(index)
+    return index > 0 and value is not None and value.shape is not None and 0 in value.shape
 
 
 def _by_rule(operation: Operation, table: FormatTable) -> Finding:
@@ -60,3 +121,18 @@ def _by_rule(operation: Operation, table: FormatTable) -> Finding:
     if any(value.dtype == "string" for value in operation.values):
         return blocked("strings are not computed with")
     return OK
+
+
+def probed_onnx(graph: Graph, table: FormatTable) -> list[Finding]:
+    """Return one finding per operation by the probes alone; what nobody tried is unknown."""
+    found = []
+    for operation in graph.operations:
+        first = next(iter(operation.values), None)
+        tried = table.refused(operation.operator, first.dtype if first is not None else "")
+        if tried is None and operation.operator in table.probes:
+            tried = table.refused(operation.operator, "float32")
+        if tried is None:
+            found.append(Finding(verdict=Verdict.UNKNOWN, reason="nobody tried it alone"))
+        else:
+            found.append(blocked(tried) if tried else OK)
+    return found

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from edgewright.explain.findings import OK, Finding, blocked
-from edgewright.explain.graph import Graph, Operation
+from edgewright.explain.graph import Graph, Operation, parts_of
 from edgewright.explain.tables import FormatTable
 
 # Checks on values, sizes and copies that every converter removes before it looks at operators.
@@ -28,49 +28,60 @@ REMOVED = (
 def torch_operators(graph: Graph, table: FormatTable) -> list[Finding]:
     """Return one finding per operation for a table of overloads (LiteRT, OpenVINO, ONNX Runtime's exporter)."""
 
-    def is_taken(operation: Operation) -> bool:
+    def is_known(operation: Operation) -> bool:
         return operation.operator in table.operators or operation.operator in table.decomposed
 
-    return _findings(graph, is_taken)
+    return _findings(graph, table, is_known)
 
 
 def torch_names(graph: Graph, table: FormatTable) -> list[Finding]:
-    """Return one finding per operation for a table of names without overloads (Core ML)."""
+    """Return one finding per operation for a table of names without overloads (Core ML, which decomposes nothing)."""
 
-    def is_taken(operation: Operation) -> bool:
+    def is_known(operation: Operation) -> bool:
         name = operation.operator.partition(".")[2]
         bare = name.removesuffix(".default")
         return not {bare, name, name.partition(".")[0]}.isdisjoint(table.names)
 
-    return _findings(graph, is_taken)
+    return _findings(replace(graph, parts=()), table, is_known)
 
 
-def _findings(graph: Graph, is_taken: Callable[[Operation], bool]) -> list[Finding]:
+def _findings(graph: Graph, table: FormatTable, is_known: Callable[[Operation], bool]) -> list[Finding]:
     parts = parts_of(graph)
     found = []
     for index, operation in enumerate(graph.operations):
-        inner = parts.get(index, [])
-        if operation.operator in REMOVED or is_taken(operation):
+        tried = refusal(operation, table)
+        if operation.operator in REMOVED or tried == "":
             found.append(OK)
-            continue
-        missing = sorted(
-            {part.operator for part in inner if not is_taken(part) and part.operator not in REMOVED}
-        )
-        if inner and not missing:
+        elif tried:
+            found.append(blocked(tried))
+        elif is_known(operation):
             found.append(OK)
         elif operation.depth:
             found.append(blocked("control flow is not converted"))
-        elif missing and missing != [operation.operator]:
-            found.append(blocked(f"it is made of {', '.join(missing)}, which is not supported", missing[0]))
         else:
-            found.append(blocked("there is no lowering for it"))
+            found.append(_made_of(operation, parts.get(index, []), table, is_known))
     return found
 
 
-def parts_of(graph: Graph) -> Mapping[int, list[Operation]]:
-    """Return position of an operation -> the core ATen operations that it is made of."""
-    found: dict[int, list[Operation]] = defaultdict(list)
-    for part in graph.parts:
-        if part.part_of is not None:
-            found[part.part_of].append(part)
-    return found
+def _made_of(
+    operation: Operation,
+    parts: Sequence[Operation],
+    table: FormatTable,
+    is_known: Callable[[Operation], bool],
+) -> Finding:
+    for part in parts:
+        tried = refusal(part, table)
+        if part.operator in REMOVED or tried == "" or (tried is None and is_known(part)):
+            continue
+        if part.operator == operation.operator:
+            return blocked("there is no lowering for it")
+        return blocked(
+            f"it is made of {part.operator}: {tried or 'there is no lowering for it'}", part.operator
+        )
+    return OK if parts else blocked("there is no lowering for it")
+
+
+def refusal(operation: Operation, table: FormatTable) -> str | None:
+    """Return why a model of this operator alone was refused, an empty text if it was taken, None if nobody tried."""
+    first = next(iter(operation.values), None)
+    return table.refused(operation.operator, first.dtype if first is not None else "")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,15 @@ _OPEN = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
+class Definition:
+    """What the runtime's own edition of ONNX says of an operator since version `since`."""
+
+    since: int
+    max_inputs: int
+    attributes: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class FormatTable:
     """What a runtime takes of one format.
 
@@ -43,23 +53,41 @@ class FormatTable:
         how: where the table comes from (a registry, or probed).
         operators: operator -> versions of its definition; none where versions play no part.
         kernels: operator -> kernels, where the toolchain tells types.
+        definitions: operator -> its definitions that the runtime knows, ascending.
         functions: operators that are written out as others where there is no kernel.
         decomposed: operators that the converter replaces by others itself.
         kept_whole: operators that the converter does not decompose.
         names: operators without overload.
         delegated: operator -> numeric schemes that an accelerator takes.
+        probes: operator -> dtypes of a model of this operator alone -> why it was refused; empty when it was taken.
         last_opset: ONNX: the last version of the standard domain that is read; 0 where it is not known.
     """
 
     how: str
     operators: Mapping[str, tuple[int, ...]]
     kernels: Mapping[str, tuple[Kernel, ...]]
+    definitions: Mapping[str, tuple[Definition, ...]]
     functions: frozenset[str]
     decomposed: frozenset[str]
     kept_whole: frozenset[str]
     names: frozenset[str]
     delegated: Mapping[str, tuple[str, ...]]
+    probes: Mapping[str, Mapping[str, str]]
     last_opset: int
+
+    def refused(self, operator: str, dtype: str) -> str | None:
+        """Return why a model of `operator` alone was refused, an empty text if it was taken, None if nobody tried.
+
+        Args:
+            dtype: of the operator's first input.
+        """
+        tried = self.probes.get(operator)
+        if tried is None:
+            return None
+        alike = [reason for dtypes, reason in tried.items() if dtypes.partition(",")[0] == dtype]
+        if not alike:
+            return None
+        return "" if "" in alike else alike[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,30 +107,53 @@ class Table:
 @cache
 def load_table(runtime: str) -> Table | None:
     """Return the table of `runtime`, or None where there is none."""
-    path = files("edgewright.explain") / "tables" / f"{runtime}.json"
-    if not path.is_file():
+    registry, probes = _read(f"{runtime}.json"), _read(f"{runtime}.probes.json")
+    if registry is None and probes is None:
         return None
-    record = json.loads(path.read_text(encoding="utf-8"))
+    formats = dict(registry["formats"]) if registry else {}
+    probed: dict[str, Mapping[str, Mapping[str, str]]] = {}
+    if probes is not None:
+        probed[probes["format"]] = probes["operators"]
+        formats.setdefault(probes["format"], {"how": "probed"})
     return Table(
         runtime=runtime,
-        versions=record["versions"],
-        formats={name: _format(entry) for name, entry in record["formats"].items()},
+        versions=(registry or probes or {})["versions"],
+        formats={name: _format(entry, probed.get(name, {})) for name, entry in formats.items()},
     )
 
 
-def _format(record: Mapping[str, object]) -> FormatTable:
+def _read(name: str) -> dict[str, Any] | None:
+    path = files("edgewright.explain") / "tables" / name
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert isinstance(record, dict)
+    return record
+
+
+def _format(record: Mapping[str, object], probes: Mapping[str, Mapping[str, str]]) -> FormatTable:
     kernels, delegated = record.get("kernels", {}), record.get("delegated", {})
+    definitions = record.get("definitions", {})
+    assert isinstance(definitions, dict)
     assert isinstance(kernels, dict)
     assert isinstance(delegated, dict)
     return FormatTable(
         how=str(record["how"]),
         operators=_operators(record.get("operators", [])),
         kernels={name: tuple(_kernel(entry) for entry in entries) for name, entries in kernels.items()},
+        definitions={
+            name: tuple(
+                Definition(since=since, max_inputs=count, attributes=frozenset(attributes))
+                for since, count, attributes in entries
+            )
+            for name, entries in definitions.items()
+        },
         functions=_names(record.get("functions", [])),
         decomposed=_names(record.get("decomposed", [])),
         kept_whole=_names(record.get("kept_whole", [])),
         names=_names(record.get("names", [])),
         delegated={name: tuple(schemes) for name, schemes in delegated.items()},
+        probes=probes,
         last_opset=int(str(record.get("last_opset", 0))),
     )
 
