@@ -37,7 +37,9 @@ def vendor() -> tuple[ModuleType, Any, ModuleType]:
     return ct, Builder, types
 
 
-def write_program(body: Body, inputs: Sequence[np.ndarray], folder: Path) -> Package:
+def write_program(
+    body: Body, inputs: Sequence[np.ndarray], folder: Path, *, target: str = "iOS18"
+) -> Package:
     """Write the program `body(mb, *inputs)` as it stands, and read it back.
 
     No pass runs over it: what is tested is the operator that was asked for, not what it might be folded to.
@@ -53,12 +55,12 @@ def write_program(body: Body, inputs: Sequence[np.ndarray], folder: Path) -> Pac
     }[len(inputs)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = mb.program(input_specs=specs, opset_version=ct.target.iOS18)(named)
+        program = mb.program(input_specs=specs, opset_version=getattr(ct.target, target))(named)
         model = ct.convert(
             program,
             source="milinternal",
             convert_to="mlprogram",
-            minimum_deployment_target=ct.target.iOS18,
+            minimum_deployment_target=getattr(ct.target, target),
             pass_pipeline=ct.PassPipeline.EMPTY,
             skip_model_load=True,
         )

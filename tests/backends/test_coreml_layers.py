@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.backends.coreml_programs import run_program, vendor
+from tests.backends.coreml_programs import run_package, run_program, vendor, write_program
 
 pytest.importorskip(
     "coremltools", reason="needs coremltools; install it with: pip install 'edgewright[coreml]'"
@@ -523,3 +523,33 @@ def test_half_precision_is_rounded_after_every_operator() -> None:
         (got,) = run_program(body, [x], Path(folder))
     # above 2048 float16 counts in twos: 3048 is there, 2048.1 and 2051 are not
     assert got.tolist() == [1000.0, 0.0, 4.0]
+
+
+def test_compressed_weights_of_ios_16(tmp_path: Path) -> None:
+    """The older operators take flat bytes and a shape, as attributes."""
+    data = DRAW.integers(-128, 128, (3, 5)).astype(np.int8)
+    scale, zero = np.array([0.5, 0.25, 2.0], np.float32), np.array([1, -2, 0], np.int8)
+    indices, table = DRAW.integers(0, 4, 15), np.array([-1.0, 0.5, 2.0, 7.0], np.float32)
+    packed = np.zeros(4, np.uint8)
+    for number, index in enumerate(indices):
+        packed[number // 4] |= index << 2 * (number % 4)
+    mask, values = DRAW.integers(0, 2, 15), normal(15)
+
+    def body(mb: Any, x: Any) -> Any:
+        total = mb.reduce_sum(x=x)
+        weights = (
+            mb.constexpr_affine_dequantize(quantized_data=data, zero_point=zero, scale=scale, axis=0),
+            mb.constexpr_lut_to_dense(indices=packed, lut=table, shape=np.array([3, 5], np.uint32)),
+            mb.constexpr_sparse_to_dense(
+                nonzero_data=values[mask == 1],
+                mask=np.packbits(mask.astype(np.uint8), bitorder="little"),
+                shape=np.array([3, 5], np.uint32),
+            ),
+        )
+        return tuple(mb.add(x=total, y=weight) for weight in weights)
+
+    zeros = np.zeros((1, 1), np.float32)
+    got = run_package(write_program(body, [zeros], tmp_path, target="iOS16"), [zeros])
+    np.testing.assert_array_equal(got[0], (data - zero[:, None].astype(np.float32)) * scale[:, None])
+    np.testing.assert_array_equal(got[1], table[indices].reshape(3, 5))
+    np.testing.assert_array_equal(got[2], np.where(mask == 1, values, 0).reshape(3, 5))

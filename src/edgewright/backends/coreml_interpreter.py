@@ -156,6 +156,9 @@ class Interpreter:
             name: tuple(self._argument(binding, operation, scope) for binding in bindings)
             for name, bindings in operation.inputs.items()
         }
+        if kind.startswith("constexpr_"):  # before iOS 18 these have their arguments as attributes
+            told = {name: value for name, value in operation.attributes.items() if name != "name"}
+            arguments |= {name: (self._read(value),) for name, value in told.items()}
         if kind == "cond":
             return self._cond(operation, arguments, scope)
         if kind == "while_loop":

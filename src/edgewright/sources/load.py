@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _LIMITS = Limits(timeout_s=600.0)
 # Artifacts that are no source: what describes them without running them, by suffix.
 ARTIFACT_INSPECTORS = {
+    ".mlpackage": "edgewright.sources.inspect_coreml:inspect_coreml",
     ".xml": "edgewright.sources.inspect_openvino:inspect_openvino",
     ".param": "edgewright.sources.inspect_ncnn:inspect_ncnn",
     ".mnn": "edgewright.sources.inspect_mnn:inspect_mnn",
