@@ -297,7 +297,8 @@ def _matrix(axis: _Axis, width: float, factor: float | None, *, is_inner: bool) 
             share = np.where((at < 0) | (at >= axis.length), 0.0, share)
         np.add.at(matrix, (rows, at.clip(0, axis.length - 1)), share)
     total = matrix.sum(axis=1, keepdims=True)
-    return matrix / np.where(total == 0, 1.0, total)
+    normal: Floats = matrix / np.where(total == 0, 1.0, total)
+    return normal
 
 
 def _cubic(distance: Floats, factor: float) -> Floats:
