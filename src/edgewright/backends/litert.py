@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 
 from edgewright.backends import litert_file, litert_wide, vendor
+from edgewright.backends.litert_unsigned import unsigned_types
 from edgewright.backends.trace_litert import trace_litert
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, LayerCost, Support, TracedLayer
@@ -313,7 +314,10 @@ def _convert(
             config = get_symmetric_quantization_config(is_per_channel=True)
             scheme = QuantConfig(pt2e_quantizer=PT2EQuantizer().set_global(config))
         try:
-            litert_torch.convert(module, example, quant_config=scheme, enable_x64=is_wide).export(str(path))
+            with unsigned_types():
+                litert_torch.convert(module, example, quant_config=scheme, enable_x64=is_wide).export(
+                    str(path)
+                )
         except EdgewrightError:
             raise
         except Exception as err:  # torch, MLIR and the converter each have their own classes

@@ -6,6 +6,7 @@ import re
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from edgewright.bridges import onnx_fold, onnx_values
 from edgewright.bridges.onnx_plan import Plan
@@ -53,7 +54,8 @@ class PlanModule(nn.Module):
         outputs: list[torch.Tensor] = []
         seen: set[str] = set(plan.inputs)
         for name, dtype in zip(plan.outputs, self._dtypes, strict=True):
-            value = self._value(name, values).to(dtype)
+            value = self._value(name, values)
+            value = value if value.dtype is dtype else value.to(dtype)
             # An output must be a tensor of its own: not an input, a weight or another output.
             outputs.append(value.clone() if name in seen or name in plan.constants else value)
             seen.add(name)
@@ -79,3 +81,19 @@ def _last_uses(plan: Plan) -> dict[int, list[str]]:
         if name not in plan.outputs:
             ends.setdefault(index, []).append(name)
     return ends
+
+
+def without_idle_casts(exported: ExportedProgram) -> ExportedProgram:
+    """Return the program without casts to the type that a value has, and without the checks beside them."""
+    graph = exported.graph
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            graph.erase_node(node)
+        elif node.target is torch.ops.aten.to.dtype:
+            source = node.args[0]
+            if source.meta["val"].dtype == node.meta["val"].dtype and source.op != "placeholder":
+                node.replace_all_uses_with(source)
+                graph.erase_node(node)
+    graph.lint()
+    exported.graph_module.recompile()
+    return exported

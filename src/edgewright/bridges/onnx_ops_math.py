@@ -311,6 +311,8 @@ def cast_to(node: OnnxNode, value: Tensor, element_type: int) -> Tensor:
     if element_type in _NARROW:
         raise node.refusal(f"it casts to {_NARROW[element_type]}, which is not converted")
     dtype = carrier_of(element_type)
+    if dtype is torch.float64 and not node.is_constant(0):
+        dtype = torch.float32
     if dtype is torch.bool:
         return value != 0
     return value.to(dtype)

@@ -168,7 +168,7 @@ class Planner:
         if name in plan.examples:
             return plan.examples[name]
         if name not in plan.weights:
-            plan.weights[name] = onnx_values.tensor_of(plan.constants[name])
+            plan.weights[name] = onnx_values.widened(onnx_values.tensor_of(plan.constants[name]))
         return plan.weights[name]
 
     def shape(self, name: str) -> tuple[int, ...] | None:
@@ -273,8 +273,8 @@ class Planner:
         if index < len(node.output_types) and node.output_types[index]:
             return node.output_types[index]
         own = onnx_values.element_type_of(value)
-        halves = [kind for kind in node.input_types if onnx_values.is_half(kind)]
-        return halves[0] if halves and own == onnx_values.FLOAT else own
+        carried = [kind for kind in node.input_types if kind in onnx_values.CARRIED_IN_FLOAT]
+        return carried[0] if carried and own == onnx_values.FLOAT else own
 
 
 def _readers(graph: onnx.GraphProto) -> Counter[str]:

@@ -38,7 +38,7 @@ class OnnxToTorch:
     def convert(self, program: Program, workdir: Path) -> Program:
         """Return the program as a `.pt2` in `workdir`; a dynamic batch becomes 1.
 
-        float16 and bfloat16 are computed in float32: inputs and outputs keep their types.
+        float16, bfloat16 and float64 are computed in float32: inputs and outputs keep their types.
 
         Raises:
             FormatMismatchError: the program is not ONNX.
@@ -47,7 +47,7 @@ class OnnxToTorch:
         """
         import torch
 
-        from edgewright.bridges.onnx_module import PlanModule
+        from edgewright.bridges.onnx_module import PlanModule, without_idle_casts
         from edgewright.sources.torch_digest import digest_exported
         from edgewright.sources.torch_export import save_exported
 
@@ -75,7 +75,9 @@ class OnnxToTorch:
                 raise ConversionError(
                     f"torch.export refuses {program.path.name}: {vendor.first_line(err)}. It is not converted."
                 ) from err
-            onnx_check.compare(program, model, exported, samples)
+            exported = without_idle_casts(exported)
+            is_half = any(onnx_values.is_half(kind) for kind in plan.types.values())
+            onnx_check.compare(program, model, exported, samples, is_half=is_half)
         workdir.mkdir(parents=True, exist_ok=True)
         path = save_exported(exported, workdir / f"{program.path.stem}.pt2")
         return replace(
@@ -97,6 +99,9 @@ def _static(specs: Sequence[TensorSpec], shapes: Sequence[tuple[int, ...]]) -> t
 
 def _notes(program: Program, plan: Plan) -> list[str]:
     notes = ["batch made static: 1"] if any(spec.has_dynamic_batch for spec in program.inputs) else []
-    if any(onnx_values.is_half(kind) for kind in plan.types.values()):
+    kinds = set(plan.types.values())
+    if any(onnx_values.is_half(kind) for kind in kinds):
         notes.append("float16 values of the ONNX model are computed in float32")
+    if onnx_values.DOUBLE in kinds:
+        notes.append("float64 values of the ONNX model are computed in float32")
     return notes

@@ -1,6 +1,7 @@
 """ONNX tensors, element types and attributes as numpy, torch and Python values.
 
-float16 and bfloat16 are carried in float32, which holds their values exactly; 2 and 4 bit integers in 8 bits.
+float16 and bfloat16 are carried in float32, which holds their values exactly; 2 and 4 bit integers in 8 bits. float64
+is carried in float32 too where it depends on the model's inputs: no runtime of a device computes in it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from edgewright.bridges.onnx_ops import Attribute
 
 FLOAT, FLOAT16, DOUBLE, BFLOAT16, STRING = 1, 10, 11, 16, 8  # numbers of onnx.TensorProto.DataType
+CARRIED_IN_FLOAT = (FLOAT16, BFLOAT16, DOUBLE)
 _CARRIED = {
     "bfloat16": "float32",
     "float16": "float32",
@@ -32,7 +34,7 @@ _CARRIED = {
 
 
 def is_half(element_type: int) -> bool:
-    """Return whether values of this type are carried in float32."""
+    """Return whether values of this type have fewer digits than float32."""
     return element_type in (FLOAT16, BFLOAT16)
 
 
@@ -116,10 +118,11 @@ def tensor_of(value: Array) -> torch.Tensor:
 
 
 def widened(value: torch.Tensor) -> torch.Tensor:
-    """Return float16 and bfloat16 as float32, all others as they are."""
+    """Return all floats as float32, all others as they are."""
     import torch
 
-    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+    is_other = value.dtype.is_floating_point and value.dtype is not torch.float32
+    return value.float() if is_other else value
 
 
 def element_types(graph: onnx.GraphProto) -> dict[str, int]:
