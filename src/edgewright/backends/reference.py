@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgewright.backends import tensorflow_session
 from edgewright.backends.onnx_session import OnnxSession
 from edgewright.backends.trace_litert import trace_litert
 from edgewright.backends.trace_onnx import trace_onnx
@@ -17,36 +18,43 @@ from edgewright.backends.vendor import first_line, load_exported_file, quiet, su
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, LayerCost, Session, Support, TracedLayer
 from edgewright.core.errors import ConversionError, FormatMismatchError, IntegrityError
-from edgewright.core.files import sha256_of_files
+from edgewright.core.files import read_json, sha256_of_files, write_json
 from edgewright.core.program import Program
 from edgewright.core.target import Precision, Quantizer, Target
 from edgewright.core.tensors import Array, Arrays, TensorSpec, check_arrays
+from edgewright.workers import environments
 
 if TYPE_CHECKING:
     import torch
     from ai_edge_litert.interpreter import Interpreter
 
 _PACKAGES = {"pt2": ("torch",), "onnx": ("onnxruntime",), "tflite": ("ai-edge-litert",)}
+_TENSORFLOW = tensorflow_session.FORMATS
+_RECORD = "tensorflow.json"
 
 
 def reference_environment(model_format: str) -> str:
     """Return the toolchain environment in which a program of this format runs; empty for Edgewright's own."""
-    return "tensorflow" if model_format in ("keras", "saved_model", "graph_def") else ""
+    return tensorflow_session.ENVIRONMENT if model_format in _TENSORFLOW else ""
 
 
 class ReferenceBackend:
-    """Runs a `.pt2` in torch, an `.onnx` in unoptimised ONNX Runtime, a `.tflite` in LiteRT's kernels."""
+    """Runs a `.pt2` in torch, an `.onnx` in unoptimised ONNX Runtime, a `.tflite` in LiteRT's kernels, Keras and
+    TensorFlow files in TensorFlow: these in the environment that `reference_environment` names.
+    """
 
     name = "reference"
     environment = ""
-    runtime_module = ""  # one of three frameworks, by the format of the source
-    consumes: tuple[str, ...] = ("pt2", "onnx", "tflite")
+    runtime_module = ""  # one of four frameworks, by the format of the source
+    consumes: tuple[str, ...] = ("pt2", "onnx", "tflite", *_TENSORFLOW)
     precisions: tuple[Precision, ...] = (Precision.FP32,)
 
     def probe(self) -> Support:
         """Say whether at least one format can be run; each format needs its own package."""
         every = support([package for packages in _PACKAGES.values() for package in packages], extra="default")
-        return replace(every, is_available=bool(every.versions))
+        there = environments.support_versions(tensorflow_session.ENVIRONMENT)
+        found = {name: there[name] for name in tensorflow_session.PACKAGES if name in there} | every.versions
+        return replace(every, versions=found, is_available=bool(found))
 
     def refuses(self, program: Program, target: Target) -> str | None:
         """Return why this pair cannot be done, or None."""
@@ -71,7 +79,7 @@ class ReferenceBackend:
         calibration: Calibration | None,
         workdir: Path,
     ) -> Artifact:
-        """Return the source's own file as the artifact; nothing is written.
+        """Return the source's own file as the artifact; for TensorFlow's formats a record of the source is written.
 
         Raises:
             FormatMismatchError: the program's format cannot be run here.
@@ -79,14 +87,19 @@ class ReferenceBackend:
         reason = self.refuses(program, target)
         if reason is not None:
             raise FormatMismatchError(reason)
+        path, packages = program.path, _PACKAGES.get(program.format, tensorflow_session.PACKAGES)
+        if program.format in _TENSORFLOW:  # a folder, a signature, trust: more than a file can say
+            path = workdir / _RECORD
+            write_json(path, program.to_json())
         return Artifact(
-            files=(program.path,),
+            files=(path,),
             target=target,
             inputs=program.inputs,
             outputs=program.outputs,
-            sha256=sha256_of_files((program.path,)),
+            sha256=sha256_of_files((path,)),
             source_sha256=program.sha256,
-            toolchain=versions(_PACKAGES[program.format]),
+            toolchain=versions(packages),
+            environment=reference_environment(program.format),
         )
 
     def open(self, artifact: Artifact, target: Target, *, profile: bool = False) -> Session:
@@ -110,8 +123,11 @@ class ReferenceBackend:
             )
         if form == "tflite":
             return TfliteSession(artifact, threads=target.threads)
+        if artifact.path.name == _RECORD:
+            source = Program.from_json(read_json(artifact.path))
+            return tensorflow_session.TensorflowSession(source, threads=target.threads)
         raise FormatMismatchError(
-            f"reference runs .pt2, .onnx and .tflite files, but got {artifact.path.name}."
+            f"reference runs .pt2, .onnx, .tflite and TensorFlow's files, but got {artifact.path.name}."
         )
 
     def trace(

@@ -11,7 +11,16 @@ from edgewright.core.files import require_model_file
 
 FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _TORCH_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt")
-_SUFFIX_FORMAT = {".pt2": "pt2", ".onnx": "onnx", ".tflite": "tflite", ".lite": "tflite"}
+_SUFFIX_FORMAT = {
+    ".pt2": "pt2",
+    ".onnx": "onnx",
+    ".tflite": "tflite",
+    ".lite": "tflite",
+    ".keras": "keras",
+    ".h5": "keras",
+    ".hdf5": "keras",
+}
+_SAVED_MODEL = "saved_model.pb"
 _HEAD_BYTES = 64
 
 
@@ -21,19 +30,25 @@ def is_factory(spec: str) -> bool:
 
 
 def detect_format(path: Path) -> str:
-    """Return pt2, onnx, tflite or pickle (a .pt/.pth/.th that only `weights` may read).
+    """Return the format of a file or a SavedModel's folder: one of `core.program.FORMATS`, or pickle.
+
+    A pickle is a .pt/.pth/.th that only `weights` may read.
 
     Raises:
         UsageError: missing, empty, or weights where a model is expected.
         FormatMismatchError: the content is not what the name promises, or no known format.
         UnavailableError: a known format that this version does not read.
     """
+    if path.is_dir() and (path / _SAVED_MODEL).is_file():
+        return "saved_model"
     require_model_file(path)
+    if path.name == _SAVED_MODEL:
+        return "saved_model"
     with path.open("rb") as stream:
         head = stream.read(_HEAD_BYTES)
     found = _by_content(path, head)
     promised = _SUFFIX_FORMAT.get(path.suffix.lower())
-    if found in ("torchscript", "hdf5", "savedmodel", "executorch"):
+    if found in ("torchscript", "executorch"):
         raise UnavailableError(
             f"{path} is {_TITLES[found]}, which is not read by this version. {_ADVICE[found]}"
         )
@@ -56,10 +71,15 @@ def detect_format(path: Path) -> str:
             f"{path} is not a .pt2 archive: it is not a complete zip file. "
             "Export it again with torch.export.save."
         )
+    if promised == "keras" and found is None:
+        raise FormatMismatchError(
+            f"{path} is neither a complete .keras archive nor an HDF5 file. It may be truncated; save the model again."
+        )
     result = promised or found
     if result is None:
         raise FormatMismatchError(
-            f"{path} is in no format that is read here: expected .pt2, .onnx, .tflite or package.module:factory."
+            f"{path} is in no format that is read here: expected .pt2, .onnx, .tflite, .keras, .h5, a SavedModel's "
+            "folder, a frozen .pb, or package.module:factory."
         )
     return result
 
@@ -70,14 +90,12 @@ _TITLES = {
     "tflite": "a LiteRT flatbuffer (.tflite)",
     "pickle": "a PyTorch pickle",
     "torchscript": "a TorchScript archive",
-    "hdf5": "an HDF5 file (Keras)",
-    "savedmodel": "a TensorFlow SavedModel",
+    "keras": "a Keras model (.keras, .h5)",
+    "graph_def": "a TensorFlow graph (.pb)",
     "executorch": "an ExecuTorch program",
 }
 _ADVICE = {
     "torchscript": "Export the module with torch.export.save, or give package.module:factory and --weights.",
-    "hdf5": "Convert it to .tflite or .onnx first.",
-    "savedmodel": "Convert it to .tflite or .onnx first.",
     "executorch": "Give the .pt2 that it was made of.",
 }
 
@@ -88,13 +106,14 @@ def _by_content(path: Path, head: bytes) -> str | None:
     if head[:4] == b"PK\x03\x04" or head[:4] == b"PK\x05\x06":
         return _zip_kind(path)
     if head[:4] == b"\x89HDF":
-        return "hdf5"
+        return "keras"
     if head[4:6] == b"ET" and head[6:8].isdigit():
         return "executorch"
     if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
         return "safetensors"
-    if path.name == "saved_model.pb":
-        return "savedmodel"
+    # A GraphDef begins with its first operator, which begins with its name: both are field 1 with a length.
+    if path.suffix.lower() == ".pb" and head[:1] == b"\x0a":
+        return "graph_def"
     is_torch_name = path.suffix.lower() in _TORCH_SUFFIXES
     # A protocol-2 pickle begins with 80 02; old torch.save files do, and so does any pickle of code.
     if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
@@ -108,6 +127,8 @@ def _zip_kind(path: Path) -> str | None:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return None
+    if "config.json" in names and "model.weights.h5" in names:
+        return "keras"
     if any("/models/" in name or name.endswith("archive_format") for name in names):
         return "pt2"
     if any(name == "serialized_exported_program.json" for name in names):

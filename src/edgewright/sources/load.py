@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgewright.core.artifact import PACKAGE_SUFFIX
-from edgewright.core.errors import UsageError
+from edgewright.core.errors import UnavailableError, UsageError
 from edgewright.core.files import require_model_file
 from edgewright.core.program import Program
 from edgewright.core.tensors import Layout
@@ -31,6 +31,8 @@ ARTIFACT_INSPECTORS = {
     ".engine": "edgewright.sources.inspect_tensorrt:inspect_tensorrt",
     ".plan": "edgewright.sources.inspect_tensorrt:inspect_tensorrt",
 }
+# Formats whose files leave sizes open that the user may give.
+_TAKE_SHAPES = ("onnx", "torchscript", "keras", "saved_model", "graph_def")
 
 
 def load(
@@ -40,18 +42,23 @@ def load(
     weights: Path | None = None,
     input_shapes: Sequence[str] | None = None,
     layout: Layout | None = None,
+    signature: str | None = None,
+    trust: bool = False,
 ) -> Program:
     """Return the model that `spec` names, read in a worker process.
 
     Args:
-        spec: a `.pt2`, `.onnx` or `.tflite` file, or `package.module:factory`.
+        spec: a `.pt2`, `.onnx`, `.tflite`, `.keras`, `.h5` or `.pb` file, a SavedModel's folder, or
+            `package.module:factory`.
         workdir: folder for what has to be written (an exported `.pt2`).
         weights: for a factory: .safetensors, or a state dict in .pt/.pth/.th.
-        input_shapes: for a factory: see `sources.shapes`.
+        input_shapes: for a factory, and for the dynamic dimensions of TensorFlow's files: see `sources.shapes`.
         layout: the layout of rank-4 inputs and outputs; only a PyTorch source can change its own.
+        signature: of a SavedModel with several.
+        trust: code inside the file (a Lambda layer, an operator that runs Python) may run, in a worker.
     Raises:
-        UsageError, FormatMismatchError: `spec` or an option cannot be used as given.
-        UnavailableError: a format that this version does not read.
+        UsageError, FormatMismatchError: `spec` or an option cannot be used as given; or code in the file, untrusted.
+        UnavailableError: a format that this version does not read, or a toolchain that it needs.
         IntegrityError: the file's structure is broken or not safe to read.
         ConversionError: PyTorch could not export the module, or the export does not agree with it.
     """
@@ -72,17 +79,58 @@ def load(
         }
     else:
         path = Path(spec)
-        if weights is not None or input_shapes:
+        model_format = detect_format(path)
+        if weights is not None:
             raise UsageError(
-                f"--weights and --input-shape belong to a package.module:factory, but the model is {spec!r}. "
-                "Leave them out, or give the factory."
+                f"--weights belongs to a package.module:factory, but the model is {spec!r}. "
+                "Leave it out, or give the factory."
             )
-        arguments |= {"format": detect_format(path), "path": str(path.resolve())}
+        if input_shapes and model_format not in _TAKE_SHAPES:
+            raise UsageError(
+                f"--input-shape is for {', '.join(_TAKE_SHAPES)} and factories, but {spec!r} is {model_format}, "
+                "whose sizes are its own. Leave it out."
+            )
+        if signature is not None and model_format != "saved_model":
+            raise UsageError(
+                f"--signature belongs to a SavedModel, but {spec!r} is {model_format}. Leave it out."
+            )
+        parse_input_shapes(input_shapes or ())
+        arguments |= {
+            "format": model_format,
+            "path": str(path.resolve()),
+            "input_shapes": list(input_shapes or ()),
+            "signature": signature,
+            "trust": trust,
+        }
     workdir.mkdir(parents=True, exist_ok=True)
     reply = call_once("edgewright.sources.operations:read", arguments, limits=_LIMITS)
     record = reply["program"]
     assert isinstance(record, dict)
+    if reply.get("is_complete") is False:
+        record = _completed(record, spec)
     return Program.from_json(record)
+
+
+def _completed(record: dict[str, object], spec: str) -> dict[str, object]:
+    """Return the program with the shapes of its outputs, which only TensorFlow can tell.
+
+    Raises:
+        UnavailableError: TensorFlow is not installed.
+    """
+    try:
+        reply = call_once(
+            "edgewright.backends.tensorflow_session:complete",
+            {"program": record},
+            limits=_LIMITS,
+            environment="tensorflow",
+        )
+    except UnavailableError as err:
+        raise UnavailableError(
+            f"{spec} does not tell the shapes of its outputs, and TensorFlow does: {err}"
+        ) from err
+    made = reply["program"]
+    assert isinstance(made, dict)
+    return made
 
 
 def load_module(

@@ -11,13 +11,46 @@ from edgewright.core.tensors import Layout
 
 
 def read(arguments: dict[str, object]) -> dict[str, object]:
-    """Return {"program": Program}.
+    """Return {"program": Program, "is_complete": whether the shapes of all outputs are known}.
 
     Args:
-        arguments: spec, format (factory|pt2|onnx|tflite|pickle), workdir, layout, and path, or for a factory
-            weights, input_shapes and import_path.
+        arguments: spec, format (factory, pickle, or one of `core.program.FORMATS`), workdir, layout, and path, or for
+            a factory weights, input_shapes and import_path; input_shapes, signature and trust for TensorFlow's formats.
     """
-    return {"program": _read(arguments).to_json()}
+    if arguments["format"] in ("keras", "saved_model", "graph_def"):
+        program, is_complete = _read_tensorflow(arguments)
+        return {"program": program.to_json(), "is_complete": is_complete}
+    return {"program": _read(arguments).to_json(), "is_complete": True}
+
+
+def _read_tensorflow(arguments: dict[str, object]) -> tuple[Program, bool]:
+    spec, path, model_format = str(arguments["spec"]), Path(str(arguments["path"])), arguments["format"]
+    input_shapes = _texts(arguments.get("input_shapes") or [])
+    is_trusted = arguments.get("trust") is True
+    if model_format == "keras":
+        from edgewright.sources.keras import read_keras
+
+        program, is_complete = read_keras(path, spec=spec, input_shapes=input_shapes, is_trusted=is_trusted)
+    elif model_format == "saved_model":
+        from edgewright.sources.saved_model import read_saved_model
+
+        signature = arguments.get("signature")
+        program = read_saved_model(
+            path if path.is_dir() else path.parent,
+            spec=spec,
+            signature=None if signature is None else str(signature),
+            input_shapes=input_shapes,
+            is_trusted=is_trusted,
+        )
+        is_complete = not input_shapes
+    else:
+        from edgewright.sources.saved_model import read_frozen_graph
+
+        program = read_frozen_graph(path, spec=spec, input_shapes=input_shapes, is_trusted=is_trusted)
+        is_complete = False
+    own: Layout = next((one.layout for one in program.inputs if one.layout is not None), "nhwc")
+    _refuse_layout(spec, str(model_format), own=own, wanted=_layout(arguments.get("layout")))
+    return program, is_complete
 
 
 def _read(arguments: dict[str, object]) -> Program:
@@ -48,7 +81,13 @@ def _read(arguments: dict[str, object]) -> Program:
         from edgewright.sources.onnx import read_onnx
 
         _refuse_layout(spec, "onnx", own="nchw", wanted=layout)
-        return read_onnx(path, spec=spec)
+        program = read_onnx(path, spec=spec)
+        shapes = _texts(arguments["input_shapes"])
+        if not shapes:
+            return program
+        from edgewright.sources.onnx_shapes import fix_onnx_shapes
+
+        return fix_onnx_shapes(program, shapes, Path(str(arguments["workdir"])))
     from edgewright.sources.tflite import read_tflite
 
     _refuse_layout(spec, "tflite", own="nhwc", wanted=layout)
