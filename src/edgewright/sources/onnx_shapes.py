@@ -24,11 +24,12 @@ _MAX_INLINE_BYTES = (2 << 30) - 1
 def fix_onnx_shapes(program: Program, texts: Sequence[str], workdir: Path) -> Program:
     """Return `program` with the shapes that `texts` say (see `sources.shapes`) in a new file below `workdir`.
 
-    Inputs that no text names keep their shape. The outputs get the shapes that one run on zeros gives them.
+    Inputs that no text names keep their shape. The outputs get the shapes that one run on zeros gives them; where
+    the model does not take zeros, they stay as they were, with a note.
 
     Raises:
         UsageError: an unknown input, another rank or dtype, or a size that contradicts a fixed one.
-        ConversionError: the model does not run with these shapes, or is too large for one file.
+        ConversionError: the model is too large for one file.
     """
     import onnx
 
@@ -46,7 +47,13 @@ def fix_onnx_shapes(program: Program, texts: Sequence[str], workdir: Path) -> Pr
         raise ConversionError(
             f"{program.path} is larger than 2 GB; its shapes can only be fixed by its exporter."
         )
-    shapes = _output_shapes(model, specs, [spec.name for spec in program.outputs])
+    notes = [note for note in program.notes if " is dynamic in " not in note]
+    try:
+        shapes = _output_shapes(model, specs, [spec.name for spec in program.outputs])
+    except ConversionError as err:
+        # A branch that zeros lead into may not take these sizes, though the one that real inputs take does.
+        notes.append(f"the shapes of the outputs are left open: {err}")
+        shapes = [spec.shape for spec in program.outputs]
     outputs = tuple(replace(spec, shape=shape) for spec, shape in zip(program.outputs, shapes, strict=True))
     for value, spec in zip(model.graph.output, outputs, strict=True):
         _set_shape(value, spec)
@@ -61,7 +68,7 @@ def fix_onnx_shapes(program: Program, texts: Sequence[str], workdir: Path) -> Pr
         outputs=outputs,
         sha256=sha256_of(path),
         history=(*program.history, f"shapes fixed: {said}"),
-        notes=tuple(note for note in program.notes if " is dynamic in " not in note),
+        notes=tuple(notes),
     )
 
 
@@ -135,7 +142,7 @@ def _run_shapes(
         results = session.run(list(names), zeros)
     except Exception as err:  # onnxruntime has one class per status code, without a common base
         raise ConversionError(
-            f"the model does not run with these input shapes: {_first_line(err)}. Give other sizes."
+            f"the model does not run on zeros of these sizes: {_first_line(err)}"
         ) from err
     return [tuple(np.shape(result)) for result in results]
 
