@@ -82,7 +82,7 @@ def _read(arguments: dict[str, object]) -> Program:
 
         _refuse_layout(spec, "onnx", own="nchw", wanted=layout)
         program = read_onnx(path, spec=spec)
-        shapes = _texts(arguments["input_shapes"])
+        shapes = _texts(arguments.get("input_shapes") or [])
         if not shapes:
             return program
         from edgewright.sources.onnx_shapes import fix_onnx_shapes
