@@ -93,6 +93,8 @@ def build(
     budget: Mapping[str, float] | None = None,
     weights: str | Path | None = None,
     input_shapes: Sequence[str] = (),
+    signature: str = "",
+    trust: bool = False,
     layout: Literal["", "nchw", "nhwc"] = "",
     quantizer: Literal["", "pt2e", "native"] = "",
     calibration_count: int = 512,
@@ -113,6 +115,9 @@ def build(
         calibration: the set for activation ranges, given like `data`; default: a seeded sample of `data`.
         metric: top1, top5, mse, cosine, roc_auc or `module:function`; default: cosine to the source's outputs.
         budget: upper limits by name, e.g. {"latency_p95_ms": 50, "size_mb": 5, "drop_points": 0.5}.
+        input_shapes: of a factory's inputs, or for the dynamic sizes of a file, e.g. ("ids=1x16:int64",).
+        signature: of a SavedModel; default: serving_default.
+        trust: run code that the model carries (Lambda layers, PyFunc), in a worker only.
         values: constants for inputs that the data do not hold.
         out: folder for artifacts, evidence, recipe and report.
         progress: called with (target id, step, state) as the work goes on.
@@ -125,6 +130,8 @@ def build(
         model=str(name),
         weights=str(weights or ""),
         input_shapes=tuple(input_shapes),
+        signature=signature,
+        trust=trust,
         layout=layout,
         data=save_data(data, folder / "source" / "eval.npz"),
         calibration=save_data(calibration, folder / "source" / "calibration.npz"),
@@ -196,6 +203,8 @@ def load_source(recipe: Recipe, workdir: Path, *, layout: Layout | None) -> Prog
         weights=Path(recipe.weights) if recipe.weights else None,
         input_shapes=recipe.input_shapes or None,
         layout=layout,
+        signature=recipe.signature or None,
+        trust=recipe.trust,
     )
 
 

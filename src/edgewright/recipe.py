@@ -47,6 +47,8 @@ class Recipe:
         model: a path, or `package.module:factory`.
         weights: safetensors or state dict of the factory.
         input_shapes: "1x3x32x32" or "name=1x3x32x32[:dtype]", one per input of the factory.
+        signature: of a SavedModel; empty is serving_default.
+        trust: run code that the model carries, in a worker.
         layout: nchw or nhwc for rank-4 inputs and outputs; empty keeps the source's.
         data: the evaluation set; calibration: the set that ranges are taken from.
         metric: a name of `data.metrics`, or `module:function`; empty means fidelity to the source (cosine).
@@ -57,6 +59,8 @@ class Recipe:
     model: str
     weights: str = ""
     input_shapes: tuple[str, ...] = ()
+    signature: str = ""
+    trust: bool = False
     layout: str = ""
     data: str = ""
     calibration: str = ""

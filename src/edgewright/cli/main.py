@@ -53,7 +53,17 @@ Shapes = Annotated[
     typer.Option(
         "--input-shape",
         metavar="SHAPE",
-        help="Input of a factory, e.g. 1x3x32x32 or name=1x3x32x32:int64; once per input.",
+        help="Input of a factory, or dynamic sizes of a file, e.g. 1x3x32x32 or name=1x3x32x32:int64; once per input.",
+    ),
+]
+Signature = Annotated[
+    str,
+    typer.Option("--signature", metavar="NAME", help="Signature of a SavedModel; default: serving_default."),
+]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Run code that the model carries (Lambda layers, PyFunc), in a worker only."
     ),
 ]
 Layout = Annotated[
@@ -107,6 +117,8 @@ def build(
     ] = "",
     weights: Weights = "",
     input_shape: Shapes = None,
+    signature: Signature = "",
+    trust: Trust = False,
     layout: Layout = "",
     data: Data = "",
     calibration: CalibrationData = "",
@@ -173,6 +185,8 @@ def build(
             model=model,
             weights=weights,
             input_shapes=tuple(input_shape or ()),
+            signature=signature,
+            trust=trust,
             layout=layout,
             data=data,
             calibration=calibration,
@@ -235,7 +249,13 @@ def demo(
 
 
 @app.command(short_help="Show what a model holds, without running it.")
-def inspect(model: Model, weights: Weights = "", input_shape: Shapes = None, as_json: Json = False) -> None:
+def inspect(
+    model: Model,
+    weights: Weights = "",
+    input_shape: Shapes = None,
+    signature: Signature = "",
+    as_json: Json = False,
+) -> None:
     """Show the signature, parameters, MACs, operators, layers, precision and digest of MODEL, without running it.
 
     Example: edgewright inspect model.tflite
@@ -244,9 +264,9 @@ def inspect(model: Model, weights: Weights = "", input_shape: Shapes = None, as_
 
     from edgewright.sources import inspect as inspect_program
     from edgewright.sources import inspect_artifact, load
-    from edgewright.sources.detect import is_factory
+    from edgewright.sources.load import ARTIFACT_INSPECTORS
 
-    if not is_factory(model):
+    if Path(model).suffix.lower() in ARTIFACT_INSPECTORS:
         show.inspection(inspect_artifact(Path(model)), as_json)
         return
     with tempfile.TemporaryDirectory(prefix="edgewright-") as work:
@@ -255,6 +275,7 @@ def inspect(model: Model, weights: Weights = "", input_shape: Shapes = None, as_
             workdir=Path(work),
             weights=Path(weights) if weights else None,
             input_shapes=tuple(input_shape or ()) or None,
+            signature=signature or None,
         )
         show.inspection(inspect_program(program), as_json)
 
@@ -268,6 +289,8 @@ def convert(
     ] = "fp32",
     weights: Weights = "",
     input_shape: Shapes = None,
+    signature: Signature = "",
+    trust: Trust = False,
     layout: Layout = "",
     data: Data = "",
     calibration: CalibrationData = "",
@@ -293,6 +316,8 @@ def convert(
         model=model,
         weights=weights,
         input_shapes=tuple(input_shape or ()),
+        signature=signature,
+        trust=trust,
         layout=layout,
         data=data,
         calibration=calibration,
@@ -320,6 +345,8 @@ def verify(
     ],
     weights: Weights = "",
     input_shape: Shapes = None,
+    signature: Signature = "",
+    trust: Trust = False,
     data: Data = "",
     metric: Metric = "",
     value: Values = None,
@@ -342,6 +369,8 @@ def verify(
         model=against,
         weights=weights,
         input_shapes=tuple(input_shape or ()),
+        signature=signature,
+        trust=trust,
         data=data,
         metric=metric,
         precisions=("fp32",),
