@@ -66,7 +66,7 @@ def test_other_precisions_are_refused(tmp_path: Path) -> None:
     assert "as it is" in str(BACKEND.refuses(program, target))
     with pytest.raises(FormatMismatchError, match="fp32"):
         BACKEND.convert(program, target, None, tmp_path)
-    assert "program is keras" in str(BACKEND.refuses(replace(program, format="keras"), TARGET))
+    assert "program is caffe" in str(BACKEND.refuses(replace(program, format="caffe"), TARGET))
 
 
 @pytest.mark.toolchain("torch", "onnxruntime", "ai_edge_litert")
