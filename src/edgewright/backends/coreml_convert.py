@@ -134,9 +134,10 @@ def compressed(model: Converted, precision: Precision) -> Converted:
             # Filters of few weights (depthwise) suffer most and save least.
             names = [name for name, weight in found.items() if weight.val[0].size >= PALETTE_GROUP]
             if precision is Precision.PRUNED:
-                pruned = cto.OpMagnitudePrunerConfig(target_sparsity=SPARSITY, weight_threshold=MIN_WEIGHTS)
-                config = cto.OptimizationConfig(op_name_configs=dict.fromkeys(names, pruned))
-                return cast(Converted, cto.prune_weights(model, config))
+                pruned = {name: _pruned(found[name].val) for name in names}
+                return cast(
+                    Converted, cto.prune_weights(model, cto.OptimizationConfig(op_name_configs=pruned))
+                )
             configs = {name: _palettes(found[name].val) for name in names}
             return cast(
                 Converted, cto.palettize_weights(model, cto.OptimizationConfig(op_name_configs=configs))
@@ -145,6 +146,21 @@ def compressed(model: Converted, precision: Precision) -> Converted:
         raise ConversionError(
             f"coremltools cannot make {precision} weights: {vendor.first_line(err)}. Leave this precision out."
         ) from err
+
+
+def _pruned(weights: Array) -> object:
+    """Return the configuration that zeroes the smaller half of `weights`.
+
+    The threshold is found here: coremltools 9.0 looks for it with percentiles in float16, which have no numbers beyond
+    65,504, so that it leaves every larger tensor as it was, without a word.
+    """
+    import coremltools.optimize.coreml as cto
+
+    sizes = np.sort(np.abs(weights.astype(np.float32)), axis=None)
+    threshold = float(sizes[int(sizes.size * SPARSITY) - 1])
+    return cto.OpThresholdPrunerConfig(
+        threshold=threshold, minimum_sparsity_percentile=0.0, weight_threshold=MIN_WEIGHTS
+    )
 
 
 def _palettes(weights: Array) -> object:
