@@ -178,6 +178,7 @@ class ExecutorchCoremlBackend(_ElsewhereBackend):
             minimum_deployment_target=ct.target.iOS15,
         )
         exported = executorch_lower.static_program(program)
+        executorch_lower.spell_out_strides(exported)
         content, delegation = executorch_lower.lower(
             exported, CoreMLPartitioner(compile_specs=specs), program
         )

@@ -293,6 +293,21 @@ def quantize_native(program: Program, samples: Sequence[Sequence[Array]]) -> Exp
     return export(converted, example_inputs(program), program)
 
 
+def spell_out_strides(exported: ExportedProgram) -> None:
+    """Give every pooling the stride that it has by default: its kernel. coremltools does not know the short form."""
+    for node in exported.graph.nodes:
+        if node.op == "call_function" and _operator(node) in (
+            "max_pool1d",
+            "max_pool2d",
+            "avg_pool1d",
+            "avg_pool2d",
+        ):
+            source, kernel, *rest = node.args
+            if not rest or rest[0] == []:
+                node.args = (source, kernel, kernel, *rest[1:])
+    exported.graph_module.recompile()
+
+
 def lower(exported: ExportedProgram, partitioner: object, program: Program) -> tuple[bytes, Delegation]:
     """Return the bytes of the `.pte` and who runs what.
 
