@@ -259,6 +259,11 @@ def _lower(program: Program, target: Target, path: Path) -> litert_file.Model:
     """Return the program lowered by litert-torch with a static batch, its tensors named like the source's."""
     import torch
 
+    empty = [str(spec) for spec in (*program.inputs, *program.outputs) if 0 in spec.shape]
+    if empty:
+        raise ConversionError(
+            f"LiteRT has no tensors without elements, but the model has {', '.join(empty)}."
+        )
     example = tuple(
         torch.zeros(vendor.static_shape(spec), dtype=getattr(torch, spec.dtype)) for spec in program.inputs
     )

@@ -9,6 +9,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from edgewright.bridges import onnx_fold, onnx_values
+from edgewright.bridges.onnx_ops import torch_dtype
 from edgewright.bridges.onnx_plan import Plan
 from edgewright.core.program import Program
 
@@ -32,6 +33,8 @@ class PlanModule(nn.Module):
             tensor = (
                 plan.weights[name] if name in plan.weights else onnx_values.tensor_of(plan.constants[name])
             )
+            if tensor.numel() == 0:  # torch.export.save cannot store it
+                continue
             attribute = f"c{len(self._weights)}_{re.sub(r'[^A-Za-z0-9_]', '_', name.partition('#')[0])[:64]}"
             self._weights[name] = attribute
             if tensor.is_floating_point():
@@ -64,7 +67,12 @@ class PlanModule(nn.Module):
     def _value(self, name: str, values: dict[str, torch.Tensor]) -> torch.Tensor:
         if name in values:
             return values[name]
-        if name not in self._weights:  # the handler only looks at its constant value, or at its shape
+        if (
+            name not in self._weights
+        ):  # the handler only looks at its constant value, or at its shape; or it is empty
+            value = self._plan.constants[name]
+            if value.size == 0:
+                return torch.zeros(value.shape, dtype=torch_dtype(value.dtype))
             return self._plan.weights[name]
         tensor = getattr(self, self._weights[name])
         assert isinstance(tensor, torch.Tensor)
@@ -91,8 +99,10 @@ def without_idle_casts(exported: ExportedProgram) -> ExportedProgram:
             graph.erase_node(node)
         elif node.target is torch.ops.aten.to.dtype:
             source = node.args[0]
-            if source.meta["val"].dtype == node.meta["val"].dtype and source.op != "placeholder":
+            is_output = source.op == "placeholder" and any(user.op == "output" for user in node.users)
+            if source.meta["val"].dtype == node.meta["val"].dtype and not is_output:
                 node.replace_all_uses_with(source)
+                exported.graph_signature.replace_all_uses(node.name, source.name)
                 graph.erase_node(node)
     graph.lint()
     exported.graph_module.recompile()

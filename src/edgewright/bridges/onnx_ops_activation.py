@@ -25,11 +25,33 @@ def _plain(node: OnnxNode, value: Tensor) -> Tensor:
         return value / (1 + torch.abs(value))
     functions: dict[str, Callable[[Tensor], Tensor]] = {
         "Sigmoid": torch.sigmoid,
-        "Softplus": functional.softplus,
+        "Softplus": _softplus,
         "HardSwish": functional.hardswish,
-        "Mish": functional.mish,
+        "Mish": _mish,
     }
     return functions[node.op_type](value)
+
+
+def _softplus(value: Tensor) -> Tensor:
+    """Return log(1 + exp(x)) = max(x, 0) + log(1 + u), u = exp(-|x|).
+
+    Runtimes without log1p lose the digits of a small u in 1 + u. With s = u / (2 + u), at most 1/3,
+    log(1 + u) = 2 artanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...), of which 8 terms are exact in float32.
+    """
+    small = torch.exp(-torch.abs(value))
+    ratio = small / (2 + small)
+    square = ratio * ratio
+    series = torch.full_like(square, 1 / 15)
+    for odd in (13, 11, 9, 7, 5, 3, 1):
+        series = series * square + 1 / odd
+    return torch.clamp(value, min=0) + 2 * ratio * series
+
+
+def _mish(value: Tensor) -> Tensor:
+    """Return x tanh(log(1 + e)) = x n / (n + 2) with e = exp(x), n = e (e + 2); from 20 on it is x."""
+    power = torch.exp(torch.clamp(value, max=20))
+    number = power * (power + 2)
+    return value * (number / (number + 2))
 
 
 @handles("LeakyRelu")

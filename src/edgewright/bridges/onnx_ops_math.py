@@ -8,7 +8,7 @@ from functools import reduce
 import torch
 
 from edgewright.bridges.onnx_ops import OnnxNode, handles
-from edgewright.bridges.onnx_values import BFLOAT16, FLOAT16, STRING, carrier_of
+from edgewright.bridges.onnx_values import BFLOAT16, CARRIED_IN_FLOAT, FLOAT16, STRING, carrier_of
 
 Tensor = torch.Tensor
 Binary = Callable[[Tensor, Tensor], Tensor]
@@ -72,7 +72,7 @@ def truncated_quotient(left: Tensor, right: Tensor) -> Tensor:
     of non-negative numbers stays an integer division.
     """
     size = torch.floor_divide(torch.abs(left), torch.abs(right))
-    return torch.where(torch.logical_xor(left < 0, right < 0), -size, size)
+    return torch.where((left < 0) != (right < 0), -size, size)
 
 
 @handles("Mod")
@@ -101,9 +101,25 @@ def _pow(node: OnnxNode, base: Tensor, exponent: Tensor) -> Tensor:
             return powers[value] if value in powers else torch.pow(base, value)
         return torch.pow(base, exponent.to(base.dtype))
     if exponent.dtype.is_floating_point:
-        return torch.pow(base.to(torch.float64), exponent.to(torch.float64)).to(base.dtype)
-    # Runtimes raise floats; rounding brings the exact integer back.
-    return torch.round(torch.pow(base.to(torch.float64), exponent.to(torch.float64))).to(base.dtype)
+        return torch.pow(base.to(torch.float32), exponent.to(torch.float32)).to(base.dtype)
+    return _integer_power(wide(base), wide(exponent).to(wide(base).dtype)).to(base.dtype)
+
+
+def _integer_power(base: Tensor, exponent: Tensor) -> Tensor:
+    """Return integers to a power by squaring: runtimes raise floats, which are not exact from 2**24 on.
+
+    A negative power of anything but 1 and -1 is 0, as of truncated fractions.
+    """
+    size = torch.abs(exponent)
+    rest = torch.where(
+        size > 63, 62 + torch.remainder(size, 2), size
+    )  # more is 0, 1 or -1 all the same, or overflows
+    result, factor = torch.ones_like(base), base
+    for _ in range(6):
+        result = torch.where(torch.remainder(rest, 2) == 1, result * factor, result)
+        factor, rest = factor * factor, torch.floor_divide(rest, 2)
+    is_whole = torch.logical_or(exponent >= 0, torch.abs(base) == 1)
+    return torch.where(is_whole, result, torch.zeros_like(result))
 
 
 @handles("Max", "Min")
@@ -141,7 +157,7 @@ def _logic(node: OnnxNode, left: Tensor, right: Tensor) -> Tensor:
     functions: dict[str, Binary] = {
         "And": torch.logical_and,
         "Or": torch.logical_or,
-        "Xor": torch.logical_xor,
+        "Xor": torch.ne,  # of two bools the same, and all runtimes have it
     }
     return functions[node.op_type](left, right)
 
@@ -324,6 +340,6 @@ _NARROW = {21: "uint4", 22: "int4", 25: "uint2", 26: "int2"}
 @handles("BitCast")
 def _bit_cast(node: OnnxNode, value: Tensor) -> Tensor:
     kinds = (node.integer("to", 0), *node.input_types[:1])
-    if any(kind in (FLOAT16, BFLOAT16, *_NARROW) for kind in kinds):
+    if any(kind in (*CARRIED_IN_FLOAT, *_NARROW) for kind in kinds):
         raise node.refusal("it reinterprets a type that is carried in another one here")
     return value.view(carrier_of(kinds[0]))

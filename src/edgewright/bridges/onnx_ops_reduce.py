@@ -70,10 +70,10 @@ def _reduce(node: OnnxNode, value: Tensor, dims: list[int], keep: bool) -> Tenso
         total = torch.sum(value * value, dim=dims, keepdim=keep)
         if kind == "ReduceSumSquare":
             return total
-        return torch.sqrt(total if total.dtype.is_floating_point else total.to(torch.float64))
+        return torch.sqrt(total if total.dtype.is_floating_point else total.to(torch.float32))
     if kind == "ReduceLogSumExp":
         if not value.dtype.is_floating_point:
-            value = value.to(torch.float64)
+            value = value.to(torch.float32)
         if value.numel() == 0:
             return torch.log(torch.sum(torch.exp(value), dim=dims, keepdim=keep))
         return torch.logsumexp(value, dim=dims, keepdim=keep)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from edgewright.bridges.onnx_fold import RANDOM
 from edgewright.bridges.onnx_ops import handler_of
 from edgewright.bridges.onnx_plan import CONTROL
 from edgewright.core.errors import ConversionError
+from edgewright.core.tensors import TensorSpec
 from edgewright.sources.onnx import external_files, nodes_of, parse_onnx
 
 if TYPE_CHECKING:
@@ -51,6 +53,27 @@ def read(path: Path) -> onnx.ModelProto:
         return onnx.shape_inference.infer_shapes(model)
     except Exception:  # types only tell half precision from float: the model is still understood without them
         return model
+
+
+def with_empty_dimensions(model: onnx.ModelProto, specs: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """Return the specs with the dimensions of size 0 that the file states: a signature has them as dynamic."""
+    stated = {
+        value.name: [
+            0 if dim.HasField("dim_value") and dim.dim_value == 0 else None
+            for dim in value.type.tensor_type.shape.dim
+        ]
+        for value in model.graph.input
+    }
+    return [
+        replace(
+            spec,
+            shape=tuple(
+                zero if size is None and zero == 0 else size
+                for size, zero in zip(spec.shape, stated[spec.name], strict=True)
+            ),
+        )
+        for spec in specs
+    ]
 
 
 def _defined_by_others(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:

@@ -54,13 +54,15 @@ class OnnxToTorch:
         if program.format != "onnx":
             raise FormatMismatchError(f"{self.name} reads onnx, but {program.path.name} is {program.format}.")
         load_handlers()
-        shapes = [vendor.static_shape(spec) for spec in program.inputs]
         model = onnx_source.read(program.path)
+        shapes = [
+            vendor.static_shape(spec) for spec in onnx_source.with_empty_dimensions(model, program.inputs)
+        ]
         onnx_source.require_handlers(model)
         samples = onnx_check.samples(program.inputs, shapes)
         examples = {
             spec.name: onnx_values.tensor_of(value)
-            for spec, value in zip(program.inputs, samples[0], strict=True)
+            for spec, value in zip(program.inputs, samples[1], strict=True)
         }
         plan = Planner({entry.domain: entry.version for entry in model.opset_import}).run(
             model.graph, examples
