@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests.backends import programs
 
-from edgewright.backends import openvino_file
+from edgewright.backends import onnx_graph, openvino_file
 from edgewright.backends.openvino import OpenVINOBackend
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Backend
@@ -185,6 +185,120 @@ def test_w8_stores_int8_weights_of_convolutions_too(
     assert snr_db(expected(images()), outputs(artifact, images())) > 35
 
 
+def test_w8_keeps_scales_of_channels_that_differ_by_thousands(tmp_path: Path) -> None:
+    from onnx import numpy_helper
+
+    program = programs.mlp_onnx(tmp_path)
+    model = onnx_graph.load(program.path)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    scaled = numpy_helper.to_array(weights["second"]) * np.array([1e-6, 1e-4, 1e-2, 1], dtype=np.float32)
+    weights["second"].CopyFrom(numpy_helper.from_array(scaled.astype(np.float32), "second"))
+    onnx_graph.save(model, program.path)
+    draw = np.random.default_rng(6)
+    given = {
+        name: draw.normal(size=(1, size)).astype(np.float32) for name, size in (("left", 6), ("right", 3))
+    }
+    joined = {}
+    for precision in ("fp32", "w8"):
+        artifact = BACKEND.convert(program, target(precision), None, tmp_path / precision)
+        joined[precision] = np.asarray(BACKEND.open(artifact, artifact.target).run(given)["joined"])
+    for channel in range(4):  # each by itself: the faint ones are nothing beside the others
+        assert snr_db(joined["fp32"][:, channel], joined["w8"][:, channel]) > 25
+
+
+def test_w8_computes_activations_in_float(cnn: Program, tmp_path: Path) -> None:
+    artifact = BACKEND.convert(cnn, target("w8"), None, tmp_path)
+    session = BACKEND.open(artifact, artifact.target)
+    assert int(str(session.property("DYNAMIC_QUANTIZATION_GROUP_SIZE"))) == 0
+
+
+def test_w4_stores_nibbles_of_the_inner_layers(tmp_path: Path) -> None:
+    program = programs.cnn_onnx(tmp_path / "source")
+    artifact = BACKEND.convert(program, target("w4"), None, tmp_path / "out")
+    sizes = openvino_file.weight_precisions(artifact.path)
+    assert sizes["i4"] == 16 * 64 // 2  # the pointwise convolution; the others are small, first or last
+    assert sizes["i8"] == 16 * 9 * 2 + 64 * 10
+    assert any("52% of the weights have 4 bits, 48% have 8" in note for note in artifact.notes), (
+        artifact.notes
+    )
+    assert snr_db(expected(images()), outputs(artifact, images())) > 15
+    again = BACKEND.convert(program, target("w4"), None, tmp_path / "again")
+    assert again.sha256 == artifact.sha256
+
+
+def test_w4_is_refused_where_nothing_is_large_enough(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="4 bits"):
+        BACKEND.convert(programs.mlp_onnx(tmp_path), target("w4"), None, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("shape", "kept"), [((64, 32), (0,)), ((8, 1, 7, 19), (0, 1)), ((5, 6, 3, 31), (1,))]
+)
+def test_nibbles_are_the_nearest_of_sixteen_levels(shape: tuple[int, ...], kept: tuple[int, ...]) -> None:
+    import openvino
+
+    from edgewright.backends import openvino_weights
+
+    values = np.random.default_rng(7).normal(size=shape).astype(np.float32)
+    made = openvino_weights._nibbles(values, kept)
+    config = {"INFERENCE_PRECISION_HINT": "f32"}
+    (got,) = openvino.compile_model(openvino.Model([made], []), "CPU", config)([]).values()
+    assert got.shape == values.shape
+    assert snr_db(values, got) > 17
+    rows = got.transpose(*kept, *(axis for axis in range(4) if axis < values.ndim and axis not in kept))
+    rows = rows.reshape(int(np.prod([shape[axis] for axis in kept])), -1)
+    group = 32 if rows.shape[1] % 32 == 0 else rows.shape[1]
+    assert all(len(np.unique(part)) <= 16 for part in rows.reshape(-1, group))
+
+
+def test_accuracy_control_says_what_it_kept_and_how_well(cnn_onnx: Program, tmp_path: Path) -> None:
+    calibration = programs.calibration_for(cnn_onnx, tmp_path)
+    wanted = target("w8a8", quantizer=Quantizer.ACCURACY)
+    assert BACKEND.quantizer(cnn_onnx, wanted) is Quantizer.ACCURACY
+    artifact = BACKEND.convert(cnn_onnx, wanted, calibration, tmp_path / "out")
+    note = next(note for note in artifact.notes if "control" in note)
+    assert "of 4 layers stay in float32" in note
+    assert "top-1 agreement" in note and "64 calibration samples" in note
+    with np.load(calibration.path) as archive:
+        batch = archive["image"]
+    agreement = np.mean(outputs(artifact, batch).argmax(axis=1) == expected(batch).argmax(axis=1))
+    assert agreement >= 0.99
+
+
+def test_accuracy_control_of_values_is_by_closeness(tmp_path: Path) -> None:
+    program = programs.mlp_onnx(tmp_path)
+    calibration = programs.calibration_for(program, tmp_path)
+    wanted = target("w8a8", quantizer=Quantizer.ACCURACY)
+    artifact = BACKEND.convert(program, wanted, calibration, tmp_path / "out")
+    note = next(note for note in artifact.notes if "control" in note)
+    assert "mean closeness" in note and "95%" in note
+
+
+def test_a_savedmodel_is_read_without_tensorflow(assets: Path, tmp_path: Path) -> None:
+    from edgewright.core.tensors import TensorSpec
+
+    folder = assets / "models/mlperf-tiny/kws_dscnn_savedmodel"
+    program = Program(
+        path=folder,
+        format="saved_model",
+        inputs=(TensorSpec(name="input_1", shape=(None, 49, 10, 1), dtype="float32"),),
+        outputs=(TensorSpec(name="dense", shape=(None, 12), dtype="float32"),),
+        sha256="0" * 64,
+        origin=str(folder),
+        origin_format="saved_model",
+    )
+    artifact = BACKEND.convert(program, target("fp32"), None, tmp_path / "out")
+    assert artifact.inputs[0].shape == (None, 49, 10, 1)
+    # Spoken words as the model takes them; the name of a file ends in its class.
+    files = sorted((assets / "data/speech-commands-mfcc-int8").glob("*.bin"))
+    features = np.stack([np.fromfile(file, dtype=np.int8) for file in files]).reshape(-1, 49, 10, 1)
+    labels = np.array([int(file.stem.rpartition("_")[2]) for file in files])
+    scores = outputs(artifact, ((features.astype(np.float32) - 83) * np.float32(0.5847029)))
+    assert np.mean(scores.argmax(axis=1) == labels) > 0.88
+    other = replace(program, signature="training")
+    assert "serving_default" in (BACKEND.refuses(other, target("fp32")) or "")
+
+
 @pytest.mark.parametrize("source", ["cnn_onnx", "cnn_tflite"])
 def test_native_w8a8_repeats_and_keeps_the_numbers(
     source: str, tmp_path: Path, request: pytest.FixtureRequest
@@ -254,7 +368,7 @@ def test_wrong_inputs_are_named(fp32: Artifact) -> None:
 
 def test_telemetry_is_off(fp32: Artifact) -> None:
     loaded = sys.modules.get("openvino_telemetry")
-    assert loaded is None or loaded.Telemetry.__module__ == "edgewright.backends.openvino"
+    assert loaded is None or loaded.Telemetry.__module__ == "edgewright.backends.openvino_session"
 
 
 def test_who_quantizes_and_what_is_refused(cnn: Program, cnn_onnx: Program) -> None:

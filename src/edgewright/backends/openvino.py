@@ -1,12 +1,8 @@
-"""OpenVINO on the CPU: `.pt2`, `.onnx` and `.tflite`, quantized by PT2E or NNCF."""
+"""OpenVINO on the CPU: PyTorch, ONNX, LiteRT and TensorFlow sources; int8 by PT2E or NNCF, weights in 8 and 4 bits."""
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
-from functools import cache
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -14,14 +10,17 @@ import numpy as np
 
 from edgewright.backends import litert_file, openvino_file, vendor
 from edgewright.backends.openvino_errors import explain, reason_of
+from edgewright.backends.openvino_quantize import quantize
+from edgewright.backends.openvino_session import OpenVINOSession, compile_file, keep_telemetry_off
+from edgewright.backends.openvino_weights import Compressed, compress
 from edgewright.backends.trace_openvino import trace_openvino
 from edgewright.core.artifact import Artifact
-from edgewright.core.contracts import Calibration, LayerCost, Support, TracedLayer
-from edgewright.core.errors import ConversionError, DataError
+from edgewright.core.contracts import Calibration, Support, TracedLayer
+from edgewright.core.errors import ConversionError
 from edgewright.core.files import sha256_of_files
 from edgewright.core.program import Program
 from edgewright.core.target import Precision, Quantizer, Target
-from edgewright.core.tensors import Array, Arrays, TensorSpec, check_arrays
+from edgewright.core.tensors import Arrays, TensorSpec
 
 _RUNTIME = ("openvino",)
 _QUANTIZER = ("nncf",)
@@ -35,7 +34,10 @@ _NOTES = {
     "(INFERENCE_PRECISION_HINT=f32), for x86 has float16 arithmetic on few CPUs",
     Precision.W8: "weights are int8 per channel, dequantized at load; activations and arithmetic are float32",
     Precision.W8A8: _FLOAT_NOTE,
+    Precision.W4: "weights are 4-bit in groups of 32, dequantized at load; activations and arithmetic are float32",
 }
+_WEIGHT_BITS = {Precision.W8: 8, Precision.W4: 4}
+_DEFAULT_SIGNATURE = "serving_default"
 
 
 class PortTensor(Protocol):
@@ -88,53 +90,20 @@ class Model(Protocol):
     def get_variables(self) -> list[object]: ...
 
 
-class Profile(Protocol):
-    """What the runtime tells of one node."""
-
-    node_name: str
-    node_type: str
-    exec_type: str
-    real_time: timedelta
-
-
-class HostTensor(Protocol):
-    """Memory of one input or output of a request."""
-
-    data: Array
-    shape: object
-
-
-class Request(Protocol):
-    """One inference request."""
-
-    profiling_info: list[Profile]
-
-    def get_input_tensor(self, index: int) -> HostTensor: ...
-    def get_output_tensor(self, index: int) -> HostTensor: ...
-    def infer(self, *, share_outputs: bool) -> Mapping[int, Array]: ...
-
-
-class Compiled(Protocol):
-    """A model compiled for a device."""
-
-    def create_infer_request(self) -> Request: ...
-    def get_property(self, name: str) -> object: ...
-
-
-class Core(Protocol):
-    """The runtime."""
-
-    def compile_model(self, model: str, device: str, config: Mapping[str, object]) -> Compiled: ...
-
-
 class OpenVINOBackend:
     """Intel's runtime; this version uses its CPU plug-in."""
 
     name = "openvino"
     environment = ""
     runtime_module = "openvino"
-    consumes: tuple[str, ...] = ("pt2", "onnx", "tflite")
-    precisions: tuple[Precision, ...] = (Precision.FP32, Precision.FP16, Precision.W8, Precision.W8A8)
+    consumes: tuple[str, ...] = ("pt2", "onnx", "tflite", "saved_model", "graph_def")
+    precisions: tuple[Precision, ...] = (
+        Precision.FP32,
+        Precision.FP16,
+        Precision.W8,
+        Precision.W8A8,
+        Precision.W4,
+    )
 
     def probe(self) -> Support:
         """Say whether the runtime and its quantizer are installed."""
@@ -142,10 +111,16 @@ class OpenVINOBackend:
 
     def refuses(self, program: Program, target: Target) -> str | None:
         """Return why this pair cannot be done, or None."""
+        if target.precision not in self.precisions:
+            return f"openvino makes {', '.join(self.precisions)}, not {target.precision}"
+        if program.format == "saved_model" and program.signature not in ("", _DEFAULT_SIGNATURE):
+            return f"OpenVINO reads the signature {_DEFAULT_SIGNATURE} alone, not {program.signature}"
         return vendor.refuses(program, target, self.consumes)
 
     def quantizer(self, program: Program, target: Target) -> Quantizer | None:
-        """Return who quantizes this pair: PT2E by default for PyTorch, else NNCF."""
+        """Return who quantizes this pair: PT2E by default for PyTorch, else NNCF; weights alone Edgewright."""
+        if target.precision is Precision.W4 and program.precision == Precision.FP32:
+            return Quantizer.NATIVE
         return vendor.quantizer(program, target)
 
     def convert(
@@ -167,13 +142,17 @@ class OpenVINOBackend:
         model = _arrange(model, program)
         toolchain = vendor.versions((*_RUNTIME, *(("torch", "torchao") if program.format == "pt2" else ())))
         notes = [_NOTES[target.precision]]
-        if program.precision == Precision.FP32 and target.precision in (Precision.W8, Precision.W8A8):
-            model = _quantize(model, program, target, calibration)
+        compressed = None
+        if program.precision == Precision.FP32 and target.precision in _WEIGHT_BITS:
+            compressed = compress(model, bits=_WEIGHT_BITS[target.precision])
+        elif program.precision == Precision.FP32 and target.precision is Precision.W8A8:
+            samples = vendor.calibration_samples(program, calibration)
+            is_controlled = target.quantizer is Quantizer.ACCURACY
+            model, how = quantize(model, samples, is_controlled=is_controlled)
             toolchain |= vendor.versions(_QUANTIZER)
-            if target.precision is Precision.W8A8:
-                notes.insert(0, "quantized by NNCF: symmetric weights, fast bias correction")
+            notes = [*how, *notes]
         files = _save(model, workdir / _FILE_NAME, is_half=target.precision is Precision.FP16)
-        notes += _left_float(files[0], target.precision)
+        notes += _left_wider(files[0], target.precision, compressed)
         inputs, outputs = _specs(model.inputs, program.inputs), _specs(model.outputs, program.outputs)
         artifact = Artifact(
             files=files,
@@ -186,7 +165,7 @@ class OpenVINOBackend:
             notes=tuple(notes),
         )
         (workdir / "normalised.tflite").unlink(missing_ok=True)
-        _compile(artifact.path, threads=1, profile=False)
+        compile_file(artifact.path, threads=1, profile=False)
         return artifact
 
     def open(self, artifact: Artifact, target: Target, *, profile: bool = False) -> OpenVINOSession:
@@ -197,149 +176,12 @@ class OpenVINOBackend:
         self, artifact: Artifact, target: Target, batches: Iterable[Arrays], *, max_bytes: int
     ) -> Iterator[Sequence[TracedLayer]]:
         """Yield for each batch the layers in the order of execution, see `core.contracts.Traceable`."""
-        _keep_telemetry_off()
+        keep_telemetry_off()
         return trace_openvino(artifact, target.threads, batches, max_bytes)
 
 
-class OpenVINOSession:
-    """One compiled model and one inference request."""
-
-    def __init__(self, artifact: Artifact, *, threads: int, profile: bool) -> None:
-        self._artifact = artifact
-        self._is_profiled = profile
-        self._compiled = _compile(artifact.path, threads=threads, profile=profile)
-        self._request: Request | None = self._compiled.create_infer_request()
-        self._names = [spec.name for spec in artifact.inputs]
-        self._outputs = list(enumerate(spec.name for spec in artifact.outputs))
-        self._memory: list[tuple[str, Array]] = []  # views of the request's inputs, good while shapes stay
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """The signature, in the order of the artifact's inputs."""
-        return self._artifact.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """The signature, in the order of the artifact's outputs."""
-        return self._artifact.outputs
-
-    def run(self, inputs: Arrays) -> Arrays:
-        """Return copies of the outputs for one batch.
-
-        Raises:
-            DataError: an input is missing or does not fit the signature.
-        """
-        request = self._request
-        if request is None:
-            raise DataError("the session is closed. Open the artifact again.")
-        try:
-            # Filling the request's own memory: handing arrays to `infer` costs 25 us of Python per call.
-            if any(inputs[name].shape != view.shape for name, view in self._memory):
-                self._memory = []
-            for name, view in self._memory or self._resize(request, inputs):
-                np.copyto(view, inputs[name], casting="no")  # any other casting is done without a word
-            request.infer(share_outputs=True)
-            return {name: request.get_output_tensor(index).data.copy() for index, name in self._outputs}
-        except (KeyError, TypeError, ValueError, RuntimeError) as err:
-            name = self._artifact.path.name
-            raise DataError(
-                f"openvino cannot run {name}: {reason_of(err)}. Inputs are {self._names}."
-            ) from err
-
-    def _resize(self, request: Request, inputs: Arrays) -> list[tuple[str, Array]]:
-        """Give the request's inputs the shapes of `inputs`; return their memory by name.
-
-        Raises:
-            DataError: the arrays do not fit the signature.
-        """
-        specs = self._artifact.inputs
-        check_arrays(inputs, specs, what=f"input of {self._artifact.path.name}")
-        for index, spec in enumerate(specs):
-            tensor = request.get_input_tensor(index)
-            tensor.shape = inputs[spec.name].shape
-            self._memory.append((spec.name, tensor.data))
-        return self._memory
-
-    def layers(self, inputs: Arrays) -> Sequence[LayerCost]:
-        """Return the cost of each layer of one inference; nothing unless opened with `profile`."""
-        self.run(inputs)
-        if not self._is_profiled or self._request is None:
-            return ()
-        return [
-            LayerCost(
-                name=row.node_name,
-                operator=row.node_type,
-                time_us=row.real_time / timedelta(microseconds=1),
-                implementation=row.exec_type,
-            )
-            for row in self._request.profiling_info
-            if row.real_time > timedelta(0)
-        ]
-
-    def property(self, name: str) -> object:
-        """Return a property of the compiled model, as the runtime reports it."""
-        return self._compiled.get_property(name)
-
-    def close(self) -> None:
-        """Free the model."""
-        self._memory = []
-        self._request = None
-
-
-class _SilentTelemetry:
-    """Stands where the vendor's telemetry would: takes every call and sends nothing."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
-
-    def __getattr__(self, name: str) -> object:
-        return lambda *_, **__: None
-
-
-def _keep_telemetry_off() -> None:
-    """Keep the converter and NNCF from sending usage statistics and from writing their consent files."""
-    loaded = sys.modules.get("openvino_telemetry")
-    if loaded is None:
-        # None makes the import fail, for which both tools fall back to a stub.
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    else:
-        loaded.Telemetry = _SilentTelemetry  # type: ignore[attr-defined]
-
-
-@cache
-def _core() -> Core:
-    _keep_telemetry_off()
-    with vendor.quiet():
-        import openvino
-
-        return cast(Core, openvino.Core())
-
-
-def _compile(path: Path, *, threads: int, profile: bool) -> Compiled:
-    """Return the model compiled for latency: one stream of `threads` threads.
-
-    Threads are not pinned to cores: the operating system (or whoever measures) places them, as with other runtimes.
-    """
-    openvino_file.parse_xml(path)
-    config: dict[str, object] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": "1",
-        "ENABLE_CPU_PINNING": False,
-        "PERF_COUNT": profile,
-    }
-    try:
-        return _core().compile_model(str(path), "CPU", config)
-    except Exception as err:  # the binding raises RuntimeError and its own kin
-        raise ConversionError(
-            f"the OpenVINO runtime cannot load {path.name}: {reason_of(err)}. "
-            "Build it again, or leave this runtime out."
-        ) from err
-
-
 def _read(program: Program, workdir: Path) -> Model:
-    _keep_telemetry_off()
+    keep_telemetry_off()
     source: object = str(program.path)
     if program.format == "pt2":
         source = vendor.load_exported(program)
@@ -381,6 +223,11 @@ def _sign(model: Model, program: Program) -> None:
                 f"OpenVINO made {len(ports)} {kind} of the model's {len(specs)}. "
                 "Remove unused inputs and repeated outputs from the model."
             )
+        if program.format in ("saved_model", "graph_def") and len(specs) > 1 and not _names_all(ports, specs):
+            raise ConversionError(
+                f"OpenVINO gives the {kind} of {program.path.name} other names than its signature, so that their "
+                "order is not known. Convert the model to LiteRT or ONNX first."
+            )
     shapes = {
         index: openvino.PartialShape([-1 if size is None else size for size in spec.shape])
         for index, spec in zip(_order(model.inputs, program.inputs), program.inputs, strict=True)
@@ -389,6 +236,10 @@ def _sign(model: Model, program: Program) -> None:
         model.reshape(shapes)
     except Exception as err:  # RuntimeError of a node that does not fit
         raise ConversionError(f"OpenVINO cannot give the model its shapes: {reason_of(err)}.") from err
+
+
+def _names_all(ports: Sequence[Port], specs: Sequence[TensorSpec]) -> bool:
+    return all(sum(spec.name in port.names for port in ports) == 1 for spec in specs)
 
 
 def _order(ports: Sequence[Port], specs: Sequence[TensorSpec]) -> list[int]:
@@ -424,39 +275,6 @@ def _arrange(model: Model, program: Program) -> Model:
     return model
 
 
-def _quantize(model: Model, program: Program, target: Target, calibration: Calibration | None) -> Model:
-    """Return the model with int8 weights (w8), or with int8 weights and activations (w8a8), both by NNCF."""
-    samples = [] if target.precision is Precision.W8 else vendor.calibration_samples(program, calibration)
-    with vendor.quiet():
-        import nncf
-        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
-
-        nncf.set_log_level(logging.ERROR)
-        try:
-            if target.precision is Precision.W8:
-                return cast(Model, nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM))
-            rows = [tuple(row) for row in samples]
-            return cast(
-                Model,
-                nncf.quantize(
-                    model,
-                    nncf.Dataset([row if len(row) > 1 else row[0] for row in rows]),
-                    # Mixed: activations with a zero point where they are not centred, as after anything but ReLU.
-                    preset=nncf.QuantizationPreset.MIXED,
-                    subset_size=len(rows),
-                    fast_bias_correction=True,
-                    # The default takes the mean of each sample's extremes, which clips half of the samples.
-                    advanced_parameters=nncf.AdvancedQuantizationParameters(
-                        activations_range_estimator_params=RangeEstimatorParametersSet.HISTOGRAM
-                    ),
-                ),
-            )
-        except Exception as err:  # nncf has its own classes, and passes on OpenVINO's
-            raise ConversionError(
-                f"NNCF cannot quantize the model: {reason_of(err)}. Leave this precision out."
-            ) from err
-
-
 def _save(model: Model, path: Path, *, is_half: bool) -> tuple[Path, Path]:
     """Write the model as IR and return its two files."""
     import openvino
@@ -475,8 +293,20 @@ def _save(model: Model, path: Path, *, is_half: bool) -> tuple[Path, Path]:
     return path, weights
 
 
-def _left_float(path: Path, precision: Precision) -> list[str]:
+def _left_wider(path: Path, precision: Precision, compressed: Compressed | None) -> list[str]:
     """Return a note when a good part of the weights did not become what the precision says."""
+    if compressed is not None:
+        bits = _WEIGHT_BITS[precision]
+        shares = [
+            f"{compressed.share(w):.0%} have {w}"
+            for w in (8, 32)
+            if w != bits and compressed.share(w) > 0.005
+        ]
+        return (
+            [f"{compressed.share(bits):.0%} of the weights have {bits} bits, {', '.join(shares)}"]
+            if shares
+            else []
+        )
     sizes = openvino_file.weight_precisions(path)
     left = sizes.get("f32", 0) + (sizes.get("f16", 0) if precision is not Precision.FP16 else 0)
     share = left / max(1, sum(sizes.values()))
