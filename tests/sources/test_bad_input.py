@@ -152,8 +152,10 @@ def test_torchscript_is_not_read(assets: Path, tmp_path: Path) -> None:
 
 
 def test_options_that_do_not_belong_to_a_file(tiny_onnx: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="belongs to a package"):
-        load(str(tiny_onnx), workdir=tmp_path, input_shapes=["1x4"])
+    with pytest.raises(UsageError, match="--weights belongs to a package"):
+        load(str(tiny_onnx), workdir=tmp_path, weights=tiny_onnx)
+    with pytest.raises(UsageError, match="--signature belongs to a SavedModel"):
+        load(str(tiny_onnx), workdir=tmp_path, signature="serve")
     with pytest.raises(UsageError, match="layout nhwc"):
         load(str(tiny_onnx), workdir=tmp_path, layout="nhwc")
 

@@ -173,9 +173,14 @@ def load_keras(program: Program) -> KerasCallable:
             )
         except Exception as err:
             title = "Keras 2 (tf-keras)" if is_legacy else "Keras 3"
+            advice = (
+                " A class of one's own is not in the file: save such a model with model.export(folder), and give "
+                "that folder."
+                if "custom" in str(err) or "locate" in str(err)
+                else ""
+            )
             raise ConversionError(
-                f"{title} cannot load {program.path.name}: {first_line(err)}. A class of one's own is not in the file: "
-                "save such a model with model.export(folder), and give that folder."
+                f"{title} cannot load {program.path.name}: {first_line(err)}.{advice}"
             ) from err
 
 
