@@ -14,7 +14,7 @@ from edgewright.core.tensors import Array
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, ValueInfoProto
 
-Attribute = int | float | str | Sequence[int] | Sequence[float]
+Attribute = int | float | str | Sequence[int] | Sequence[float] | Sequence[str]
 Shape = tuple[int | None, ...]
 _IR_VERSION = {17: 8, 21: 10}
 

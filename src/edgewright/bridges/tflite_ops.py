@@ -15,6 +15,7 @@ from importlib import import_module
 
 import numpy as np
 
+from edgewright.backends.vendor import first_line
 from edgewright.bridges.tflite_graph import Attribute, Graph, Node, Port
 from edgewright.bridges.tflite_model import Model, Operation, Scheme, Shape, Tensor
 from edgewright.core.errors import ConversionError, IntegrityError
@@ -150,9 +151,7 @@ class Builder:
             raise IntegrityError(
                 f"{operation.name} has weights of rank {len(tensor.shape)}, not {len(axes)}."
             )
-        maker = self.maker(tensor)
-        if maker is not None and maker.name == "DEQUANTIZE" and self.source(maker, 0).value is not None:
-            tensor = self.source(maker, 0)
+        tensor = self._packed(tensor)
         if tensor.value is None:
             return self.transposed(self.real(tensor), axes)
         value = np.ascontiguousarray(tensor.value.transpose(axes))
@@ -163,6 +162,26 @@ class Builder:
             return self.dequantized(value, tensor.dtype, scheme)
         made = self.constant(value, label=tensor.name)
         return self.cast(made, "float32") if tensor.dtype == "float16" else made
+
+    def weight_values(self, operation: Operation, position: int) -> Array:
+        """Return the real numbers of the constant at `position`, float32.
+
+        Raises:
+            UnsupportedError: it is not a constant.
+        """
+        tensor = self._packed(self.source(operation, position))
+        if tensor.value is None:
+            raise UnsupportedError(f"weights at input {position} that are computed when the model runs")
+        if tensor.scheme is not None and tensor.value.dtype.kind in "iu":
+            return real_values(tensor.value, tensor.scheme)
+        return tensor.value.astype(np.float32)
+
+    def _packed(self, tensor: Tensor) -> Tensor:
+        """Return the small constant that DEQUANTIZE makes `tensor` of, or `tensor`."""
+        maker = self.maker(tensor)
+        if maker is None or maker.name != "DEQUANTIZE" or self.source(maker, 0).value is None:
+            return tensor
+        return self.source(maker, 0)
 
     def stored(self, tensor: Tensor) -> str:
         """Return the ONNX value of `tensor` as it is stored: integers where it is quantized."""
@@ -412,7 +431,7 @@ def write_operations(builder: Builder, name: str) -> None:
         ConversionError: some cannot be written; all are named.
     """
     reasons: list[str] = []
-    for operation in builder.model.operations:
+    for position, operation in enumerate(builder.model.operations):
         if all(builder.model.tensors[index].value is not None for index in operation.outputs):
             continue
         try:
@@ -421,6 +440,12 @@ def write_operations(builder: Builder, name: str) -> None:
             reason = f"{operation.name} ({err})"
             if "made by an operator that is not supported" not in str(err) and reason not in reasons:
                 reasons.append(reason)
+        except (LookupError, ValueError, TypeError, ArithmeticError, AssertionError) as err:
+            # What no handler expects of a sane file: ranks, lists or types that do not fit the operator.
+            raise IntegrityError(
+                f"{name}: {operation.name} number {position} has inputs or options that do not fit it "
+                f"({type(err).__name__}: {first_line(err)})."
+            ) from err
     if reasons:
         more = f" and {len(reasons) - _MAX_REASONS} more" if len(reasons) > _MAX_REASONS else ""
         raise ConversionError(
