@@ -35,6 +35,6 @@ def _executorch(artifact: Artifact) -> dict[str, object]:
         for call in calls
         if isinstance(call, KernelCall)
     ]
-    # Views without a copy and arithmetic on sizes are no computation.
+    # Views without a copy and arithmetic on sizes (executorch_prim) are no computation.
     left = sorted({name for name in names if not name.startswith("executorch_prim::")})
     return {"left": ", ".join(left), "partitions": sum(isinstance(call, DelegateCall) for call in calls)}

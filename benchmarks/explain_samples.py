@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from onnx.backend.test.case.test_case import TestCase
 
 _SEED = 20261121
 _LAST_OPSET = 26
@@ -47,8 +48,8 @@ def models(assets: Path) -> Iterator[Sample]:
             yield Sample(name=str(spec.relative_to(assets / "models")), kind="model", spec=str(spec))
 
 
-def nodes(count: int, folder: Path) -> Iterator[Sample]:
-    """Yield `count` of the onnx package's one-operator models, drawn with the seed, written into `folder`."""
+def node_tests() -> list[TestCase]:
+    """Return the onnx package's one-operator models with their data, without the expanded and the training ones."""
     import warnings
 
     import numpy as np
@@ -60,19 +61,26 @@ def nodes(count: int, folder: Path) -> Iterator[Sample]:
     found = []
     for test in tests:
         opsets = [entry.version for entry in test.model.opset_import if entry.domain in ("", "ai.onnx")]
-        # The expanded twins of function operators and the training operators are left out.
-        if (
-            max(opsets, default=0) <= _LAST_OPSET
-            and "_expanded" not in test.name
-            and "training" not in test.name
-        ):
+        is_other = "_expanded" in test.name or "training" in test.name
+        if max(opsets, default=0) <= _LAST_OPSET and not is_other:
             found.append(test)
-    random.Random(_SEED).shuffle(found)
+    return found
+
+
+def node_sample(test: TestCase, folder: Path) -> Sample:
+    """Return the sample of `test`, whose model is written into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    for test in found[:count]:
-        path = folder / f"{test.name}.onnx"
-        path.write_bytes(test.model.SerializeToString())
-        yield Sample(name=test.name.removeprefix("test_"), kind="node", spec=str(path))
+    path = folder / f"{test.name}.onnx"
+    path.write_bytes(test.model.SerializeToString())
+    return Sample(name=test.name.removeprefix("test_"), kind="node", spec=str(path))
+
+
+def nodes(count: int, folder: Path) -> Iterator[Sample]:
+    """Yield `count` of the one-operator models, drawn with the seed."""
+    tests = node_tests()
+    random.Random(_SEED).shuffle(tests)
+    for test in tests[:count]:
+        yield node_sample(test, folder)
 
 
 def modules() -> Iterator[Sample]:

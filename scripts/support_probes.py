@@ -33,7 +33,7 @@ from edgewright.workers.pool import Limits, Worker  # noqa: E402
 
 TABLES = ROOT / "src" / "edgewright" / "explain" / "tables"
 _LIMITS = Limits(timeout_s=60.0, memory_bytes=4 << 30)
-_SAMPLES = 2  # of each operator and dtype
+_SAMPLES = 1  # of each operator and dtype
 _TORCH_RUNTIMES = ("litert", "executorch", "coreml")
 _ONNX_RUNTIMES = ("ncnn", "mnn")
 _MAX_REASON = 160
@@ -65,7 +65,10 @@ def torch_programs(folder: Path) -> Iterator[tuple[str, str, Program]]:
                 ]
                 if len(targets) != 1 or not inputs or any(0 in spec.shape for spec in inputs):
                     continue
-                path = save_exported(exported, folder / f"probe{number}.pt2")
+                try:
+                    path = save_exported(exported, folder / f"probe{number}.pt2")
+                except Exception:  # named tuples that torch cannot write
+                    continue
                 yield (
                     str(targets[0]),
                     str(dtype).removeprefix("torch."),
@@ -114,24 +117,49 @@ def _module(function: object, sample: object) -> tuple[object, tuple[object, ...
 
 
 def onnx_programs(folder: Path) -> Iterator[tuple[str, str, Program]]:
-    """Yield (operator, dtypes, program) for the node models that the benchmark does not hold out."""
-    from benchmarks.explain_samples import nodes
+    """Yield (operator, dtypes, program) for the node models that the benchmark does not hold out.
+
+    Each comes as it is, and with all inputs but the first as constants, as trained models have them; the dtype of a
+    constant ends in "*".
+    """
+    from benchmarks.explain_samples import node_sample, node_tests
 
     from edgewright.explain.read_onnx import read_onnx_graph
     from edgewright.sources.onnx import read_onnx
 
-    for sample in nodes(1 << 30, folder):
-        path = Path(sample.spec)
-        if sample.is_held_out:
-            continue
-        try:
-            program = read_onnx(path, spec=sample.spec)
-            operations = read_onnx_graph(path).operations
-        except EdgewrightError:
-            continue
-        if len(operations) == 1:
-            dtypes = ",".join(value.dtype for value in operations[0].inputs if value is not None)
-            yield operations[0].operator, dtypes, program
+    for test in node_tests():
+        for is_constant in (False, True):
+            if is_constant and not _with_constants(test):
+                continue
+            sample = node_sample(test, folder)
+            path = Path(sample.spec)
+            if sample.is_held_out:
+                continue
+            try:
+                program = read_onnx(path, spec=sample.spec)
+                operations = read_onnx_graph(path).operations
+            except EdgewrightError:
+                continue
+            if len(operations) == 1:
+                given = [value for value in operations[0].inputs if value is not None]
+                dtypes = ",".join(value.dtype + "*" * value.is_constant for value in given)
+                yield operations[0].operator, dtypes, program
+
+
+def _with_constants(test: object) -> bool:
+    """Make every input of the model but the first an initialiser; return whether there was one to make."""
+    import numpy as np
+    import onnx
+
+    graph = test.model.graph
+    if len(graph.input) < 2 or not test.data_sets:
+        return False
+    for value, array in list(zip(graph.input, test.data_sets[0][0], strict=False))[1:]:
+        if not isinstance(array, np.ndarray):
+            return False
+        graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
+    del graph.input[1:]
+    return True
 
 
 def probe(runtime: str) -> None:

@@ -317,6 +317,7 @@ def executorch() -> dict[str, object]:
     import torch
     from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
     from executorch.exir.operator.convert import to_out_variant
+    from executorch.exir.verification.verifier import EXIRATenDialectVerifier
     from executorch.extension.pybindings import portable_lib
 
     kernels = {
@@ -324,7 +325,12 @@ def executorch() -> dict[str, object]:
         for name in portable_lib._get_operator_names()
     }
     portable = []
+    verifier = EXIRATenDialectVerifier()
     for target in _torch_operators():
+        try:
+            verifier.check_valid_op(target)
+        except Exception:  # not in the core ATen set: the lowering stops at it
+            continue
         namespace, _, rest = str(target).partition(".")
         base, _, overload = rest.partition(".")
         for name in (base, f"{base}_copy"):

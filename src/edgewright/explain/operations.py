@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from edgewright.bridges import registry
+from edgewright.core.contracts import Bridge
 from edgewright.core.errors import EdgewrightError
 from edgewright.core.program import Program
 from edgewright.explain.graph import Graph
@@ -23,7 +25,10 @@ def read(arguments: dict[str, object]) -> dict[str, object]:
     assert isinstance(routes, list)
     program = Program.from_json(record)
     programs = {program.format: program}
+    graphs: dict[str, Graph] = {}
     refusals: dict[str, str] = {}
+    if program.format in READERS:
+        graphs[program.format] = graph_of(program)
     for route in routes:
         assert isinstance(route, list)
         here = program
@@ -33,19 +38,30 @@ def read(arguments: dict[str, object]) -> dict[str, object]:
                 break
             if bridge.writes not in programs:
                 workdir = Path(str(arguments["workdir"])) / bridge.name
-                workdir.mkdir(parents=True, exist_ok=True)
                 try:
-                    programs[bridge.writes] = bridge.convert(here, workdir)
+                    programs[bridge.writes], graphs[bridge.writes] = _cross(bridge, here, workdir)
                 except EdgewrightError as err:
                     refusals[bridge.writes] = str(err)
                     break
             here = programs[bridge.writes]
-    graphs = {name: graph_of(made) for name, made in programs.items() if name in READERS}
     return {
         "graphs": {name: graph.to_json() for name, graph in graphs.items()},
         "programs": {name: made.to_json() for name, made in programs.items()},
         "refusals": refusals,
     }
+
+
+def _cross(bridge: Bridge, program: Program, workdir: Path) -> tuple[Program, Graph]:
+    """Return the program on the other side of `bridge`, and its operators."""
+    if bridge.name == "onnx-to-torch":
+        from edgewright.explain.cross import traced_onnx
+        from edgewright.explain.read_torch import torch_graph
+
+        graph = torch_graph(traced_onnx(program), title=program.path.name)
+        return replace(program, format=bridge.writes), graph
+    workdir.mkdir(parents=True, exist_ok=True)
+    made = bridge.convert(program, workdir)
+    return made, graph_of(made)
 
 
 READERS = ("onnx", "pt2", "tflite")

@@ -21,7 +21,11 @@ _MAX_LISTED = 64
 
 def read_torch_graph(path: Path) -> Graph:
     """Return the operators of the program at `path`, before and after torch's own core decompositions."""
-    exported = load_exported_file(path)
+    return torch_graph(load_exported_file(path), title=path.name)
+
+
+def torch_graph(exported: ExportedProgram, *, title: str) -> Graph:
+    """Return the same of a program in memory; `title` is what messages call it."""
     layers, _ = exported_layers(exported)
     costs = {layer.name: (layer.macs, layer.parameters) for layer in layers}
     operations = tuple(_operations(exported, costs, {}))
@@ -30,7 +34,7 @@ def read_torch_graph(path: Path) -> Graph:
         with quiet():
             decomposed = exported.run_decompositions()
     except Exception as err:  # a program with a broken graph fails in any of torch's passes
-        raise ConversionError(f"torch cannot decompose {path.name}: {first_line(err)}.") from err
+        raise ConversionError(f"torch cannot decompose {title}: {first_line(err)}.") from err
     return Graph(
         format="pt2",
         operations=operations,

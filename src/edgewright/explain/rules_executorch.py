@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgewright.explain.coverage import Verdict
 from edgewright.explain.findings import OK, Finding, blocked, fallback
 from edgewright.explain.graph import Graph, Operation, parts_of
 from edgewright.explain.partitions import count_partitions
-from edgewright.explain.rules_torch import REMOVED
+from edgewright.explain.rules_torch import REMOVED, refusal
 from edgewright.explain.tables import FormatTable
 
 _FLOATS = ("float32", "float16")
@@ -42,7 +43,7 @@ class _Unit:
 def executorch_xnnpack(graph: Graph, table: FormatTable) -> Delegation:
     """Return what XNNPACK takes, what portable kernels run, and what neither does."""
     units = _units(graph, table)
-    reasons = [_refusal(unit.operation, table) for unit in units]
+    reasons = [_left_out(unit.operation, table) for unit in units]
     inside: dict[int, list[Finding]] = {}
     for unit, reason in zip(units, reasons, strict=True):
         inside.setdefault(unit.whole, []).append(_unit_finding(unit.operation, reason, table))
@@ -51,7 +52,13 @@ def executorch_xnnpack(graph: Graph, table: FormatTable) -> Delegation:
         if operation.operator in REMOVED or index not in inside:
             findings.append(blocked("control flow is not lowered") if operation.depth else OK)
             continue
-        findings.append(min(inside[index], key=lambda finding: _ORDER[str(finding.verdict)]))
+        worst = min(inside[index], key=lambda finding: _ORDER[str(finding.verdict)])
+        tried = refusal(operation, table)
+        if tried:
+            worst = blocked(tried)
+        elif tried == "" and worst.verdict is Verdict.BLOCKED:
+            worst = fallback("it runs in a portable kernel", worst.cause)
+        findings.append(worst)
     return Delegation(
         findings=tuple(findings),
         partitions=count_partitions([not reason for reason in reasons], [unit.sources for unit in units]),
@@ -79,7 +86,7 @@ def _units(graph: Graph, table: FormatTable) -> Sequence[_Unit]:
     kept = {
         index
         for index, operation in enumerate(graph.operations)
-        if operation.operator in table.kept_whole and not _refusal(operation, table)
+        if operation.operator in table.kept_whole and not _left_out(operation, table)
     }
     chosen: list[tuple[Operation, int]] = []
     new_position: dict[int, int] = {}  # of a part in graph.parts -> its unit
@@ -109,10 +116,11 @@ def _units(graph: Graph, table: FormatTable) -> Sequence[_Unit]:
     ]
 
 
-def _refusal(operation: Operation, table: FormatTable) -> str:
+def _left_out(operation: Operation, table: FormatTable) -> str:
     """Return why the XNNPACK partitioner leaves the operation out, or an empty text.
 
-    The names come from the table; the conditions are those of the partitioner's configurations.
+    The names come from the table; the conditions are those of the partitioner's configurations. What they say of
+    dynamic shapes plays no part: the backend fixes the batch to 1 and refuses every other dynamic dimension.
     """
     name = _delegated_name(operation, table)
     if name is None:
@@ -178,20 +186,9 @@ def _check_softmax(operation: Operation) -> str:
 
 def _check_max_pool(operation: Operation) -> str:
     kernel, stride = _ints(operation, "kernel_size"), _ints(operation, "stride")
-    if operation.attributes.get("ceil_mode") and any(value.is_dynamic for value in operation.values):
-        return "ceil_mode with a dynamic shape is left out"
     if kernel and stride and any(s > k for s, k in zip(stride, kernel, strict=False)):
         return "a stride larger than the kernel is left out"
     return ""
-
-
-def _check_static(operation: Operation) -> str:
-    return "its shape is dynamic" if any(value.is_dynamic for value in operation.values) else ""
-
-
-def _check_view(operation: Operation) -> str:
-    output = operation.outputs[0] if operation.outputs else None
-    return "a reshape to a dynamic shape is left out" if output is None or output.is_dynamic else ""
 
 
 def _check_mean(operation: Operation) -> str:
@@ -210,7 +207,7 @@ def _check_power(operation: Operation) -> str:
 def _check_slice(operation: Operation) -> str:
     if _ints(operation, "step") not in ((), (1,)):
         return "a slice with a step is left out"
-    return _check_static(operation)
+    return ""
 
 
 def _check_pad(operation: Operation) -> str:
@@ -246,8 +243,7 @@ def _check_convolution(operation: Operation) -> str:
         groups = operation.attributes.get("groups", 1)
         if any(dilation != 1 for dilation in _ints(operation, "dilation")):
             return "a transposed convolution with dilation is left out"
-        weight = operation.given(1)
-        if isinstance(groups, int) and groups > 1 and weight is not None and weight.is_dynamic:
+        if isinstance(groups, int) and groups > 1:
             return "a grouped transposed convolution is left out"
     return ""
 
@@ -268,6 +264,4 @@ _CHECKS = {
     "slice_copy.Tensor": _check_slice,
     "sub.Tensor": _check_scale,
     "unsqueeze_copy.default": _check_unsqueeze,
-    "upsample_bilinear2d.vec": _check_static,
-    "view_copy.default": _check_view,
 }

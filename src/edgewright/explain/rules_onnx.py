@@ -127,10 +127,11 @@ def probed_onnx(graph: Graph, table: FormatTable) -> list[Finding]:
     """Return one finding per operation by the probes alone; what nobody tried is unknown."""
     found = []
     for operation in graph.operations:
-        first = next(iter(operation.values), None)
-        tried = table.refused(operation.operator, first.dtype if first is not None else "")
+        given = [value for value in operation.inputs if value is not None]
+        dtypes = [value.dtype + "*" * value.is_constant for value in given]
+        tried = table.refused(operation.operator, dtypes)
         if tried is None and operation.operator in table.probes:
-            tried = table.refused(operation.operator, "float32")
+            tried = table.refused(operation.operator, ["float32", *dtypes[1:]])
         if tried is None:
             found.append(Finding(verdict=Verdict.UNKNOWN, reason="nobody tried it alone"))
         else:

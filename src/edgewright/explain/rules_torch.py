@@ -47,6 +47,7 @@ def torch_names(graph: Graph, table: FormatTable) -> list[Finding]:
 
 def _findings(graph: Graph, table: FormatTable, is_known: Callable[[Operation], bool]) -> list[Finding]:
     parts = parts_of(graph)
+    left = {part.operator for part in graph.parts}
     found = []
     for index, operation in enumerate(graph.operations):
         tried = refusal(operation, table)
@@ -56,6 +57,8 @@ def _findings(graph: Graph, table: FormatTable, is_known: Callable[[Operation], 
             found.append(blocked(tried))
         elif is_known(operation):
             found.append(OK)
+        elif graph.parts and index not in parts and operation.operator not in left:
+            found.append(OK)  # the decomposition has removed it: a constant, or a copy
         elif operation.depth:
             found.append(blocked("control flow is not converted"))
         else:
@@ -84,4 +87,4 @@ def _made_of(
 def refusal(operation: Operation, table: FormatTable) -> str | None:
     """Return why a model of this operator alone was refused, an empty text if it was taken, None if nobody tried."""
     first = next(iter(operation.values), None)
-    return table.refused(operation.operator, first.dtype if first is not None else "")
+    return table.refused(operation.operator, [first.dtype] if first is not None else [])

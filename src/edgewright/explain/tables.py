@@ -75,19 +75,25 @@ class FormatTable:
     probes: Mapping[str, Mapping[str, str]]
     last_opset: int
 
-    def refused(self, operator: str, dtype: str) -> str | None:
+    def refused(self, operator: str, dtypes: Sequence[str]) -> str | None:
         """Return why a model of `operator` alone was refused, an empty text if it was taken, None if nobody tried.
 
         Args:
-            dtype: of the operator's first input.
+            dtypes: of the operator's inputs, a "*" after those of constants. The probes that agree with most of them
+                count; none counts whose first input has another dtype.
         """
-        tried = self.probes.get(operator)
-        if tried is None:
+        tried = self.probes.get(operator, {})
+        first = dtypes[0].rstrip("*") if dtypes else ""
+        scores: dict[str, int] = {}
+        for key in tried:
+            probed = key.split(",")
+            if probed[0].rstrip("*") == first:
+                alike = sum(a == b for a, b in zip(probed, dtypes, strict=False))
+                scores[key] = alike - abs(len(probed) - len(dtypes))
+        if not scores:
             return None
-        alike = [reason for dtypes, reason in tried.items() if dtypes.partition(",")[0] == dtype]
-        if not alike:
-            return None
-        return "" if "" in alike else alike[0]
+        nearest = [tried[key] for key, score in scores.items() if score == max(scores.values())]
+        return "" if "" in nearest else nearest[0]
 
 
 @dataclass(frozen=True, kw_only=True)
