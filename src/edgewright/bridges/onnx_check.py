@@ -23,6 +23,7 @@ _RTOL = {"fp16": 2e-2}
 _ATOL_OF_MAX = {"fp16": 5e-3, "w8": 1e-3, "w8a8": 5e-2}
 _STEPS = {"w8a8": 1}  # by which integers may differ
 _DEFAULT_RTOL, _DEFAULT_ATOL_OF_MAX = 1e-4, 2e-5
+_ATOL = 1e-6  # for outputs that are all small, such as probabilities, behind values of about 1
 
 Samples = Sequence[Sequence[Array]]
 Run = Callable[[Sequence[Array]], Sequence[Array]]
@@ -152,7 +153,8 @@ def _compare(kind: str, spec: TensorSpec, got: Array, want: Array) -> None:
             difference = np.where(same, 0.0, np.abs(wide - true))
         allowed = np.where(
             finite,
-            _ATOL_OF_MAX.get(kind, _DEFAULT_ATOL_OF_MAX) * largest
+            _ATOL
+            + _ATOL_OF_MAX.get(kind, _DEFAULT_ATOL_OF_MAX) * largest
             + _RTOL.get(kind, _DEFAULT_RTOL) * np.abs(np.where(finite, true, 0.0)),
             0.0,
         )
