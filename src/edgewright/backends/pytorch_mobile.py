@@ -16,10 +16,11 @@ from edgewright.core.target import Precision, Quantizer, Target
 FILE_NAME = "model.ptl"
 _PACKAGES = ("torch",)
 _NOTE = "deprecated upstream: PyTorch Mobile is no longer maintained; ExecuTorch replaces it"
+_PACKED = "its quantized layers are packed for the CPU that converts, and their tools are deprecated"
 _REASONS = {
     Precision.FP16: "PyTorch Mobile's last releases have no float16 convolutions on CPUs",
-    Precision.W8: "its quantized layers are packed for the CPU that converts, and their tools are deprecated in torch",
-    Precision.W8A8: "its quantized layers are packed for the CPU that converts, and their tools are deprecated in torch",
+    Precision.W8: _PACKED,
+    Precision.W8A8: _PACKED,
 }
 
 
@@ -67,7 +68,7 @@ class PytorchMobileBackend:
         try:
             with vendor.quiet():
                 # torch.utils.mobile_optimizer needs a torch that is built with XNNPACK, which the wheels are not.
-                frozen = torch.jit.freeze(module)  # type: ignore[no-untyped-call]
+                frozen = torch.jit.freeze(module)
                 frozen._save_for_lite_interpreter(str(path))
         except Exception as err:
             raise ConversionError(
@@ -76,7 +77,8 @@ class PytorchMobileBackend:
             ) from err
         vendor.require_file(path)
         zeros = [
-            torch.zeros(vendor.static_shape(spec), dtype=getattr(torch, spec.dtype)) for spec in program.inputs
+            torch.zeros(vendor.static_shape(spec), dtype=getattr(torch, spec.dtype))
+            for spec in program.inputs
         ]
         run_script(load_lite(path), zeros, path.name)
         return Artifact(

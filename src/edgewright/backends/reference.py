@@ -12,6 +12,7 @@ import numpy as np
 
 from edgewright.backends import tensorflow_session
 from edgewright.backends.onnx_session import OnnxSession
+from edgewright.backends.torchscript_session import TorchScriptSession
 from edgewright.backends.trace_litert import trace_litert
 from edgewright.backends.trace_onnx import trace_onnx
 from edgewright.backends.vendor import first_line, load_exported_file, quiet, support, versions
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
     import torch
     from ai_edge_litert.interpreter import Interpreter
 
-_PACKAGES = {"pt2": ("torch",), "onnx": ("onnxruntime",), "tflite": ("ai-edge-litert",)}
+_PACKAGES = {
+    "pt2": ("torch",),
+    "torchscript": ("torch",),
+    "onnx": ("onnxruntime",),
+    "tflite": ("ai-edge-litert",),
+}
 _TENSORFLOW = tensorflow_session.FORMATS
 _RECORD = "tensorflow.json"
 
@@ -39,14 +45,14 @@ def reference_environment(model_format: str) -> str:
 
 
 class ReferenceBackend:
-    """Runs a `.pt2` in torch, an `.onnx` in unoptimised ONNX Runtime, a `.tflite` in LiteRT's kernels, Keras and
-    TensorFlow files in TensorFlow: these in the environment that `reference_environment` names.
+    """Runs a `.pt2` or TorchScript in torch, an `.onnx` in unoptimised ONNX Runtime, a `.tflite` in LiteRT's kernels,
+    Keras and TensorFlow files in TensorFlow: these in the environment that `reference_environment` names.
     """
 
     name = "reference"
     environment = ""
     runtime_module = ""  # one of four frameworks, by the format of the source
-    consumes: tuple[str, ...] = ("pt2", "onnx", "tflite", *_TENSORFLOW)
+    consumes: tuple[str, ...] = ("pt2", "torchscript", "onnx", "tflite", *_TENSORFLOW)
     precisions: tuple[Precision, ...] = (Precision.FP32,)
 
     def probe(self) -> Support:
@@ -112,6 +118,8 @@ class ReferenceBackend:
         form = artifact.path.suffix.removeprefix(".")
         if form == "pt2":
             return TorchSession(artifact, threads=target.threads)
+        if form == "torchscript":
+            return TorchScriptSession(artifact, threads=target.threads)
         if form == "onnx":
             return OnnxSession(
                 artifact.path,
@@ -127,7 +135,7 @@ class ReferenceBackend:
             source = Program.from_json(read_json(artifact.path))
             return tensorflow_session.TensorflowSession(source, threads=target.threads)
         raise FormatMismatchError(
-            f"reference runs .pt2, .onnx, .tflite and TensorFlow's files, but got {artifact.path.name}."
+            f"reference runs .pt2, .torchscript, .onnx, .tflite and TensorFlow's files, but got {artifact.path.name}."
         )
 
     def trace(

@@ -158,7 +158,9 @@ def run_script(call: Script, inputs: Sequence[torch.Tensor], name: str) -> list[
         raise ConversionError(f"torch failed to run {name}: {_told(err)}.") from err
     kinds = sorted({type(value).__name__ for value in results if not isinstance(value, torch.Tensor)})
     if kinds:
-        raise ConversionError(f"{name} returns {', '.join(kinds)}; only tensors are expected. Wrap the module.")
+        raise ConversionError(
+            f"{name} returns {', '.join(kinds)}; only tensors are expected. Wrap the module."
+        )
     return [value.detach() for value in results]
 
 

@@ -19,6 +19,8 @@ _SUFFIX_FORMAT = {
     ".keras": "keras",
     ".h5": "keras",
     ".hdf5": "keras",
+    ".torchscript": "torchscript",
+    ".ptl": "torchscript",
 }
 _SAVED_MODEL = "saved_model.pb"
 _HEAD_BYTES = 64
@@ -48,7 +50,7 @@ def detect_format(path: Path) -> str:
         head = stream.read(_HEAD_BYTES)
     found = _by_content(path, head)
     promised = _SUFFIX_FORMAT.get(path.suffix.lower())
-    if found in ("torchscript", "executorch"):
+    if found == "executorch":
         raise UnavailableError(
             f"{path} is {_TITLES[found]}, which is not read by this version. {_ADVICE[found]}"
         )
@@ -71,6 +73,11 @@ def detect_format(path: Path) -> str:
             f"{path} is not a .pt2 archive: it is not a complete zip file. "
             "Export it again with torch.export.save."
         )
+    if promised == "torchscript" and found is None:
+        raise FormatMismatchError(
+            f"{path} is not a TorchScript archive: it is not a complete zip file with code. "
+            "Save it again with torch.jit.save."
+        )
     if promised == "keras" and found is None:
         raise FormatMismatchError(
             f"{path} is neither a complete .keras archive nor an HDF5 file. It may be truncated; save the model again."
@@ -78,7 +85,7 @@ def detect_format(path: Path) -> str:
     result = promised or found
     if result is None:
         raise FormatMismatchError(
-            f"{path} is in no format that is read here: expected .pt2, .onnx, .tflite, .keras, .h5, a SavedModel's "
+            f"{path} is in no format that is read here: expected .pt2, .onnx, .tflite, TorchScript, .keras, .h5, a SavedModel's "
             "folder, a frozen .pb, or package.module:factory."
         )
     return result
@@ -95,7 +102,6 @@ _TITLES = {
     "executorch": "an ExecuTorch program",
 }
 _ADVICE = {
-    "torchscript": "Export the module with torch.export.save, or give package.module:factory and --weights.",
     "executorch": "Give the .pt2 that it was made of.",
 }
 

@@ -77,6 +77,14 @@ def _read(arguments: dict[str, object]) -> Program:
         from edgewright.sources.torch import read_pt2
 
         return read_pt2(path, spec=spec, workdir=Path(str(arguments["workdir"])), layout=layout)
+    if model_format == "torchscript":
+        from edgewright.sources.torchscript import read_torchscript
+
+        _refuse_layout(spec, "torchscript", own="nchw", wanted=layout)
+        shapes = _texts(arguments.get("input_shapes") or [])
+        return read_torchscript(
+            path, spec=spec, input_shapes=shapes, workdir=Path(str(arguments["workdir"]))
+        )
     if model_format == "onnx":
         from edgewright.sources.onnx import read_onnx
 
