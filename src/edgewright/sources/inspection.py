@@ -130,7 +130,7 @@ class Inspection:
 
 def inspect_program(program: Program) -> Inspection:
     """Return the description of `program`; runs in a worker."""
-    layers, parameters = layers_of(program.path, program.format)
+    layers, parameters = _layers(program)
     return summary(
         name=Path(program.origin).name,
         model_format=program.format,
@@ -143,6 +143,18 @@ def inspect_program(program: Program) -> Inspection:
         precision=program.precision,
         notes=program.notes,
     )
+
+
+def _layers(program: Program) -> tuple[list[Layer], int]:
+    if program.format == "keras":
+        from edgewright.sources.inspect_keras import keras_layers
+
+        return keras_layers(program)
+    if program.format in ("saved_model", "graph_def"):
+        from edgewright.sources.inspect_saved_model import graph_layers
+
+        return graph_layers(program)
+    return layers_of(program.path, program.format)
 
 
 def layers_of(path: Path, model_format: str) -> tuple[list[Layer], int]:
@@ -164,6 +176,10 @@ def layers_of(path: Path, model_format: str) -> tuple[list[Layer], int]:
 
 def size_of(path: Path, model_format: str) -> int:
     """Return the bytes on disk, external data included."""
+    if model_format == "saved_model":
+        from edgewright.sources.inspect_saved_model import saved_model_size
+
+        return saved_model_size(path)
     size_bytes = path.stat().st_size
     if model_format == "onnx":
         from edgewright.sources.onnx import external_files, parse_onnx
