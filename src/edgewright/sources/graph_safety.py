@@ -101,5 +101,5 @@ def require_safe(path: Path, graph: Graph, savers: Collection[str], *, is_truste
                 f"{path} has operators that {family}: {listed}. It is not run. Export the model without them, or "
                 "give --trust if you know where it comes from."
             )
-        notes.append(f"trusted, though it has operators that {family}: {listed}")
+        notes.append(f"it has operators that {family}: {listed}")
     return tuple(notes)

@@ -183,4 +183,4 @@ def require_safe(path: Path, config: Mapping[str, object], *, is_trusted: bool) 
             f"{path} would run code when it is loaded: {listed}. It is not loaded. Rebuild the model with Keras's own "
             "layers, or give --trust if you know where it comes from."
         )
-    return (f"trusted, though it runs code when it is loaded: {listed}",)
+    return (f"it runs code when it is loaded: {listed}",)

@@ -44,6 +44,7 @@ def load(
     layout: Layout | None = None,
     signature: str | None = None,
     trust: bool = False,
+    to_describe: bool = False,
 ) -> Program:
     """Return the model that `spec` names, read in a worker process.
 
@@ -56,6 +57,8 @@ def load(
         layout: the layout of rank-4 inputs and outputs; only a PyTorch source can change its own.
         signature: of a SavedModel with several.
         trust: code inside the file (a Lambda layer, an operator that runs Python) may run, in a worker.
+        to_describe: the program is for `inspect` alone: code in the file is noted, not refused, and nothing is run
+            for shapes that a file does not tell.
     Raises:
         UsageError, FormatMismatchError: `spec` or an option cannot be used as given; or code in the file, untrusted.
         UnavailableError: a format that this version does not read, or a toolchain that it needs.
@@ -101,12 +104,13 @@ def load(
             "input_shapes": list(input_shapes or ()),
             "signature": signature,
             "trust": trust,
+            "to_describe": to_describe,
         }
     workdir.mkdir(parents=True, exist_ok=True)
     reply = call_once("edgewright.sources.operations:read", arguments, limits=_LIMITS)
     record = reply["program"]
     assert isinstance(record, dict)
-    if reply.get("is_complete") is False:
+    if reply.get("is_complete") is False and not to_describe:
         record = _completed(record, spec)
     return Program.from_json(record)
 
@@ -179,7 +183,7 @@ def inspect_artifact(path: Path) -> Inspection:
     inspector = ARTIFACT_INSPECTORS.get(path.suffix.lower())
     if inspector is None:
         with tempfile.TemporaryDirectory(prefix="edgewright-") as workdir:
-            return inspect(load(str(path), workdir=Path(workdir)))
+            return inspect(load(str(path), workdir=Path(workdir), to_describe=True))
     if not (path.is_dir() and path.suffix == PACKAGE_SUFFIX):
         require_model_file(path)
     arguments = {"path": str(path.resolve()), "inspector": inspector}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -15,7 +16,8 @@ def read(arguments: dict[str, object]) -> dict[str, object]:
 
     Args:
         arguments: spec, format (factory, pickle, or one of `core.program.FORMATS`), workdir, layout, and path, or for
-            a factory weights, input_shapes and import_path; input_shapes, signature and trust for TensorFlow's formats.
+            a factory weights, input_shapes and import_path; input_shapes, signature, trust and to_describe (see
+            `load`) for TensorFlow's formats.
     """
     if arguments["format"] in ("keras", "saved_model", "graph_def"):
         program, is_complete = _read_tensorflow(arguments)
@@ -26,7 +28,7 @@ def read(arguments: dict[str, object]) -> dict[str, object]:
 def _read_tensorflow(arguments: dict[str, object]) -> tuple[Program, bool]:
     spec, path, model_format = str(arguments["spec"]), Path(str(arguments["path"])), arguments["format"]
     input_shapes = _texts(arguments.get("input_shapes") or [])
-    is_trusted = arguments.get("trust") is True
+    is_trusted = arguments.get("trust") is True or arguments.get("to_describe") is True
     if model_format == "keras":
         from edgewright.sources.keras import read_keras
 
@@ -50,7 +52,10 @@ def _read_tensorflow(arguments: dict[str, object]) -> tuple[Program, bool]:
         is_complete = False
     own: Layout = next((one.layout for one in program.inputs if one.layout is not None), "nhwc")
     _refuse_layout(spec, str(model_format), own=own, wanted=_layout(arguments.get("layout")))
-    return program, is_complete
+    if not is_complete and arguments.get("to_describe") is True:
+        note = "the shapes of its outputs are not all in the file; a build asks TensorFlow for them"
+        program = replace(program, notes=(*program.notes, note))
+    return replace(program, is_trusted=arguments.get("trust") is True), is_complete
 
 
 def _read(arguments: dict[str, object]) -> Program:
@@ -82,9 +87,7 @@ def _read(arguments: dict[str, object]) -> Program:
 
         _refuse_layout(spec, "torchscript", own="nchw", wanted=layout)
         shapes = _texts(arguments.get("input_shapes") or [])
-        return read_torchscript(
-            path, spec=spec, input_shapes=shapes, workdir=Path(str(arguments["workdir"]))
-        )
+        return read_torchscript(path, spec=spec, input_shapes=shapes, workdir=Path(str(arguments["workdir"])))
     if model_format == "onnx":
         from edgewright.sources.onnx import read_onnx
 
