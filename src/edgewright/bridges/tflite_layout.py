@@ -28,11 +28,14 @@ _BROADCAST = frozenset(
 _REDUCE = frozenset("ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL2 ArgMax ArgMin".split())
 
 
+_MAX_RAISES = 4  # over the three nodes that make an int8 input unsigned
+
+
 def optimised(graph: Graph) -> Graph:
     """Return a graph that computes the same with fewer Transposes."""
     if not any(node.op == "Transpose" for node in graph.nodes):
         return graph
-    return pruned(_Sinking(_raised(graph)).graph())
+    return pruned(_raised(pruned(_Sinking(graph).graph())))
 
 
 def inverse(perm: Sequence[int]) -> _Perm:
@@ -42,18 +45,27 @@ def inverse(perm: Sequence[int]) -> _Perm:
 
 def _raised(graph: Graph) -> Graph:
     """Transpose the integers of an input, not the four times larger floats behind its DequantizeLinear."""
-    makers = {name: node for node in graph.nodes for name in node.outputs}
     inputs = {port.name for port in graph.inputs}
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        maker = makers.get(node.inputs[0]) if node.op == "Transpose" else None
-        if maker is not None and maker.op == "DequantizeLinear" and maker.inputs[0] in inputs:
-            moved = f"{node.outputs[0]}_stored"
+    outputs = {port.name for port in graph.outputs}
+    for _ in range(_MAX_RAISES):
+        makers = {name: node for node in graph.nodes for name in node.outputs}
+        depends = set(inputs)
+        for node in graph.nodes:
+            if node.op in ("QuantizeLinear", "DequantizeLinear") and node.inputs[0] in depends:
+                depends.update(node.outputs)
+        nodes: list[Node] = []
+        for node in graph.nodes:
+            maker = makers.get(node.inputs[0]) if node.op == "Transpose" else None
+            if maker is None or maker.outputs[0] not in depends or node.outputs[0] in outputs:
+                nodes.append(node)
+                continue
+            moved = f"{maker.inputs[0]}_first_{node.outputs[0]}"
             nodes.append(replace(node, inputs=(maker.inputs[0],), outputs=(moved,)))
             nodes.append(replace(maker, inputs=(moved, *maker.inputs[1:]), outputs=node.outputs))
-        else:
-            nodes.append(node)
-    return replace(graph, nodes=tuple(nodes))
+        if len(nodes) == len(graph.nodes):
+            return graph
+        graph = pruned(replace(graph, nodes=tuple(nodes)))
+    return graph
 
 
 class _Sinking:

@@ -15,7 +15,10 @@ from edgewright.core.tensors import Array
 
 _MAX_UNROLLED = 512
 _NOTE = "the states of its recurrent layers start at zero in each inference; LiteRT keeps them until they are reset"
-_INTEGER_NOTE = "its int8 recurrent layers are computed in float32 with the same weights; LiteRT rounds gates and cells to 16 bits"
+_INTEGER_NOTE = (
+    "its int8 recurrent layers are computed in float32 with the same weights; "
+    "LiteRT rounds gates and cells to 16 bits"
+)
 _ACTIVATIONS = {1: "Relu", 4: "Tanh"}
 # Positions of the inputs in LiteRT, gates in the order input, output, forget, cell as ONNX has them.
 _INPUT_WEIGHTS, _STATE_WEIGHTS, _BIASES, _PEEPHOLES = (

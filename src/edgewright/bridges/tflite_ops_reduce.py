@@ -40,7 +40,7 @@ def arg_extreme(b: Builder, operation: Operation) -> None:
     tensor, result = b.source(operation, 0), b.result(operation)
     axis = axis_of(b.known_integers(operation, 1)[0], len(tensor.shape))
     op = "ArgMax" if operation.name == "ARG_MAX" else "ArgMin"
-    value = b.cast(b.stored(tensor), "int32") if tensor.dtype in ("bool", "int16") else b.stored(tensor)
+    value = b.cast(b.stored(tensor), "int32") if tensor.dtype in ("bool", "int16") else b.ordered(tensor)
     value = b.node(op, [value], {"axis": axis, "keepdims": 0})
     b.put_stored(result, value if result.dtype == "int64" else b.cast(value, result.dtype))
 

@@ -131,7 +131,7 @@ def broadcast_to(b: Builder, operation: Operation) -> None:
 def shape_of(b: Builder, operation: Operation) -> None:
     """The sizes as integers."""
     result = b.result(operation)
-    value = b.node("Shape", [b.stored(b.source(operation, 0))])
+    value = b.node("Shape", [b.ordered(b.source(operation, 0))])
     b.put_stored(result, value if result.dtype == "int64" else b.cast(value, result.dtype))
 
 
