@@ -41,6 +41,11 @@ def findings_of(checker: ModuleType, capsys: pytest.CaptureFixture[str]) -> list
         ("src/edgewright/core/a.py", "def f():\n    import rich\n", "a.py:2: core imports rich"),
         ("src/edgewright/core/a.py", "from ..data import b\n", "core imports edgewright.data"),
         ("src/edgewright/a.py", "import torch.nn\n", "a.py:1: imports torch.nn at module level"),
+        (
+            "src/edgewright/a.py",
+            "import edgewright.bridges.onnx_ops_math\n",
+            "imports edgewright.bridges.onnx_ops",
+        ),
         ("src/edgewright/a.py", "try:\n    import onnx\nexcept ImportError:\n    pass\n", "imports onnx"),
         ("src/edgewright/a.py", "class A:\n    from openvino import Core\n", "imports openvino"),
         ("tests/a.py", "x = 1\n" * 501, "501 lines"),

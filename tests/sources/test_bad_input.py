@@ -14,7 +14,6 @@ from edgewright.core.errors import (
     EdgewrightError,
     FormatMismatchError,
     IntegrityError,
-    UnavailableError,
     UsageError,
     WorkerError,
 )
@@ -146,8 +145,8 @@ def test_safetensors_is_no_model(tmp_path: Path) -> None:
         load(str(path), workdir=tmp_path)
 
 
-def test_torchscript_is_not_read(assets: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnavailableError, match="TorchScript"):
+def test_torchscript_needs_shapes(assets: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not tell the shapes of its inputs"):
         load(str(assets / "models/silero-vad/silero_vad.jit"), workdir=tmp_path)
 
 

@@ -141,9 +141,7 @@ def _run_shapes(
         )
         results = session.run(list(names), zeros)
     except Exception as err:  # onnxruntime has one class per status code, without a common base
-        raise ConversionError(
-            f"the model does not run on zeros of these sizes: {_first_line(err)}"
-        ) from err
+        raise ConversionError(f"the model does not run on zeros of these sizes: {_first_line(err)}") from err
     return [tuple(np.shape(result)) for result in results]
 
 
