@@ -30,6 +30,7 @@ from edgewright.backends.reference import ReferenceBackend
 from edgewright.compress.quantize import quantize_pt2e
 from edgewright.core.artifact import Proof
 from edgewright.core.contracts import Calibration
+from edgewright.core.errors import ConversionError
 from edgewright.core.files import sha256_of
 from edgewright.core.program import Program
 from edgewright.core.target import Precision, Target
@@ -99,6 +100,28 @@ def main() -> None:
         f"{word}: {len(claims) - len(broken)} of {len(claims)} models x precisions within 1e-4 (fp32) and 1e-2 (fp16)"
     )
     sys.exit(1 if broken else 0)
+
+
+def tried(
+    name: str, program: Program, samples: list[list[np.ndarray]], precision: Precision, folder: Path
+) -> Row:
+    """Return what was measured, or why it was refused."""
+    try:
+        return measured(name, program, samples, precision, folder)
+    except ConversionError as err:
+        return Row(
+            model=name,
+            precision=str(precision),
+            size_bytes=0,
+            operators=0,
+            max_abs=math.inf,
+            largest=0.0,
+            snr_db=-math.inf,
+            samples=0,
+            seconds=0.0,
+            notes=(),
+            refusal=str(err),
+        )
 
 
 def measured(

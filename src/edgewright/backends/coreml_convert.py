@@ -11,8 +11,10 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -64,13 +66,21 @@ class _WeightMetadata(Protocol):
     val: Array
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop every warning: tracing and converting warn of what the comparison with the source finds better."""
+    with vendor.quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def to_coreml(program: Program, precision: Precision) -> Converted:
     """Return coremltools' model of a `.pt2` or TorchScript program, with inputs and outputs named like its own.
 
     Raises:
         ConversionError: the converter refused, with every unsupported operator by name.
     """
-    with vendor.quiet():
+    with _quiet():
         import coremltools as ct
         import torch
 
@@ -101,7 +111,7 @@ def to_coreml(program: Program, precision: Precision) -> Converted:
             for name, spec, example in zip(names, program.inputs, examples, strict=False)
         ]
     try:
-        with vendor.quiet():
+        with _quiet():
             return cast(Converted, ct.convert(source, **options))
     except (
         Exception
@@ -118,7 +128,7 @@ def compressed(model: Converted, precision: Precision) -> Converted:
     import coremltools.optimize.coreml as cto
 
     try:
-        with vendor.quiet():
+        with _quiet():
             if precision is Precision.W8:
                 quantized = cto.OpLinearQuantizerConfig(
                     mode="linear_symmetric",
@@ -180,7 +190,7 @@ def write(model: Converted, folder: Path) -> tuple[Path, ...]:
     """Write `model` as the package `folder`, without the date and the random names that coremltools puts in."""
     with tempfile.TemporaryDirectory(prefix=".coreml-", dir=folder.parent) as scratch:
         saved = Path(scratch) / "saved.mlpackage"
-        with vendor.quiet():
+        with _quiet():
             model.save(str(saved))
         spec = model.get_spec()
         spec.description.metadata.userDefined.pop(_VOLATILE_METADATA, None)
@@ -204,7 +214,7 @@ def _static(program: Program, examples: tuple[torch.Tensor, ...]) -> ExportedPro
     """Return the program exported again with the batch of the examples: torch.jit cannot trace a symbolic one."""
     import torch
 
-    with vendor.quiet():
+    with _quiet():
         exported = vendor.load_exported(program)
         if all(spec.is_static for spec in program.inputs):
             return exported
@@ -230,7 +240,7 @@ def _traced(program: Program, examples: tuple[torch.Tensor, ...]) -> torch.jit.S
             ) from err
     exported = _static(program, examples)
     try:
-        with vendor.quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad():
             module = exported.module(check_guards=False)
             traced = torch.jit.trace(module, examples, check_trace=False)  # type: ignore[no-untyped-call]
             return cast("torch.jit.ScriptModule", traced)
@@ -245,7 +255,7 @@ def _folded(program: Program, examples: tuple[torch.Tensor, ...]) -> ExportedPro
     """Return a PT2E program with int8 weights stored as such, and no argument left to a default."""
     import torch
 
-    with vendor.quiet():
+    with _quiet():
         module = _static(program, examples).module(check_guards=False)
         for node in list(module.graph.nodes):
             if str(node.target).startswith("quantized_decomposed.quantize_per") and _is_constant(node):
