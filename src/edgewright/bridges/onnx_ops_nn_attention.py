@@ -58,14 +58,12 @@ def _attention(
     if cap > 0:
         scores = torch.tanh(scores / cap) * cap
     stages.append(scores)
-    bias = _bias(node, scores, mask, lengths, past)
+    bias, is_blind = _bias(node, scores, mask, lengths, past)
     if bias is not None:
         scores = scores + bias
     stages.append(scores)
     share = torch.softmax(scores, dim=-1)
-    if bias is not None and (mask is not None or lengths is not None or _has_window(node)):
-        # A query that may see no key gives zeros.
-        is_blind = torch.amax(bias, dim=-1, keepdim=True) == _LOWEST
+    if is_blind is not None:  # a query that may see no key gives zeros
         share = torch.where(is_blind, torch.zeros_like(share), share)
     stages.append(share)
     result = torch.matmul(share, value)
@@ -86,15 +84,16 @@ def _repeated(value: Tensor, times: int) -> Tensor:
     return spread.reshape(batch, heads * times, length, size)
 
 
-def _has_window(node: OnnxNode) -> bool:
-    return node.integer("left_window_size", -1) >= 0 or node.integer("right_window_size", -1) >= 0
-
-
 def _bias(
     node: OnnxNode, scores: Tensor, mask: Tensor | None, lengths: Tensor | None, past: int
-) -> Tensor | None:
-    """Return what is added to the scores [N, heads, Q, K]: 0 or a float mask, minus infinity where a key is hidden."""
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return what is added to the scores [N, heads, Q, K], and which queries [..., Q, 1] may see no key.
+
+    0 or a float mask is added, minus infinity where a key is hidden. None means nothing, or nobody.
+    """
     queries, keys = scores.shape[2:]
+    # How much further than its key a query lies.
+    steps = np.arange(queries, dtype=np.int64)[:, None] + past - np.arange(keys, dtype=np.int64)[None, :]
     allowed: list[Tensor] = []
     added: Tensor | None = None
     if mask is not None and mask.dtype is torch.bool:
@@ -105,22 +104,24 @@ def _bias(
         allowed.append(mask)
     elif mask is not None:
         added = padded(mask, [0], [keys - mask.shape[-1]], _LOWEST)
-    # How much further than its key a query lies: constant, or for each row of the batch.
-    distance: Tensor = tensor_of(
-        np.arange(queries, dtype=np.int64)[:, None] + past - np.arange(keys, dtype=np.int64)[None, :]
-    )
+    low, high = _reach(node)
     if lengths is not None:
         ends = lengths.to(torch.int64).reshape(-1, 1, 1, 1)
         allowed.append(tensor_of(np.arange(keys, dtype=np.int64)) < ends)
-        if past == 0:
-            distance = distance + (ends - queries)
-    left, right = node.integer("left_window_size", -1), node.integer("right_window_size", -1)
-    if node.integer("is_causal", 0):
-        allowed.append(distance >= 0)
-    if left >= 0:
-        allowed.append(distance <= left)
-    if right >= 0:
-        allowed.append(distance >= -right)
+    if lengths is not None and past == 0:
+        distance = tensor_of(steps) + (ends - queries)
+        if low is not None:
+            allowed.append(distance >= low)
+        if high is not None:
+            allowed.append(distance <= high)
+    elif low is not None or high is not None:
+        floor, ceiling = steps.min() if low is None else low, steps.max() if high is None else high
+        table = np.asarray(np.logical_and(steps >= floor, steps <= ceiling))
+        if not allowed and added is None:  # all is known now
+            blind = ~table.any(axis=1, keepdims=True)
+            hidden = np.where(table, np.float32(0), np.float32(_LOWEST))
+            return tensor_of(hidden).to(scores.dtype), tensor_of(blind) if blind.any() else None
+        allowed.append(tensor_of(table))
     for condition in allowed:
         part = torch.where(
             condition,
@@ -128,7 +129,18 @@ def _bias(
             torch.full((), _LOWEST, dtype=scores.dtype),
         )
         added = part if added is None else added + part
-    return added
+    if added is None:
+        return None, None
+    return added, torch.amax(added, dim=-1, keepdim=True) == _LOWEST
+
+
+def _reach(node: OnnxNode) -> tuple[int | None, int | None]:
+    """Return by how much a query may at least and at most lie further than a key that it sees; None for any."""
+    left, right = node.integer("left_window_size", -1), node.integer("right_window_size", -1)
+    lows = [0] if node.integer("is_causal", 0) else []
+    if right >= 0:
+        lows.append(-right)
+    return max(lows, default=None), left if left >= 0 else None
 
 
 @handles("RotaryEmbedding")

@@ -199,9 +199,11 @@ def _resized(node: OnnxNode, value: Tensor, axes: Sequence[_Axis]) -> Tensor:
     return result
 
 
-def _rounding(node: OnnxNode) -> str:
-    if node.opset < 11 or node.op_type == "Upsample":
+def _rounding(node: OnnxNode, axis: _Axis) -> str:
+    if node.op_type == "Upsample":
         return "floor"
+    if node.opset < 11:  # undefined there; this is what ONNX's tests of it and ONNX Runtime do
+        return "ceil" if axis.scale < 1 else "floor"
     kind = node.text("nearest_mode", "round_prefer_floor")
     if kind not in _ROUNDINGS:
         raise node.refusal(f"nearest_mode {kind!r} is unknown")
@@ -209,9 +211,9 @@ def _rounding(node: OnnxNode) -> str:
 
 
 def _nearest(node: OnnxNode, value: Tensor, axes: Sequence[_Axis]) -> Tensor:
-    kind = _rounding(node)
     found: list[npt.NDArray[np.int64]] = []
     for axis in axes:
+        kind = _rounding(node, axis)
         if kind == "floor":
             at = np.floor(axis.places)
         elif kind == "ceil":
