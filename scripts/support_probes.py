@@ -1,6 +1,8 @@
 """Write the probes that `edgewright explain` reads: what became of one-operator models in the toolchains.
 
-    python scripts/support_probes.py RUNTIME ...
+    python scripts/support_probes.py RUNTIME [OPERATOR ...]
+
+With operators (by their names in torch's tests) those are tried anew, and the rest of the table is kept.
 
 A registry tells that a converter knows an operator, not that what it writes is loaded by the runtime. So each operator
 of torch is exported alone, with the sample inputs of torch's own operator tests, converted by Edgewright's backend in a
@@ -39,7 +41,7 @@ _ONNX_RUNTIMES = ("ncnn", "mnn")
 _MAX_REASON = 160
 
 
-def torch_programs(folder: Path) -> Iterator[tuple[str, str, Program]]:
+def torch_programs(folder: Path, only: frozenset[str] = frozenset()) -> Iterator[tuple[str, str, Program]]:
     """Yield (operator, dtype, program) for the operators of torch's tests that export as one operator alone."""
     import torch
     from torch.testing._internal.common_methods_invocations import op_db
@@ -48,12 +50,13 @@ def torch_programs(folder: Path) -> Iterator[tuple[str, str, Program]]:
 
     for dtype in (torch.float32, torch.int64):
         for info in op_db:
-            if dtype not in info.supported_dtypes("cpu"):
+            if dtype not in info.supported_dtypes("cpu") or (only and info.name not in only):
                 continue
             for number, sample in enumerate(_samples(info, dtype)):
                 module, tensors = _module(info.op, sample)
                 try:
-                    exported = torch.export.export(module, tensors, strict=False)
+                    with torch.no_grad():  # or a mode of autograd would be part of the graph
+                        exported = torch.export.export(module, tensors, strict=False)
                     inputs = tensor_specs(exported, "input", names=None, layout="nchw")
                     outputs = tensor_specs(exported, "output", names=None, layout="nchw")
                 except Exception:  # what cannot be exported is no sample
@@ -111,7 +114,8 @@ def _module(function: object, sample: object) -> tuple[object, tuple[object, ...
             for place, tensor in zip(places, tensors, strict=True):
                 full[place] = tensor
             first, args, kwargs = tree_unflatten(full, spec)
-            return function(first, *args, **kwargs)
+            made = function(first, *args, **kwargs)
+            return tuple(made) if isinstance(made, tuple) else made  # torch cannot write its named tuples
 
     return Probe().eval(), tuple(leaves[index].detach() for index in places)
 
@@ -162,37 +166,58 @@ def _with_constants(test: object) -> bool:
     return True
 
 
-def probe(runtime: str) -> None:
-    """Write what `runtime` makes of each operator."""
+def probe(runtime: str, only: frozenset[str]) -> None:
+    """Write what `runtime` makes of each operator, or of `only` these."""
     backend = registry.get(runtime)
+    path = TABLES / f"{runtime}.probes.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["operators"] if only and path.is_file() else {}
     found: dict[str, dict[str, list[str]]] = {}
     with (
         tempfile.TemporaryDirectory() as name,
         Worker(runtime, limits=_LIMITS, environment=backend.environment) as worker,
     ):
         folder = Path(name)
-        programs = torch_programs if runtime in _TORCH_RUNTIMES else onnx_programs
-        for operator, dtype, program in programs(folder):
+        programs = torch_programs(folder, only) if runtime in _TORCH_RUNTIMES else onnx_programs(folder)
+        for operator, dtype, program in programs:
             reason = _outcome(worker, runtime, program, folder / "out")
             found.setdefault(operator, {}).setdefault(dtype, []).append(reason)
             shutil.rmtree(folder / "out", ignore_errors=True)
             print(f"{operator} {dtype}: {reason or 'ok'}"[:200], flush=True)
-    packages = backend.probe().versions
+    for operator in known.keys() - found.keys():
+        found[operator] = {dtype: [reason] for dtype, reason in known[operator].items()}
+    write(runtime, found, {**backend.probe().versions, "torch": metadata.version("torch")})
+
+
+def write(runtime: str, found: dict[str, dict[str, list[str]]], versions: dict[str, str]) -> None:
+    """Write the table of `found`: operator -> dtypes -> why each sample was refused, empty where it was taken.
+
+    An operator is taken when one of its samples is. Kept of the torch samples are only refusals that say what is
+    missing: some other refusal may be one of the sample's shape.
+    """
+    is_torch = runtime in _TORCH_RUNTIMES
+    operators: dict[str, dict[str, str]] = {}
+    for operator, kinds in sorted(found.items()):
+        for dtype, reasons in sorted(kinds.items()):
+            if "" in reasons:
+                operators.setdefault(operator, {})[dtype] = ""
+            elif not is_torch or _says_what_is_missing(operator, reasons[0]):
+                operators.setdefault(operator, {})[dtype] = reasons[0]
     record = {
         "runtime": runtime,
         "generated_by": "scripts/support_probes.py",
-        "versions": {**packages, "torch": metadata.version("torch")},
-        "format": "pt2" if runtime in _TORCH_RUNTIMES else "onnx",
-        # Accepted where one sample was.
-        "operators": {
-            operator: {dtype: "" if "" in reasons else reasons[0] for dtype, reasons in sorted(kinds.items())}
-            for operator, kinds in sorted(found.items())
-        },
+        "versions": versions,
+        "format": "pt2" if is_torch else "onnx",
     }
-    lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in record.pop("operators").items()]
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in operators.items()]
     head = json.dumps(record, indent=1, sort_keys=True).removesuffix("\n}")
     text = head + ',\n "operators": {\n' + ",\n".join(lines) + "\n }\n}\n"
     (TABLES / f"{runtime}.probes.json").write_text(text, encoding="utf-8")
+
+
+def _says_what_is_missing(operator: str, reason: str) -> bool:
+    name = operator.split(".")[1]
+    signs = (f"cannot lower the operator {operator}", "Didn't find op", f"no converter for aten::{name}")
+    return any(sign in reason for sign in (*signs, "no kernel for", "not in Core ATen opset"))
 
 
 def _outcome(worker: Worker, runtime: str, program: Program, workdir: Path) -> str:
@@ -224,5 +249,4 @@ def _short(text: str) -> str:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    for given in sys.argv[1:]:
-        probe(given)
+    probe(sys.argv[1], frozenset(sys.argv[2:]))

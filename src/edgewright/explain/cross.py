@@ -28,10 +28,10 @@ def traced_onnx(program: Program) -> ExportedProgram:
     from edgewright.bridges.onnx_module import PlanModule, without_idle_casts
 
     load_handlers()
-    shapes = [static_shape(spec) for spec in program.inputs]
     model = onnx_source.read(program.path)
+    shapes = [static_shape(spec) for spec in onnx_source.with_empty_dimensions(model, program.inputs)]
     onnx_source.require_handlers(model)
-    values = onnx_check.samples(program.inputs, shapes)[0]
+    values = onnx_check.samples(program.inputs, shapes)[1]
     examples = {
         spec.name: onnx_values.tensor_of(value) for spec, value in zip(program.inputs, values, strict=True)
     }

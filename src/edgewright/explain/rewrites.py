@@ -78,6 +78,10 @@ def rewrite_for(operation: Operation, finding: Finding) -> str:
     match = re.search(r"kernel for (\w+)", reason)
     if match is not None:
         return f"cast its inputs from {match[1]} to float32 (or int32) before it, and the result back"
+    if "one piece" in reason:
+        return "leave the split out: it gives back its own input"
+    if "negative" in reason:
+        return "slice the tensor instead of padding it by a negative number"
     if "opset" in reason:
         return "export the model again with another opset (onnx.version_converter can move it)"
     if "float type" in reason:

@@ -10,7 +10,7 @@ from edgewright.explain.graph import Graph
 from edgewright.explain.rules_executorch import executorch_xnnpack
 from edgewright.explain.rules_onnx import onnxruntime_onnx, openvino_onnx, probed_onnx
 from edgewright.explain.rules_tflite import tflite_operators
-from edgewright.explain.rules_torch import torch_names, torch_operators
+from edgewright.explain.rules_torch import litert_torch, torch_names, torch_operators
 from edgewright.explain.tables import FormatTable, load_table
 
 
@@ -36,7 +36,7 @@ Rule = Callable[[Graph, FormatTable], list[Finding]]
 # (runtime, format) -> rule.
 _RULES: Mapping[tuple[str, str], Rule] = {
     ("coreml", "pt2"): torch_names,
-    ("litert", "pt2"): torch_operators,
+    ("litert", "pt2"): litert_torch,
     ("litert", "tflite"): tflite_operators,
     ("mnn", "onnx"): probed_onnx,
     ("ncnn", "onnx"): probed_onnx,

@@ -25,6 +25,25 @@ REMOVED = (
 )
 
 
+def litert_torch(graph: Graph, table: FormatTable) -> list[Finding]:
+    """Return one finding per operation for LiteRT."""
+    return [
+        blocked(_ONE_PIECE) if _is_one_piece(operation) else finding
+        for operation, finding in zip(graph.operations, torch_operators(graph, table), strict=True)
+    ]
+
+
+# The lowering returns the tensor itself instead of a list of one, which the next operator cannot read.
+_ONE_PIECE = "a split into one piece is not lowered"
+
+
+def _is_one_piece(operation: Operation) -> bool:
+    sizes = operation.attributes.get("split_sizes")
+    return (
+        operation.operator == "aten.split_with_sizes.default" and isinstance(sizes, tuple) and len(sizes) == 1
+    )
+
+
 def torch_operators(graph: Graph, table: FormatTable) -> list[Finding]:
     """Return one finding per operation for a table of overloads (LiteRT, OpenVINO, ONNX Runtime's exporter)."""
 
@@ -42,7 +61,16 @@ def torch_names(graph: Graph, table: FormatTable) -> list[Finding]:
         bare = name.removesuffix(".default")
         return not {bare, name, name.partition(".")[0]}.isdisjoint(table.names)
 
-    return _findings(replace(graph, parts=()), table, is_known)
+    found = _findings(replace(graph, parts=()), table, is_known)
+    return [
+        blocked("padding by a negative number is not converted") if _crops(operation) else finding
+        for operation, finding in zip(graph.operations, found, strict=True)
+    ]
+
+
+def _crops(operation: Operation) -> bool:
+    sizes = operation.attributes.get("pad")
+    return isinstance(sizes, tuple) and any(isinstance(size, int) and size < 0 for size in sizes)
 
 
 def _findings(graph: Graph, table: FormatTable, is_known: Callable[[Operation], bool]) -> list[Finding]:

@@ -79,10 +79,14 @@ class FormatTable:
         """Return why a model of `operator` alone was refused, an empty text if it was taken, None if nobody tried.
 
         Args:
-            dtypes: of the operator's inputs, a "*" after those of constants. The probes that agree with most of them
-                count; none counts whose first input has another dtype.
+            dtypes: of the operator's inputs, a "*" after those of constants. Where just these were not tried, it is
+                enough that the probe nearest to them was taken; a refusal then counts only if it says that the
+                operator is missing as such.
         """
         tried = self.probes.get(operator, {})
+        exact = tried.get(",".join(dtypes))
+        if exact is not None:
+            return exact
         first = dtypes[0].rstrip("*") if dtypes else ""
         scores: dict[str, int] = {}
         for key in tried:
@@ -90,10 +94,10 @@ class FormatTable:
             if probed[0].rstrip("*") == first:
                 alike = sum(a == b for a, b in zip(probed, dtypes, strict=False))
                 scores[key] = alike - abs(len(probed) - len(dtypes))
-        if not scores:
-            return None
         nearest = [tried[key] for key, score in scores.items() if score == max(scores.values())]
-        return "" if "" in nearest else nearest[0]
+        if not nearest or "" in nearest:
+            return "" if nearest else None
+        return next((reason for reason in nearest if "has no operator for" in reason), None)
 
 
 @dataclass(frozen=True, kw_only=True)
