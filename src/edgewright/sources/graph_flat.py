@@ -10,7 +10,7 @@ from edgewright.sources.graph_def import Graph, GraphNode, Shape
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _MAX_DEPTH = 64
-_MAX_OPERATORS = 200_000
+_MAX_STEPS = 50_000
 _NOTHING = -1
 
 
@@ -51,18 +51,33 @@ class _Scope:
     results: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
+@dataclass(kw_only=True)
+class _Found:
+    """The operators so far; `steps` counts calls too, for functions without an operator can call without end."""
+
+    operators: list[FlatOperator] = field(default_factory=list)
+    steps: int = 0
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps > _MAX_STEPS:
+            raise IntegrityError(
+                f"the graph has over {_MAX_STEPS} operators and calls, with the bodies of all calls."
+            )
+
+
 def flatten(graph: Graph, outputs: Sequence[str]) -> list[FlatOperator]:
     """Return the operators that `outputs` (references as in GraphNode.inputs) need, calls replaced by their bodies.
 
     Raises:
-        IntegrityError: a circle, calls deeper than 64, or over 200 000 operators.
+        IntegrityError: a circle, calls deeper than 64, or over 50 000 operators and calls.
     """
-    found: list[FlatOperator] = []
+    found = _Found()
     scope = _Scope(
         nodes={node.name: node for node in graph.nodes}, arguments={}, path="", calls=(), is_inner=False
     )
     _walk(graph, scope, outputs, found)
-    return found
+    return found.operators
 
 
 def _split(reference: str) -> tuple[str, int]:
@@ -72,7 +87,7 @@ def _split(reference: str) -> tuple[str, int]:
     return name, int(number) if number.isdecimal() and number.isascii() and len(number) < 9 else 0
 
 
-def _walk(graph: Graph, scope: _Scope, outputs: Sequence[str], found: list[FlatOperator]) -> None:
+def _walk(graph: Graph, scope: _Scope, outputs: Sequence[str], found: _Found) -> None:
     """Append what `outputs` need, inputs first; without recursion, for a graph may be thousands deep."""
     stack: list[tuple[str, bool]] = [(_split(reference)[0], False) for reference in outputs]
     open_nodes: set[str] = set()
@@ -100,19 +115,16 @@ def _walk(graph: Graph, scope: _Scope, outputs: Sequence[str], found: list[FlatO
         ]
 
 
-def _emit(graph: Graph, scope: _Scope, node: GraphNode, found: list[FlatOperator]) -> tuple[int, ...]:
+def _emit(graph: Graph, scope: _Scope, node: GraphNode, found: _Found) -> tuple[int, ...]:
     """Append the operator, or the body of a call, and return the positions of its outputs."""
+    found.step()
     inputs = tuple(_position(scope, reference) for reference in node.inputs if reference[:1] != "^")
     if node.operator in _CALLS and len(node.functions) == 1:
         return _call(graph, scope, node, node.functions[0], inputs, found, is_inner=scope.is_inner)
-    if len(found) >= _MAX_OPERATORS:
-        raise IntegrityError(
-            f"the graph has over {_MAX_OPERATORS} operators with those of the functions it calls."
-        )
-    found.append(
+    found.operators.append(
         FlatOperator(name=f"{scope.path}{node.name}", node=node, inputs=inputs, is_inner=scope.is_inner)
     )
-    place = len(found) - 1
+    place = len(found.operators) - 1
     for function in node.functions:  # the bodies of While and If
         _call(graph, scope, node, function, (), found, is_inner=True)
     return (place,)
@@ -124,7 +136,7 @@ def _call(
     node: GraphNode,
     name: str,
     inputs: tuple[int, ...],
-    found: list[FlatOperator],
+    found: _Found,
     *,
     is_inner: bool,
 ) -> tuple[int, ...]:
