@@ -145,6 +145,7 @@ class CoremlBackend:
         package = read_package(package_of(artifact.path))
         _paired(package.model.inputs, artifact.inputs, "inputs")
         _paired(package.model.outputs, artifact.outputs, "outputs")
+        _check_names(package)
         return MacosSession(artifact, package) if _IS_MACOS else InterpretedSession(artifact, package)
 
 
@@ -275,6 +276,23 @@ def _paired(features: Sequence[Feature], specs: Sequence[TensorSpec], what: str)
             )
         pairs.append(replace(spec, name=feature.name, shape=shape))
     return tuple(pairs)
+
+
+def _check_names(package: Package) -> None:
+    """Check that the program takes and gives what the package tells an app.
+
+    Raises:
+        IntegrityError: another name.
+    """
+    model = package.model
+    taken, given = {named.name for named in model.main.inputs}, set(model.main.block.outputs)
+    if taken != {feature.name for feature in model.inputs} or given != {
+        feature.name for feature in model.outputs
+    }:
+        raise IntegrityError(
+            f"{package.folder.name} promises other inputs or outputs than its program has: {sorted(taken)} and "
+            f"{sorted(given)}. Convert the model again."
+        )
 
 
 def _narrowed(array: Array, feature: Feature) -> Array:

@@ -232,7 +232,8 @@ def _traced(program: Program, examples: tuple[torch.Tensor, ...]) -> torch.jit.S
 
     if program.format == "torchscript":
         try:
-            module = torch.jit.load(program.path, map_location="cpu")  # type: ignore[no-untyped-call]
+            with _quiet():
+                module = torch.jit.load(program.path, map_location="cpu")  # type: ignore[no-untyped-call]
             return cast("torch.jit.ScriptModule", module.eval())
         except Exception as err:
             raise ConversionError(

@@ -104,6 +104,10 @@ class Interpreter:
         self._steps = 0
         scope: dict[str, Value] = dict(self._kept)
         for named in self._function.inputs:
+            if named.name not in inputs:
+                raise ConversionError(
+                    f"the program takes {named.name!r}, but only {sorted(inputs)} was given."
+                )
             scope[named.name] = _settled(inputs[named.name], named, "the input")
         for position, operation in enumerate(self._late):
             self._step(operation, scope)
@@ -170,7 +174,7 @@ class Interpreter:
                     return _on_list(call)
                 result = OPERATORS[kind](call)
         except ConversionError as err:
-            raise ConversionError(f"{operation.name}: {err}") from err
+            raise ConversionError(f"{operation.name} ({kind}): {err}") from err
         except (ValueError, TypeError, IndexError, ArithmeticError, MemoryError) as err:
             raise ConversionError(
                 f"{operation.name}: operator {kind} does not fit its arguments: {str(err)[:200]}."
