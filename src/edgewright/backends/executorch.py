@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+import uuid
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +20,9 @@ from edgewright.core.target import Precision, Quantizer, Target
 from edgewright.core.tensors import TensorSpec
 
 FILE_NAME = "model.pte"
+_UUID = re.compile(rb"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_ITEM = re.compile(rb'"' + _UUID.pattern + rb'": \{[^{}]{0,4096}\}')
+_ITEMS = re.compile(rb'"itemInfoEntries": \{(?:\s*,?\s*"[^"{}]{36}": \{[^{}]{0,4096}\})+')
 _BATCH_NOTE = "batch made static: 1"
 
 
@@ -182,7 +188,7 @@ class ExecutorchCoremlBackend(_ElsewhereBackend):
         content, delegation = executorch_lower.lower(
             exported, CoreMLPartitioner(compile_specs=specs), program
         )
-        return content, delegation.notes(self.delegate)
+        return _with_own_identifiers(content), delegation.notes(self.delegate)
 
 
 class ExecutorchVulkanBackend(_ElsewhereBackend):
@@ -201,6 +207,28 @@ class ExecutorchVulkanBackend(_ElsewhereBackend):
         exported = executorch_lower.static_program(program)
         content, delegation = executorch_lower.lower(exported, VulkanPartitioner(options), program)
         return content, delegation.notes(self.delegate)
+
+
+def _with_own_identifiers(content: bytes) -> bytes:
+    """Return the program with identifiers made of its content, where coremltools and ExecuTorch draw them at random.
+
+    A device keeps compiled models by these identifiers, so two models must not share one.
+    """
+    content = _ITEMS.sub(_sorted_items, content)
+    digest = hashlib.sha256(_UUID.sub(b"", content)).hexdigest()
+    drawn = dict.fromkeys(_UUID.findall(content))
+    for number, old in enumerate(drawn):
+        new = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{digest}/{number}")).encode()
+        content = content.replace(old, new.upper() if old.isupper() else new)
+    return content
+
+
+def _sorted_items(match: re.Match[bytes]) -> bytes:
+    """Return the items of a package's manifest, which are sorted by their random identifiers, sorted by their text."""
+    items = [found.group() for found in _ITEM.finditer(match.group())]
+    gaps = _ITEM.split(match.group())
+    items.sort(key=lambda item: _UUID.sub(b"", item))
+    return b"".join(part for pair in zip(gaps, [*items, b""], strict=True) for part in pair)
 
 
 def _static(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
