@@ -14,10 +14,12 @@ import onnx
 from onnx import numpy_helper
 
 from edgewright.backends import registry
+from edgewright.backends.reference import ReferenceBackend
 from edgewright.bridges.registry import route
 from edgewright.core.errors import EdgewrightError
 from edgewright.core.program import Program
 from edgewright.core.target import Precision, Target
+from edgewright.measure.parity import compare_outputs, judge
 from edgewright.sources.onnx import read_onnx
 
 KINDS = ("node", "simple")
@@ -65,7 +67,8 @@ def run(arguments: dict[str, object]) -> dict[str, object]:
     Args:
         arguments: {"name": test, "backend": runtime, "workdir": folder}.
     Returns:
-        {"verdict": right | refused | WRONG | error, "operands": are they constants, "reason": text, "seconds": time}.
+        {"verdict": right | refused | caught | WRONG | error, "operands": are they constants, "reason": text,
+        "seconds": time}.
     """
     name, backend = str(arguments["name"]), str(arguments["backend"])
     workdir = Path(str(arguments["workdir"]))
@@ -111,7 +114,7 @@ def _attempt(
     try:
         path = workdir / "model.onnx"
         onnx.save(model, path)
-        program = read_onnx(path, spec=name)
+        source = program = read_onnx(path, spec=name)
         runtime = registry.get(backend)
         for bridge in route(program.format, runtime.consumes, runtime=backend):
             program = bridge.convert(program, workdir / bridge.name)
@@ -128,7 +131,8 @@ def _attempt(
                 got = [results[spec.name] for spec in _outputs(program)]
                 why = _difference(got, wanted, float(getattr(test, "rtol")), float(getattr(test, "atol")))  # noqa: B009
                 if why:
-                    return "WRONG", why
+                    agrees, reason = _parity(source, feeds, got)
+                    return ("WRONG", why) if agrees else ("caught", f"{why}; parity: {reason}")
         finally:
             session.close()
     except EdgewrightError as err:
@@ -136,6 +140,21 @@ def _attempt(
     except Exception as err:  # a fault of ours or of the vendor's that nobody translated
         return "error", f"{type(err).__name__}: {err}"[:400]
     return "right", ""
+
+
+def _parity(source: Program, feeds: dict[str, np.ndarray], got: Sequence[object]) -> tuple[bool, str]:
+    """Return whether `edgewright build` would call these outputs ok, and why not: the source itself is run beside."""
+    reference = ReferenceBackend()
+    target = Target(runtime="reference", precision=Precision.FP32)
+    try:
+        session = reference.open(reference.convert(source, target, None, Path()), target)
+        wanted = session.run(feeds)
+        session.close()
+        names = [spec.name for spec in source.outputs]
+        mine = {name: np.atleast_1d(np.asarray(value)) for name, value in zip(names, got, strict=True)}
+        return judge(compare_outputs({n: np.atleast_1d(wanted[n]) for n in names}, mine), source.precision)
+    except EdgewrightError:  # the source's own framework does not run it: then nothing is called ok
+        return False, "the source cannot be run beside it"
 
 
 def _outputs(program: Program) -> Sequence[object]:

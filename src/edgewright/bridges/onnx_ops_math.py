@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import reduce
 
+import numpy as np
 import torch
 
 from edgewright.bridges.onnx_ops import OnnxNode, handles
@@ -141,6 +142,8 @@ def _compare(node: OnnxNode, left: Tensor, right: Tensor) -> Tensor:
     if node.op_type != "Equal" and left.dtype is torch.uint64:
         lowest = torch.iinfo(torch.int64).min  # flipping the highest bit keeps the order of unsigned numbers
         left, right = (value.view(torch.int64) ^ lowest for value in (left, right))
+    if node.op_type == "Equal" and _is_infinity(node, 1):
+        return _at_infinity(left, node.constant(1).reshape(-1)[0] > 0)
     functions: dict[str, Binary] = {
         "Equal": torch.eq,
         "Less": torch.lt,
@@ -149,6 +152,22 @@ def _compare(node: OnnxNode, left: Tensor, right: Tensor) -> Tensor:
         "GreaterOrEqual": torch.ge,
     }
     return functions[node.op_type](wide(left), wide(right))
+
+
+def _is_infinity(node: OnnxNode, index: int) -> bool:
+    return (
+        node.is_constant(index)
+        and node.constant(index).dtype.kind == "f"
+        and node.constant(index).size == 1
+        and node.constant(index).ndim <= 1
+        and bool(np.isinf(node.constant(index).reshape(-1)[0]))
+    )
+
+
+def _at_infinity(value: Tensor, is_positive: bool) -> Tensor:
+    """Return where a float32 is infinite: beyond the largest number, for converters clamp infinite constants to it."""
+    largest = torch.finfo(torch.float32).max
+    return value > largest if is_positive else value < -largest
 
 
 @handles("And", "Or", "Xor")
@@ -264,9 +283,7 @@ def _is_nan(node: OnnxNode, value: Tensor) -> Tensor:
 
 @handles("IsInf")
 def _is_inf(node: OnnxNode, value: Tensor) -> Tensor:
-    infinity = float("inf")
-    up = value == infinity
-    down = value == -infinity
+    up, down = _at_infinity(value, True), _at_infinity(value, False)
     wanted = (node.integer("detect_positive", 1), node.integer("detect_negative", 1))
     if wanted == (1, 1):
         return torch.logical_or(up, down)

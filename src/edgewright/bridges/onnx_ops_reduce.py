@@ -84,7 +84,7 @@ def _reduce(node: OnnxNode, value: Tensor, dims: list[int], keep: bool) -> Tenso
 def _product(value: Tensor, dim: int) -> Tensor:
     """Return the product along `dim`, which is kept with size 1."""
     if 0 < value.shape[dim] <= _MAX_UNROLLED:
-        return reduce(torch.mul, torch.split(value, 1, dim))
+        return reduce(torch.mul, [value.narrow(dim, index, 1) for index in range(value.shape[dim])])
     return torch.prod(value, dim=dim, keepdim=True)
 
 
@@ -137,7 +137,7 @@ def _running(node: OnnxNode, value: Tensor, axis: Tensor) -> Tensor:
     if node.op_type == "CumSum":
         result = torch.cumsum(source, dim)
     elif 0 < source.shape[dim] <= _MAX_UNROLLED:
-        rows = list(torch.split(source, 1, dim))
+        rows = [source.narrow(dim, index, 1) for index in range(source.shape[dim])]
         for index in range(1, len(rows)):
             rows[index] = rows[index - 1] * rows[index]
         result = torch.cat(rows, dim)

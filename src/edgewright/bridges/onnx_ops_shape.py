@@ -96,7 +96,9 @@ def _split(node: OnnxNode, value: Tensor, split: Tensor | None = None) -> tuple[
         sizes = [max(min(step, value.shape[axis] - step * index), 0) for index in range(pieces)]
     if sum(sizes) != value.shape[axis] or any(size < 0 for size in sizes):
         raise node.refusal(f"it splits {value.shape[axis]} into {sizes[:8]}")
-    return torch.split(value, sizes, axis)
+    starts = [sum(sizes[:index]) for index in range(len(sizes))]
+    # Not torch.split, which not every converter lowers.
+    return tuple(value.narrow(axis, start, size) for start, size in zip(starts, sizes, strict=True))
 
 
 @handles("Slice")
