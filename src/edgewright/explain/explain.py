@@ -135,9 +135,17 @@ def _coverage(
             runtime=name,
             verdict=Verdict.UNKNOWN,
             route=steps,
-            reason=f"there is no table of what {name} makes of {last}",
+            reason=_why_unknown(name, steps, last),
         )
     return _judged(name, steps, graphs[last], judgement, _refused_precisions(plan.backend, programs, steps))
+
+
+def _why_unknown(name: str, steps: Sequence[str], last: str) -> str:
+    if last in READERS:
+        return f"there is no table of what {name} makes of {last}"
+    if len(steps) == 1:
+        return f"the operators of {last} are not read here"
+    return f"the step {last} > {steps[steps.index(last) + 1]} is made by a foreign toolchain, which is not run here"
 
 
 def _named_in(refusal: str, graph: Graph | None) -> tuple[OperatorCoverage, ...]:
