@@ -32,10 +32,11 @@ def installed_runtimes() -> tuple[str, ...]:
     found = []
     for name in names:
         try:
-            if registry.get(name).probe().is_available:
-                found.append(name)
+            support = registry.get(name).probe()
         except UnavailableError:  # a third party's that cannot be loaded: doctor tells why
             continue
+        if support.is_available and support.is_installed:
+            found.append(name)
     return tuple(found)
 
 

@@ -55,6 +55,7 @@ class TensorrtBackend:
             is_available=found.is_available,
             versions=found.versions | vendor.versions(_RUNTIME),
             reason=found.reason,
+            is_installed=bool(vendor.versions(_RUNTIME)),
         )
 
     def refuses(self, program: Program, target: Target) -> str | None:

@@ -21,11 +21,13 @@ class Support:
         is_available: the runtime and its converter can be used.
         versions: package -> version.
         reason: why not, and the command that brings it; empty when available.
+        is_installed: False where the runtime itself is missing, and only what another machine needs can be made.
     """
 
     is_available: bool
     versions: dict[str, str]
     reason: str = ""
+    is_installed: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
