@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import queue
+import random
 import re
 import sys
 import tempfile
@@ -41,6 +42,7 @@ LIMITS = Limits(timeout_s=180.0, memory_bytes=4 << 30)
 CALLS_PER_PROCESS = 150  # a converter leaks a little in each call
 VERDICTS = ("right", "refused", "caught", "WRONG", "error", "crash")
 _SHOWN = 40
+_SEED = 20261121
 
 
 def main() -> int:
@@ -56,11 +58,14 @@ def main() -> int:
         "--state", type=Path, metavar="FILE", help="append each result to FILE, and go on where it ends"
     )
     parser.add_argument("--verbose", action="store_true", help="print every test that is not right")
+    parser.add_argument("--sample", type=int, default=0, metavar="N", help="only N, drawn with a fixed seed")
     options = parser.parse_args()
     names = [name for name in sorted(tests()) if re.search(options.match, name)]
     models = {name: model_of(name) for name in names}
     newer = [name for name in names if opset_of(models[name]) > MAX_OPSET]
     names = [name for name in names if name not in set(newer)][: options.limit or None]
+    if options.sample and options.sample < len(names):
+        names = sorted(random.Random(_SEED).sample(names, options.sample))
     print(
         f"{len(names)} tests of opset {MAX_OPSET} or lower; {len(newer)} of newer opsets are left out",
         flush=True,
