@@ -68,7 +68,8 @@ def strided_slice(b: Builder, operation: Operation) -> None:
             )
         size, step = tensor.shape[axis], strides[i]
         if masks["shrinkAxis"] >> i & 1:
-            cuts.append((begins[i], begins[i] + 1 or _FAR, axis, 1))
+            first = 0 if masks["begin"] >> i & 1 else begins[i]
+            cuts.append((first, first + 1 or _FAR, axis, 1))
         else:
             start = None if masks["begin"] >> i & 1 else begins[i]
             stop = None if masks["end"] >> i & 1 else ends[i]

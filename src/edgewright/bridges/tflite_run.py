@@ -37,12 +37,16 @@ class Run:
 
 
 class Reference:
-    """LiteRT's reference kernels, or those without delegates where the reference has none for an operator."""
+    """LiteRT's reference kernels, or those without delegates where the reference has none for an operator.
 
-    def __init__(self, path: Path, *, name: str, is_plain: bool = True) -> None:
-        self._path = path
+    Args:
+        is_plain: False takes the kernels that users get (XNNPACK).
+        is_fast: those without delegates first.
+    """
+
+    def __init__(self, path: Path, *, name: str, is_plain: bool = True, is_fast: bool = False) -> None:
         self._name = name
-        self._interpreter = _load(path, name, is_plain=is_plain)
+        self._interpreter = _load(path, name, is_plain=is_plain, is_fast=is_fast)
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Return the outputs for `inputs`, both in the order of the graph; variables start at zero.
