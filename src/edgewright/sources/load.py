@@ -29,6 +29,9 @@ ARTIFACT_INSPECTORS = {
     ".param": "edgewright.sources.inspect_ncnn:inspect_ncnn",
     ".mnn": "edgewright.sources.inspect_mnn:inspect_mnn",
     ".engine": "edgewright.sources.inspect_tensorrt:inspect_tensorrt",
+    ".ptl": "edgewright.sources.inspect_torchscript:inspect_ptl",
+    ".pte": "edgewright.sources.inspect_executorch:inspect_executorch",
+    ".ort": "edgewright.sources.inspect_ort:inspect_ort",
     ".plan": "edgewright.sources.inspect_tensorrt:inspect_tensorrt",
 }
 # Formats whose files leave sizes open that the user may give.
