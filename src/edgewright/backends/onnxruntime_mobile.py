@@ -38,7 +38,7 @@ class OnnxRuntimeMobileBackend:
     environment = ""
     runtime_module = "onnxruntime"
     consumes: tuple[str, ...] = OnnxRuntimeBackend.consumes
-    precisions: tuple[Precision, ...] = (Precision.FP32, Precision.FP16, Precision.W8, Precision.W8A8)
+    precisions: tuple[Precision, ...] = (Precision.FP32, Precision.W8, Precision.W8A8)
 
     def __init__(self) -> None:
         self._full = OnnxRuntimeBackend()
@@ -49,6 +49,11 @@ class OnnxRuntimeMobileBackend:
 
     def refuses(self, program: Program, target: Target) -> str | None:
         """Return why this pair cannot be done, or None."""
+        if target.precision is Precision.FP16:
+            return (
+                f"{self.name} makes no fp16: ONNX Runtime has no float16 kernels for this CPU, and so writes float32 "
+                "weights into the .ort file, which gets larger than in fp32."
+            )
         if target.precision not in self.precisions:
             return f"{self.name} makes {', '.join(self.precisions)}, not {target.precision}."
         reason = self._full.refuses(program, self._as_full(target))
@@ -75,7 +80,7 @@ class OnnxRuntimeMobileBackend:
         files = (workdir / FILE_NAME, workdir / CONFIG_NAME)
         with work_folder() as folder:
             made = self._full.convert(program, self._as_full(target), calibration, folder)
-            _write_ort(made.path, files[0], keeps_half=target.precision is Precision.FP16)
+            _write_ort(made.path, files[0])
         _write_config(*files)
         is_w8 = target.precision is Precision.W8
         return replace(
@@ -101,7 +106,7 @@ class OnnxRuntimeMobileBackend:
         return replace(target, runtime=self._full.name)
 
 
-def _write_ort(source: Path, path: Path, *, keeps_half: bool) -> None:
+def _write_ort(source: Path, path: Path) -> None:
     """Write the model at `source`, optimised for no particular processor, in ORT format.
 
     Raises:
@@ -109,8 +114,7 @@ def _write_ort(source: Path, path: Path, *, keeps_half: bool) -> None:
     """
     # Names without a folder, and so of one length: the writer's memory, and with it the file, depends on them.
     command = [sys.executable, "-I", ort_format.__file__, source.name, path.name]
-    flags = [ort_format.KEEPS_HALF] if keeps_half else []
-    run_tool([*command, *flags], source.parent, tool="ONNX Runtime's writer of ORT format", what=source.name)
+    run_tool(command, source.parent, tool="ONNX Runtime's writer of ORT format", what=source.name)
     written = source.parent / path.name
     vendor.require_file(written)
     copy_files({path.name: written}, path.parent)

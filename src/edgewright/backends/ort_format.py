@@ -1,4 +1,4 @@
-"""A program of its own that writes an ONNX model in ORT format: `ort_format.py SOURCE PATH [FLAG...]`.
+"""A program of its own that writes an ONNX model in ORT format: `ort_format.py SOURCE PATH`.
 
 ONNX Runtime writes one table of the file in the order of a hash map, and that order depends on addresses. In a fresh
 process whose addresses are not random the same model gives the same bytes; where a sandbox forbids that (Docker's
@@ -13,7 +13,6 @@ import ctypes
 import os
 import sys
 
-KEEPS_HALF = "--keeps-half"
 _FIXED = "--fixed-addresses"
 _ADDR_NO_RANDOMIZE = 0x0040000  # of personality(2)
 _ERRORS_ONLY = 3
@@ -36,9 +35,7 @@ def main(arguments: list[str]) -> None:
     options.add_session_config_entry("session.save_model_format", "ORT")
     # Integer kernels of signed activations, which phones have; x86 runs them as well, only slower.
     options.add_session_config_entry("session.qdqisint8allowed", "1")
-    # NCHWc is a layout of x86 only. Folding would turn float16 weights into float32 where the CPU of this machine has
-    # no kernel for them.
-    without = ["NchwcTransformer", *(["ConstantFolding"] if KEEPS_HALF in arguments else [])]
+    without = ["NchwcTransformer"]  # a layout of x86 only
     try:
         ort.InferenceSession(source, options, providers=["CPUExecutionProvider"], disabled_optimizers=without)
     except Exception as err:  # ONNX Runtime raises classes of its own
