@@ -25,15 +25,15 @@ from edgewright.backends.tensorflow_session import (
     graph_function,
     keras_function,
     load_keras,
-    sample_inputs,
     tensorflow,
 )
 from edgewright.backends.vendor import first_line, quiet, require_file, versions
+from edgewright.bridges.tensorflow_check import compare, run_tflite
 from edgewright.core.contracts import Support
 from edgewright.core.errors import ConversionError, EdgewrightError
 from edgewright.core.files import sha256_of
 from edgewright.core.program import Program
-from edgewright.core.tensors import Array, Arrays, TensorSpec
+from edgewright.core.tensors import TensorSpec
 from edgewright.sources.keras_file import read_keras_file
 from edgewright.sources.saved_model_file import natural, read_meta_graph, sha256_of_folder
 from edgewright.workers import environments
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 
 _SIGNATURE = "serving_default"
 _FOLDER, _FILE = "saved_model", "model.tflite"
-# float32 sums in another order: measured at most 4e-7 on the models of the tests.
-_TOLERANCE = 1e-4
-_SEEDS = (20261121, 20261122)
+_RECURRENT = frozenset(
+    "LSTM LSTMV1 LSTMV2 GRU GRUV1 GRUV2 SimpleRNN RNN ConvLSTM1D ConvLSTM2D ConvLSTM3D Bidirectional".split()
+)
 
 
 def _probe() -> Support:
@@ -71,17 +71,25 @@ class KerasToSavedModel:
     def convert(self, program: Program, workdir: Path) -> Program:
         """Return the SavedModel in `workdir`, whose signature has the program's names in its order.
 
+        A model with recurrent layers gets a batch of 1: no converter after this one takes their state lists with a
+        dynamic batch.
+
         Raises:
             ConversionError: Keras cannot load or export it, or the SavedModel gives other numbers.
         """
         folder = workdir / _FOLDER
         tensorflow()
         model = load_keras(program)
-        is_legacy = read_keras_file(program.path).is_legacy
+        file = read_keras_file(program.path)
+        is_legacy = file.is_legacy
+        inputs, outputs, notes = program.inputs, program.outputs, program.notes
+        if _is_recurrent(file.config) and _batch_of_one(inputs) != inputs:
+            inputs, outputs = _batch_of_one(inputs), _batch_of_one(outputs)
+            notes = (*notes, "batch made static: 1, for its recurrent layers")
         keys = _keys(program)
         try:
             with quiet():
-                _export(model, program, folder, keys=keys, is_legacy=is_legacy)
+                _export(model, replace(program, inputs=inputs), folder, keys=keys, is_legacy=is_legacy)
         except Exception as err:
             raise ConversionError(f"Keras cannot export {program.path.name}: {first_line(err)}.") from err
         require_file(folder / "saved_model.pb")
@@ -89,12 +97,29 @@ class KerasToSavedModel:
             program,
             path=folder,
             format="saved_model",
+            inputs=inputs,
+            outputs=outputs,
+            notes=notes,
             sha256=sha256_of_folder(folder),
             signature=_SIGNATURE,
             history=(*program.history, f"keras -> saved_model ({'tf-keras' if is_legacy else 'keras'})"),
         )
-        _compare(program, made, TensorflowSession(made, threads=1).run)
+        compare(program, made, TensorflowSession(made, threads=1).run)
         return made
+
+
+def _is_recurrent(config: object) -> bool:
+    """Return True when a Keras configuration has a recurrent layer, at any depth."""
+    stack = [config]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            if value.get("class_name") in _RECURRENT:
+                return True
+            stack += value.values()
+        elif isinstance(value, list):
+            stack += value
+    return False
 
 
 def _keys(program: Program) -> tuple[list[str], list[str]]:
@@ -360,7 +385,7 @@ def _first_that_agrees(program: Program, workdir: Path, attempts: Sequence[_Atte
                 history=(*program.history, f"{program.format} -> tflite (TensorFlow)"),
                 notes=notes,
             )
-            _compare(program, made, partial(_run_tflite, made))
+            compare(program, made, partial(run_tflite, made))
         except ConversionError as err:
             failures.append(err)
             continue
@@ -382,6 +407,11 @@ def _refusal(program: Program, err: Exception) -> ConversionError:
         return ConversionError(
             f"LiteRT has no built-in operator for {', '.join(sorted(named))} of {program.path.name}. The operators of "
             "TensorFlow itself (Flex) are not used here; replace them in the model."
+        )
+    if "TensorList" in text:
+        return ConversionError(
+            f"{program.path.name} has a loop over a list of tensors of unknown size, as recurrent layers write it for a "
+            "dynamic batch (TensorListReserve). Export the model with a batch of 1, or give the Keras file."
         )
     return ConversionError(f"TensorFlow's converter refused {program.path.name}: {first_line(err)}.")
 
@@ -429,63 +459,3 @@ def _arrange(path: Path, attempt: _Attempt) -> None:
 
 def _text(name: bytes | str) -> str:
     return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
-
-
-def _run_tflite(made: Program, arrays: Arrays) -> Arrays:
-    """Return what LiteRT's own kernels, without delegates, make of the program's inputs."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    try:
-        interpreter = Interpreter(model_path=str(made.path), experimental_op_resolver_type=resolver)
-        slots = [detail["index"] for detail in interpreter.get_input_details()]
-        for slot, spec in zip(slots, made.inputs, strict=True):
-            if not spec.is_static:
-                interpreter.resize_tensor_input(slot, arrays[spec.name].shape)
-        interpreter.allocate_tensors()
-        for slot, spec in zip(slots, made.inputs, strict=True):
-            interpreter.set_tensor(slot, arrays[spec.name])
-        interpreter.invoke()
-        results = [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
-    except Exception as err:
-        raise ConversionError(f"LiteRT cannot run what the converter wrote: {first_line(err)}.") from err
-    return {spec.name: np.array(value) for spec, value in zip(made.outputs, results, strict=True)}
-
-
-def _compare(source: Program, made: Program, run: Callable[[Arrays], Arrays]) -> float:
-    """Return the largest difference between `made` and its source, run by its own framework.
-
-    Raises:
-        ConversionError: it is over 1e-4 (of the largest value, where that is over 1), or the shapes differ.
-    """
-    session = TensorflowSession(source, threads=1)
-    largest = 0.0
-    for seed in _SEEDS:
-        batch = 1 if any(spec.shape[:1] == (1,) for spec in made.inputs) else 2
-        inputs = sample_inputs(source.inputs, batch=batch, free=16, seed=seed)
-        wanted, got = session.run(inputs), run(inputs)
-        for spec in source.outputs:
-            largest = max(largest, _difference(spec.name, got[spec.name], wanted[spec.name], made))
-    session.close()
-    return largest
-
-
-def _difference(name: str, got: Array, wanted: Array, made: Program) -> float:
-    what = f"output {name!r} of the {made.format} that was made"
-    if got.shape != wanted.shape or got.dtype != wanted.dtype:
-        raise ConversionError(
-            f"{what} is {got.dtype}{list(got.shape)}, but the source gives {wanted.dtype}{list(wanted.shape)}. "
-            "It is not converted."
-        )
-    wide, true = got.astype(np.float64), wanted.astype(np.float64)
-    is_same = (wide == true) | (np.isnan(wide) & np.isnan(true))
-    with np.errstate(invalid="ignore"):
-        difference = float(np.where(is_same, 0.0, np.abs(wide - true)).max(initial=0.0))
-    finite = np.abs(true[np.isfinite(true)])
-    allowed = _TOLERANCE * max(1.0, float(finite.max(initial=0.0)))
-    if not difference <= allowed:
-        raise ConversionError(
-            f"{what} differs by {difference:.3g} from the source on random inputs; at most {allowed:.3g} is expected. "
-            "It is not converted."
-        )
-    return difference
