@@ -66,10 +66,10 @@ def run(artifact: Artifact, *arrays: Array) -> list[Array]:
     return [np.asarray(results[spec.name]) for spec in artifact.outputs]
 
 
-def test_conformance_on_onnx(tmp_path: Path) -> None:
+def test_conformance(tmp_path: Path) -> None:
     backend = NcnnBackend()
-    backend.consumes = ("onnx",)  # the suite's reference runs no TorchScript
-    given = [programs.cnn_onnx(tmp_path / "a"), programs.mlp_onnx(tmp_path / "b", is_dynamic=False)]
+    backend.consumes = ("pt2", "onnx")  # TorchScript has tests of its own below
+    given = [programs.cnn_pt2(tmp_path / "a"), programs.mlp_onnx(tmp_path / "b", is_dynamic=False)]
     report = check_backend(backend, programs=given, calibrations={}, workdir=tmp_path / "work")
     assert {pair.precision for pair in report.converted} == {Precision.FP32, Precision.FP16}
     assert min(pair.snr_db for pair in report.converted if pair.precision is Precision.FP32) > 110
@@ -138,6 +138,32 @@ def test_a_transformer_block_and_axes_without_a_batch_agree(tmp_path: Path, rng:
         wanted = expected if isinstance(expected, tuple) else (expected,)
         for got, want in zip(run(artifact, *arrays), wanted, strict=True):
             np.testing.assert_allclose(got, want.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_recurrent_layer_of_torch_goes_through_onnx(tmp_path: Path, rng: np.random.Generator) -> None:
+    import torch
+    from torch import nn
+
+    from edgewright.sources.load import load_module
+
+    class Listener(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.listen = nn.LSTM(8, 16, batch_first=True)
+            self.answer = nn.Linear(16, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.answer(self.listen(x)[0][:, -1])
+
+    torch.manual_seed(5)
+    module = Listener().eval()
+    heard = rng.normal(size=(1, 5, 8)).astype(np.float32)
+    program = load_module(module, torch.from_numpy(heard), workdir=tmp_path)
+    artifact = BACKEND.convert(program, target(), None, tmp_path / "out")
+    assert "converted through onnx" in artifact.notes
+    with torch.no_grad():
+        expected = module(torch.from_numpy(heard)).numpy()
+    np.testing.assert_allclose(run(artifact, heard)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_rows_of_an_embedding_are_looked_up_by_int64(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""ncnn on the CPU, through pnnx: TorchScript and ONNX become `model.param` and `model.bin`.
+"""ncnn on the CPU, through pnnx: PyTorch, TorchScript and ONNX become `model.param` and `model.bin`.
 
 ncnn's tensors ("Mat") have no batch axis and at most four others. pnnx tells which axis it took for the batch; the
 shape that is left is declared in the Input layers, where a session (and a phone) reads it again.
@@ -20,8 +20,9 @@ import numpy as np
 
 from edgewright.backends import ncnn_file, onnx_graph, vendor
 from edgewright.backends.external_tool import run_tool
+from edgewright.backends.reference import ReferenceBackend
 from edgewright.core.artifact import Artifact
-from edgewright.core.contracts import Calibration, LayerCost, Support
+from edgewright.core.contracts import Bridge, Calibration, LayerCost, Support
 from edgewright.core.errors import ConversionError, FormatMismatchError, IntegrityError
 from edgewright.core.files import sha256_of_files
 from edgewright.core.program import Program
@@ -37,6 +38,8 @@ _BATCH_AXIS = re.compile(r'ex\.input\("in(\d{1,4})", ncnn\.Mat\(.{0,80}?batch_in
 _NO_BATCH = 233  # pnnx's spelling
 # Lines with which pnnx gives up a part of the graph while it goes on (and may write a wrong file).
 _GIVEN_UP = re.compile(r"not supported|unsupported|exceeds ncnn|fallback", re.IGNORECASE)
+_LARGEST_SHARE = {Precision.FP32: 1e-3, Precision.FP16: 5e-2}
+_SEED = 20261121
 _NOTES = {
     Precision.FP32: "computed in float32: ncnn's own defaults, float16 or bfloat16 storage, are switched off",
     Precision.FP16: "float16 weights, and ncnn's default use of float16 while it computes, as far as the CPU has it",
@@ -86,7 +89,7 @@ class NcnnBackend:
     name = "ncnn"
     environment = ""
     runtime_module = "ncnn"
-    consumes: tuple[str, ...] = ("torchscript", "onnx")
+    consumes: tuple[str, ...] = ("pt2", "torchscript", "onnx")
     precisions: tuple[Precision, ...] = (Precision.FP32, Precision.FP16)
 
     def probe(self) -> Support:
@@ -127,6 +130,39 @@ class NcnnBackend:
         if reason is not None:
             raise FormatMismatchError(f"{reason}.")
         workdir.mkdir(parents=True, exist_ok=True)
+        if program.format == "pt2":
+            return self._from_torch(program, target, workdir)
+        return self._converted(program, target, workdir)
+
+    def _from_torch(self, program: Program, target: Target, workdir: Path) -> Artifact:
+        """Return the artifact of a PyTorch program through TorchScript, or through ONNX where that fails.
+
+        Neither serves every model: pnnx reads attention better from a trace. Recurrent layers go through ONNX alone: a
+        trace keeps their initial states as constants of one batch, and torch's kernels do not check it.
+        """
+        from edgewright.bridges.torch_onnx import TorchToOnnx
+        from edgewright.bridges.torchscript import TorchToTorchScript
+
+        reasons = []
+        bridges: list[Bridge] = [TorchToTorchScript(), TorchToOnnx()]
+        for bridge in bridges[1:] if _is_recurrent(program) else bridges:
+            with tempfile.TemporaryDirectory(prefix=".bridge-", dir=workdir) as name:
+                try:
+                    lowered = bridge.convert(program, Path(name))
+                    made = self._converted(lowered, target, workdir)
+                    _compare(program, made)
+                except ConversionError as err:
+                    reasons.append(f"through {bridge.writes}: {err}")
+                    continue
+            return replace(
+                made,
+                source_sha256=program.sha256,
+                toolchain={**made.toolchain, **vendor.versions(["torch"])},
+                notes=(*made.notes, f"converted through {bridge.writes}"),
+            )
+        raise ConversionError(" ".join(reasons))
+
+    def _converted(self, program: Program, target: Target, workdir: Path) -> Artifact:
         shapes = [vendor.static_shape(spec) for spec in program.inputs]
         files = tuple(workdir / name for name in _FILE_NAMES)
         with tempfile.TemporaryDirectory(prefix=".pnnx-", dir=workdir) as name:
@@ -283,6 +319,44 @@ def _try(artifact: Artifact) -> None:
     session = NcnnSession(artifact, artifact.target)
     session.run({spec.name: np.zeros(vendor.static_shape(spec), spec.dtype) for spec in artifact.inputs})
     session.close()
+
+
+def _is_recurrent(program: Program) -> bool:
+    nodes = vendor.load_exported(program).graph.nodes
+    return any(re.match(r"aten\.(lstm|gru|rnn)", str(node.target)) for node in nodes)
+
+
+def _compare(program: Program, artifact: Artifact) -> None:
+    """Check the artifact against torch on random inputs: what pnnx makes may be wrong though it converts.
+
+    Raises:
+        ConversionError: they differ by more than a share of the largest value.
+    """
+    plain = Target(runtime="reference")
+    backend = ReferenceBackend()
+    source = backend.open(backend.convert(program, plain, None, artifact.path.parent), plain)
+    session = NcnnSession(artifact, artifact.target)
+    draw = np.random.default_rng(_SEED)
+    inputs = {
+        spec.name: (
+            draw.random(vendor.static_shape(spec))
+            if spec.dtype == "float32"
+            else np.zeros(vendor.static_shape(spec))
+        ).astype(spec.dtype)
+        for spec in program.inputs
+    }
+    expected, got = source.run(inputs), session.run(inputs)
+    source.close()
+    session.close()
+    for spec in program.outputs:
+        want = np.asarray(expected[spec.name], dtype=np.float64)
+        error = np.abs(np.asarray(got[spec.name], dtype=np.float64) - want).max(initial=0.0)
+        limit = _LARGEST_SHARE[artifact.target.precision] * np.abs(want).max(initial=0.0) + 1e-6
+        if not error <= limit:
+            raise ConversionError(
+                f"output {spec.name!r} of the ncnn files differs from torch by {error:.3g} on random inputs; at most "
+                f"{limit:.3g} is expected."
+            )
 
 
 def _make(
