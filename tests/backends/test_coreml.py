@@ -148,6 +148,21 @@ def test_compressed_weights_are_small_and_near(
     described = inspect_artifact(artifact.path.parent)
     assert described.precision == precision
     assert any(note.startswith("compressed weights") for note in described.notes)
+    assert any(note.startswith("compressed tensors: 2 by") for note in artifact.notes), artifact.notes
+
+
+def test_a_file_without_compressed_weights_says_so(tmp_path: Path) -> None:
+    artifact = convert(programs.mlp_pt2(tmp_path), Precision.W4, tmp_path / "out")
+    assert any("enough weights" in note for note in artifact.notes)
+
+
+def test_inspection_counts_what_the_source_has(made: Artifact, source: Program) -> None:
+    from edgewright.sources.inspection import inspect_program
+
+    theirs, ours = inspect_program(source), inspect_artifact(made.path.parent)
+    assert ours.macs == theirs.macs
+    assert ours.precision == "fp16"
+    assert ours.size_bytes == made.size_bytes and ours.sha256 == made.sha256
 
 
 def test_pruning_reaches_large_tensors(tmp_path: Path) -> None:

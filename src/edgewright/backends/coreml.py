@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from edgewright.backends import vendor
 from edgewright.backends.coreml_file import Package, package_of, read_package
-from edgewright.backends.coreml_interpreter import Interpreter, unsupported
+from edgewright.backends.coreml_interpreter import Interpreter, operations_of, unsupported
 from edgewright.backends.coreml_records import Feature
 from edgewright.core.artifact import Artifact, Proof
 from edgewright.core.contracts import Calibration, LayerCost, Session, Support
@@ -117,7 +118,7 @@ class CoremlBackend:
             model = coreml_convert.compressed(model, target.precision)
         files = coreml_convert.write(model, workdir / FOLDER_NAME)
         package = read_package(workdir / FOLDER_NAME)
-        notes = [_NOTES[target.precision], _TARGET_NOTE]
+        notes = [_NOTES[target.precision], _TARGET_NOTE, *_compressed(package, target.precision)]
         if any(not spec.is_static for spec in program.inputs):
             notes.append("batch made static: 1")
         if any(spec.dtype in ("int64", "bool") for spec in (*program.inputs, *program.outputs)):
@@ -238,6 +239,22 @@ class MacosSession:
     def close(self) -> None:
         """Free the model."""
         self._model = None
+
+
+def _compressed(package: Package, precision: Precision) -> list[str]:
+    """Return a note on how many weight tensors are stored in a compressed form; nothing for float precisions."""
+    if precision in (Precision.FP32, Precision.FP16):
+        return []
+    kinds = Counter(
+        operation.kind
+        for operation in operations_of(package.model.main.block)
+        if operation.kind.startswith("constexpr_")
+    )
+    if not kinds:
+        return [
+            f"no tensor has enough weights to be compressed: this file is that of fp16, named {precision}"
+        ]
+    return [f"compressed tensors: {', '.join(f'{count} by {kind}' for kind, count in sorted(kinds.items()))}"]
 
 
 def _proof(package: Package) -> tuple[Proof, str]:
