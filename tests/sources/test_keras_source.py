@@ -59,6 +59,16 @@ def test_a_file_of_keras_2_counts_its_model_and_not_its_optimizer(tmp_path: Path
     assert inspect_program(program).parameters == 15
 
 
+def test_what_is_kept_for_training_is_no_parameter(tmp_path: Path) -> None:
+    def compiled(file: h5py.File) -> None:
+        dense_weights(file)
+        file["optimizer/vars/1"] = np.ones((4, 3), np.float32)
+        file["layers/dropout/seed_generator/vars/0"] = np.ones(2, np.uint32)
+
+    program, _ = read_keras(write_keras(tmp_path / "m.keras", held=weights(compiled)), spec="m")
+    assert inspect_program(program).parameters == 15
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "macs"),
     [

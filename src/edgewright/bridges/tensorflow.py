@@ -410,7 +410,7 @@ def _refusal(program: Program, err: Exception) -> ConversionError:
         )
     if "TensorList" in text:
         return ConversionError(
-            f"{program.path.name} has a loop over a list of tensors of unknown size, as recurrent layers write it for a "
+            f"{program.path.name} loops over a list of tensors of unknown size, as recurrent layers write it for a "
             "dynamic batch (TensorListReserve). Export the model with a batch of 1, or give the Keras file."
         )
     return ConversionError(f"TensorFlow's converter refused {program.path.name}: {first_line(err)}.")

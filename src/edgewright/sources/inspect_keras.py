@@ -12,6 +12,9 @@ from edgewright.sources.keras_config import KerasModel, parse_model
 from edgewright.sources.keras_file import read_keras_file
 from edgewright.sources.keras_shapes import trace
 
+_FOR_TRAINING = ("optimizer", "compile_metrics", "metrics")
+_FLOATS = ("float", "bfloat", "int8")
+
 
 def keras_layers(program: Program) -> tuple[list[Layer], int]:
     """Return the calls of the layers in an order in which they run, and the number of parameters.
@@ -24,6 +27,9 @@ def keras_layers(program: Program) -> tuple[list[Layer], int]:
     names = set(_names(model))
     owned: Counter[str] = Counter()
     for weight in file.weights:
+        # What the optimizer keeps for training, and the counters of random layers, are no parameters.
+        if weight.path.startswith(_FOR_TRAINING) or not weight.dtype.startswith(_FLOATS):
+            continue
         count = math.prod(weight.shape)
         owned[next((owner for owner in weight.owners if owner in names), "")] += count
     total = sum(owned.values())
