@@ -446,6 +446,25 @@ def test_what_cannot_be_written_is_refused_by_name_all_at_once(tmp_path: Path) -
         TfliteToOnnx().convert(read_tflite(path, spec=str(path)), tmp_path / "onnx")
 
 
+def test_the_order_of_the_program_is_kept_not_that_of_the_file(tmp_path: Path) -> None:
+    import onnxruntime as ort
+
+    tensors = {"a": F(shape=(2, 3)), "b": F(shape=(2, 3)), "less": F(shape=(2, 3)), "more": F(shape=(2, 3))}
+    steps = [
+        Step(name="SUB", reads=("a", "b"), makes=("less",), kind="SubOptions"),
+        Step(name="ADD", reads=("a", "b"), makes=("more",), kind="AddOptions"),
+    ]
+    path = write(tmp_path / "two.tflite", tensors, steps, ["a", "b"], ["less", "more"])
+    program = read_tflite(path, spec=str(path))
+    turned = replace(program, inputs=program.inputs[::-1], outputs=program.outputs[::-1])
+    made = TfliteToOnnx().convert(turned, tmp_path / "onnx")
+    session = ort.InferenceSession(str(made.path), providers=["CPUExecutionProvider"])
+    assert [value.name for value in session.get_inputs()] == ["b", "a"]
+    assert [value.name for value in session.get_outputs()] == ["more", "less"]
+    more, less = session.run(None, {"a": np.full((2, 3), 5, np.float32), "b": np.full((2, 3), 3, np.float32)})
+    assert (more[0, 0], less[0, 0]) == (8, 2)
+
+
 def test_every_handler_is_an_operator_of_litert() -> None:
     from ai_edge_litert import schema_py_generated as schema
 

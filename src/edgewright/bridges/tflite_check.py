@@ -25,7 +25,7 @@ from edgewright.backends.onnx_session import OnnxSession
 from edgewright.backends.vendor import first_line
 from edgewright.bridges import tflite_run
 from edgewright.bridges.tflite_graph import pruned, to_onnx
-from edgewright.bridges.tflite_model import Model
+from edgewright.bridges.tflite_model import Model, load_normalised
 from edgewright.bridges.tflite_ops import Builder, real_values, write_operations
 from edgewright.core.errors import ConversionError
 from edgewright.core.program import Program
@@ -66,11 +66,11 @@ def compare(program: Program, model: Model, made: Program, workdir: Path) -> tup
     plain = workdir / "compared.tflite"
     notes: tuple[str, ...] = ()
     try:
-        _write(program.path, plain, {})
+        _write(program.path, model, plain, {})
         if rounded:
             largest = _check(plain, session, made, "rounded", is_fast)
             notes = (f"LiteRT's rounding of activations moves outputs by {largest:.2%} of the largest value",)
-            _write(program.path, plain, rounded)
+            _write(program.path, model, plain, rounded)
         _check_each(plain, model, made, is_fast)
         _check(plain, session, made, kind, is_fast)
     finally:
@@ -261,12 +261,11 @@ def _rounded_weights(model: Model) -> dict[int, Array]:
     return found
 
 
-def _write(source: Path, path: Path, weights: dict[int, Array]) -> None:
+def _write(source: Path, known: Model, path: Path, weights: dict[int, Array]) -> None:
     """Write the normalised file to `path`, with `weights` as float constants."""
     from ai_edge_litert import schema_py_generated as schema
 
-    model = litert_file.read(source)
-    litert_file.normalise(model, is_batch_static=False)
+    model = load_normalised(source, known.inputs, known.outputs)
     for index, values in weights.items():
         tensor = model.subgraphs[0].tensors[index]
         model.buffers.append(schema.BufferT(data=np.frombuffer(values.tobytes(), dtype=np.uint8)))

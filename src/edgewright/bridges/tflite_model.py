@@ -18,7 +18,8 @@ import numpy.typing as npt
 from edgewright.backends import litert_file
 from edgewright.bridges import tflite_run
 from edgewright.core.errors import ConversionError, IntegrityError
-from edgewright.core.tensors import Array
+from edgewright.core.program import Program
+from edgewright.core.tensors import Array, TensorSpec
 from edgewright.sources.tflite_file import FlatGraph, read_flatbuffer
 
 Shape = tuple[int | None, ...]
@@ -147,16 +148,22 @@ def operator_names(path: Path) -> tuple[str, ...]:
     return tuple(f"custom {o.name}" if o.is_custom else o.name for o in graph.operators)
 
 
-def read(path: Path, workdir: Path) -> Model:
-    """Return the main graph of the `.tflite` at `path`, which LiteRT can run.
+def read(program: Program, workdir: Path) -> Model:
+    """Return the main graph of the `.tflite` of `program`, which LiteRT can run; inputs and outputs in its order.
 
     Raises:
         FormatMismatchError, IntegrityError: the file is broken, or an index, a shape or a length in it is.
         ConversionError: LiteRT does not run it.
     """
-    flat = read_flatbuffer(path).graphs[0]
-    model = litert_file.read(path)
-    litert_file.normalise(model, is_batch_static=False)
+    path = program.path
+    whole = read_flatbuffer(path)
+    flat = whole.graphs[0]
+    flat = replace(
+        flat,
+        inputs=_ordered(flat, flat.inputs, whole.input_names, program.inputs, path),
+        outputs=_ordered(flat, flat.outputs, whole.output_names, program.outputs, path),
+    )
+    model = load_normalised(path, flat.inputs, flat.outputs)
     graph = model.subgraphs[0]
     operations = tuple(
         Operation(
@@ -193,6 +200,48 @@ def read(path: Path, workdir: Path) -> Model:
         has_dynamic_batch=second is not None,
         notes=notes,
     )
+
+
+def load_normalised(path: Path, inputs: Sequence[int], outputs: Sequence[int]) -> litert_file.Model:
+    """Return the file in the form that LiteRT expects, with the inputs and outputs of its main graph in this order.
+
+    Raises:
+        IntegrityError, FormatMismatchError: see `litert_file.read`.
+    """
+    model = litert_file.read(path)
+    litert_file.normalise(model, is_batch_static=False)
+    graph = model.subgraphs[0]
+    graph.inputs, graph.outputs = list(inputs), list(outputs)
+    return model
+
+
+def _ordered(
+    flat: FlatGraph,
+    indices: tuple[int, ...],
+    signature: Mapping[int, str],
+    specs: Sequence[TensorSpec],
+    path: Path,
+) -> tuple[int, ...]:
+    """Return `indices` in the order of `specs`: by the names of the signature or of the tensors, else as they are."""
+    if len(indices) != len(specs) or min(indices, default=0) < 0:
+        raise ConversionError(
+            f"{path.name} has {len(indices)} tensors where the program has {len(specs)}: load it again."
+        )
+    for names in (
+        {signature.get(index, ""): index for index in indices},
+        {flat.tensors[index].name: index for index in indices},
+        {signature.get(index) or flat.tensors[index].name: index for index in indices},
+    ):
+        if len(names) == len(indices) and all(spec.name in names for spec in specs):
+            indices = tuple(names[spec.name] for spec in specs)
+            break
+    for index, spec in zip(indices, specs, strict=True):
+        tensor = flat.tensors[index]
+        if tensor.dtype != spec.dtype or len(tensor.shape) != len(spec.shape):
+            raise ConversionError(
+                f"{path.name} has {tensor.dtype}{list(tensor.shape)} where the program has {spec}: load it again."
+            )
+    return indices
 
 
 def _check_order(flat: FlatGraph, path: Path) -> None:

@@ -53,9 +53,7 @@ class TfliteToOnnx:
         inputs, outputs = ([spec.name for spec in specs] for specs in (program.inputs, program.outputs))
         _check_names(program, inputs, outputs)
         _check_operators(program)
-        model = tflite_model.read(program.path, workdir)
-        if len(model.inputs) != len(inputs) or len(model.outputs) != len(outputs):
-            raise ConversionError(f"{program.path.name} is not the file that was loaded: load it again.")
+        model = tflite_model.read(program, workdir)
         builder = Builder(model, inputs, outputs)
         write_operations(builder, program.path.name)
         graph = tflite_layout.optimised(tflite_graph.pruned(builder.finish()))
