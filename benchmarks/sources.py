@@ -20,6 +20,7 @@ import real_models
 from reporting import REPOSITORY, conditions, parser_for, print_table, write_json
 
 import edgewright
+from edgewright.core.errors import EdgewrightError
 from edgewright.core.result import Result
 
 RUNTIMES = ("litert", "onnxruntime", "openvino")
@@ -97,7 +98,7 @@ def _build(source: Source, models: Path, work: Path) -> list[tuple[str, str, flo
             precision=(source.precision,),
             out=tempfile.mkdtemp(dir=work),
         )
-    except edgewright.EdgewrightError as err:  # the source itself cannot be read or run: three rows say so
+    except EdgewrightError as err:  # the source itself cannot be read or run: three rows say so
         return [(runtime, "failed", None, f"{type(err).__name__}: {err}") for runtime in RUNTIMES]
     return [(r.target.runtime, str(r.status), _max_abs(r), r.reason) for r in built.results]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from edgewright.backends.conversion import Conversion, convert_all
 from edgewright.core.budget import Budget
 from edgewright.core.errors import UsageError
-from edgewright.core.files import require_model_file, work_folder
+from edgewright.core.files import work_folder
 from edgewright.core.program import Program
 from edgewright.core.progress import Progress, silent
 from edgewright.core.result import Result, Summary, exit_code_of
@@ -23,7 +23,7 @@ from edgewright.measure.selection import pareto_front, recommend
 from edgewright.recipe import DEFAULT_PRECISIONS, DEFAULT_RUNTIMES, Recipe
 from edgewright.report.environment import describe_host
 from edgewright.sources import load, load_module
-from edgewright.sources.detect import is_factory
+from edgewright.sources.detect import detect_format, is_factory
 from edgewright.workers.cache import Cache, default_root
 from edgewright.workspace import claim_output, install_artifacts, save_data
 
@@ -169,7 +169,7 @@ def run_recipe(
 
     recipe = recipe.resolved()
     if not is_factory(recipe.model):
-        require_model_file(Path(recipe.model))
+        detect_format(Path(recipe.model))  # before any work: a wrong path should fail at once
     folder = claim_output(out)
     cache = Cache(root=default_root() if use_cache else None)
     with work_folder() as work:
