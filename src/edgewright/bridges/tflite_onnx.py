@@ -8,7 +8,8 @@ from pathlib import Path
 
 from edgewright.backends import onnx_graph, vendor
 from edgewright.bridges import tflite_check, tflite_graph, tflite_layout, tflite_model
-from edgewright.bridges.tflite_ops import Builder, handlers, write_operations
+from edgewright.bridges.tflite_builder import Builder
+from edgewright.bridges.tflite_ops import handlers, write_operations
 from edgewright.core.contracts import Support
 from edgewright.core.errors import ConversionError, FormatMismatchError
 from edgewright.core.files import sha256_of

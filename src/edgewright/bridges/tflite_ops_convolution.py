@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgewright.bridges.tflite_builder import Builder, UnsupportedError, sizes
 from edgewright.bridges.tflite_graph import Attribute
 from edgewright.bridges.tflite_model import Operation, Tensor
-from edgewright.bridges.tflite_ops import Builder, UnsupportedError, operator, sizes
+from edgewright.bridges.tflite_ops import operator
 from edgewright.core.errors import IntegrityError
 
 FIRST = {3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgewright.bridges.tflite_builder import MAX_ELEMENTS, Builder, UnsupportedError, axis_of
 from edgewright.bridges.tflite_model import Operation
-from edgewright.bridges.tflite_ops import MAX_ELEMENTS, Builder, UnsupportedError, axis_of, operator
+from edgewright.bridges.tflite_ops import operator
 from edgewright.core.errors import IntegrityError
 
 _FAR = (1 << 31) - 1  # beyond every size, in either direction

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
+from edgewright.bridges.tflite_builder import Builder, UnsupportedError
 from edgewright.bridges.tflite_model import Operation
-from edgewright.bridges.tflite_ops import Builder, UnsupportedError, operator
+from edgewright.bridges.tflite_ops import operator
 from edgewright.core.errors import IntegrityError
 
 _BINARY = {

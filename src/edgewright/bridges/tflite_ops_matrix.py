@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from edgewright.bridges.tflite_builder import Builder, UnsupportedError, sizes
 from edgewright.bridges.tflite_model import Operation
-from edgewright.bridges.tflite_ops import Builder, UnsupportedError, operator, sizes
+from edgewright.bridges.tflite_ops import operator
 from edgewright.bridges.tflite_ops_convolution import note_hybrid
 from edgewright.core.errors import IntegrityError
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgewright.bridges.tflite_builder import Builder, UnsupportedError, sizes
 from edgewright.bridges.tflite_graph import Attribute
 from edgewright.bridges.tflite_model import Operation, Tensor
-from edgewright.bridges.tflite_ops import Builder, UnsupportedError, operator, sizes
+from edgewright.bridges.tflite_ops import operator
 from edgewright.core.errors import IntegrityError
 from edgewright.core.tensors import Array
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgewright.bridges.tflite_builder import MAX_ELEMENTS, Builder, axis_of, sizes
 from edgewright.bridges.tflite_model import Operation, Shape
-from edgewright.bridges.tflite_ops import MAX_ELEMENTS, Builder, axis_of, operator, sizes
+from edgewright.bridges.tflite_ops import operator
 from edgewright.bridges.tflite_ops_convolution import FIRST, LAST
 from edgewright.core.errors import IntegrityError
 
