@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
@@ -65,7 +66,8 @@ class ExecutorchSession:
     def __init__(self, artifact: Artifact, *, threads: int, profile: bool) -> None:
         self._artifact = artifact
         self._profile = profile
-        _set_threads(threads)
+        with vendor.quiet():  # importing ExecuTorch warns
+            _set_threads(threads)
         self._program: LoadedProgram | None
         self._method: Method | None
         self._program, self._method = _load(artifact.path, is_traced=False)
@@ -199,7 +201,8 @@ def _costs(trace: Path) -> tuple[LayerCost, ...]:
     from executorch.devtools import Inspector
 
     try:
-        with vendor.quiet():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it misses values of tensors, which were not asked for
             blocks = Inspector(etdump_path=str(trace)).event_blocks
     except Exception as err:
         raise ConversionError(f"ExecuTorch's trace cannot be read: {vendor.first_line(err)}.") from err
