@@ -20,6 +20,7 @@ from edgewright.bridges.onnx_module import PlanModule
 from edgewright.bridges.onnx_ops import load_handlers
 from edgewright.bridges.onnx_plan import Planner
 from edgewright.core.errors import EdgewrightError
+from edgewright.core.program import Program
 from edgewright.sources.onnx import read_onnx
 
 MAX_OPSET = 26
@@ -77,17 +78,20 @@ def refusal(name: str, *, operands: Sequence[str] = ()) -> str:
     raise AssertionError(f"{name} is not refused")
 
 
+def example(
+    name: str, folder: Path, *, operands: Sequence[str] = ()
+) -> tuple[Program, dict[str, np.ndarray], list[np.ndarray], float, float]:
+    """Return a test as a program, its inputs, its expected outputs, and the relative and absolute tolerance."""
+    test = _tests()[name]
+    inputs, wanted = test.data_sets[0]
+    model, feeds = _held(test.model, [np.asarray(value) for value in inputs], operands)
+    onnx.save(model, folder / "model.onnx")
+    program = read_onnx(folder / "model.onnx", spec="model.onnx")
+    return program, feeds, [np.asarray(value) for value in wanted], test.rtol, test.atol
+
+
 def _run(model: onnx.ModelProto, arrays: Sequence[np.ndarray], operands: Sequence[str]) -> list[np.ndarray]:
-    held = onnx.ModelProto()
-    held.CopyFrom(model)
-    feeds: dict[str, np.ndarray] = {}
-    del held.graph.input[:]
-    for value, array in zip(model.graph.input, arrays, strict=True):
-        if value.name in operands:
-            held.graph.initializer.append(numpy_helper.from_array(array, value.name))
-        else:
-            held.graph.input.append(value)
-            feeds[value.name] = array
+    held, feeds = _held(model, arrays, operands)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(held, path)
@@ -98,3 +102,20 @@ def _run(model: onnx.ModelProto, arrays: Sequence[np.ndarray], operands: Sequenc
     plan = Planner({entry.domain: entry.version for entry in source.opset_import}).run(source.graph, examples)
     with torch.no_grad():
         return [result.numpy() for result in PlanModule(plan, program)(*examples.values())]
+
+
+def _held(
+    model: onnx.ModelProto, arrays: Sequence[np.ndarray], operands: Sequence[str]
+) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """Return the model with its operands as initializers, and the values of the inputs that are left."""
+    held = onnx.ModelProto()
+    held.CopyFrom(model)
+    feeds: dict[str, np.ndarray] = {}
+    del held.graph.input[:]
+    for value, array in zip(model.graph.input, arrays, strict=True):
+        if value.name in operands:
+            held.graph.initializer.append(numpy_helper.from_array(array, value.name))
+        else:
+            held.graph.input.append(value)
+            feeds[value.name] = array
+    return held, feeds

@@ -28,7 +28,7 @@ FLOAT, UINT8, INT8, INT32, INT64 = (
 FAMILIES = {
     "conv|basic_conv|deform|basic_deform": 20,
     "averagepool|maxpool|lppool|global|maxunpool": 50,
-    "batchnorm|instancenorm|layer_norm|group_norm|rms|l1norm|l2norm|lp|lrn|mvn": 50,
+    "batchnorm|instancenorm|layer_norm|group_norm|rms|l1norm|l2norm|lpnorm|lrn|mvn": 50,
     "dropout|softmax|logsoftmax|hardmax": 20,
     "nll|sce": 50,
     "resize|upsample": 40,

@@ -50,9 +50,10 @@ def _attention(
     present = key, value
     if query.shape[1] % key.shape[1]:
         raise node.refusal(f"{query.shape[1]} heads of queries do not share {key.shape[1]} heads of keys")
-    key, value = (_repeated(each, query.shape[1] // key.shape[1]) for each in (key, value))
     scale = node.number("scale", 1 / math.sqrt(query.shape[3]))
-    scores = torch.matmul(query * scale, key.transpose(2, 3))
+    # Heads that share a key are its rows: nothing is repeated.
+    grouped = (query * scale).reshape(query.shape[0], key.shape[1], -1, query.shape[3])
+    scores = torch.matmul(grouped, key.transpose(2, 3)).reshape(*query.shape[:3], key.shape[2])
     stages = [scores]
     cap = node.number("softcap", 0.0)
     if cap > 0:
@@ -66,22 +67,14 @@ def _attention(
     if is_blind is not None:  # a query that may see no key gives zeros
         share = torch.where(is_blind, torch.zeros_like(share), share)
     stages.append(share)
-    result = torch.matmul(share, value)
+    shared = share.reshape(share.shape[0], value.shape[1], -1, share.shape[3])
+    result = torch.matmul(shared, value).reshape(*share.shape[:3], value.shape[3])
     if is_flat:
         result = result.transpose(1, 2).reshape(result.shape[0], result.shape[2], -1)
     mode = node.integer("qk_matmul_output_mode", 0)
     if not 0 <= mode < len(stages):
         raise node.refusal(f"qk_matmul_output_mode {mode} is unknown")
     return (result, *present, stages[mode])[: max(node.n_outputs, 1)]
-
-
-def _repeated(value: Tensor, times: int) -> Tensor:
-    """Return each head `times` times, one after the other."""
-    if times == 1:
-        return value
-    batch, heads, length, size = value.shape
-    spread = value.unsqueeze(2).expand(batch, heads, times, length, size)
-    return spread.reshape(batch, heads * times, length, size)
 
 
 def _bias(
@@ -118,7 +111,7 @@ def _bias(
         floor, ceiling = steps.min() if low is None else low, steps.max() if high is None else high
         table = np.asarray(np.logical_and(steps >= floor, steps <= ceiling))
         if not allowed and added is None:  # all is known now
-            blind = ~table.any(axis=1, keepdims=True)
+            blind = np.asarray(np.logical_not(table.any(axis=1, keepdims=True)))
             hidden = np.where(table, np.float32(0), np.float32(_LOWEST))
             return tensor_of(hidden).to(scores.dtype), tensor_of(blind) if blind.any() else None
         allowed.append(tensor_of(table))

@@ -76,19 +76,16 @@ def _conv_transpose(node: OnnxNode, value: Tensor, weight: Tensor, bias: Tensor 
         [value.shape[0], weight.shape[1] * node.integer("group", 1), *(max(s, 0) for s in sizes)]
     )
     group = node.integer("group", 1)
-    is_plain = before == after and all(
-        e == 0 or e < max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)
-    )
-    if is_plain and rank != 3:
-        return _TRANSPOSED[rank](value, weight, bias, strides, before, extra, group, dilations)
     cut = [e - a for e, a in zip(extra, after, strict=True)]
     begin = [-b for b in before]
+    # Without pads, as converters lower that; what the pads take away is cut off, what the output gains follows it.
+    inner = bias if max(cut) <= 0 else None
     if rank == 3:
-        full = _spread_conv(value, weight, strides, dilations, group)
+        full = _spread_conv(value, weight, inner, strides, dilations, group)
     else:
-        full = _TRANSPOSED[rank](value, weight, None, strides, 0, 0, group, dilations)
+        full = _TRANSPOSED[rank](value, weight, inner, strides, 0, 0, group, dilations)
     result = padded(full, begin, cut)
-    return result if bias is None else result + bias.reshape(1, -1, *[1] * rank)
+    return result if bias is None or bias is inner else result + bias.reshape(1, -1, *[1] * rank)
 
 
 def _transposed_pads(
@@ -121,7 +118,12 @@ def _transposed_pads(
 
 
 def _spread_conv(
-    value: Tensor, weight: Tensor, strides: Sequence[int], dilations: Sequence[int], group: int
+    value: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    group: int,
 ) -> Tensor:
     """Return the full transposed convolution of 3 spatial axes as a convolution of the input with zeros between.
 
@@ -140,7 +142,7 @@ def _spread_conv(
     flipped = torch.flip(weight, list(range(2, 2 + rank)))
     flipped = flipped.reshape(group, inputs // group, outputs, *weight.shape[2:]).transpose(1, 2)
     flipped = flipped.reshape(group * outputs, inputs // group, *weight.shape[2:])
-    return _CONVOLUTIONS[rank](padded(value, reach, reach), flipped, None, 1, 0, dilations, group)
+    return _CONVOLUTIONS[rank](padded(value, reach, reach), flipped, bias, 1, 0, dilations, group)
 
 
 @handles("DeformConv")

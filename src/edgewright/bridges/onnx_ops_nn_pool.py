@@ -18,6 +18,7 @@ from edgewright.bridges.onnx_values import tensor_of
 
 Tensor = torch.Tensor
 _MAX_RANK = 3
+_MAX_FACTORS = 8  # of a power that is multiplied out
 
 
 def _window(node: OnnxNode, value: Tensor) -> tuple[Window, list[int]]:
@@ -41,9 +42,9 @@ def _window(node: OnnxNode, value: Tensor) -> tuple[Window, list[int]]:
 
 
 def _ends(window: Window, sizes: Sequence[int], outputs: Sequence[int]) -> list[int]:
-    """Return the pads at the ends that the windows of `outputs` need; negative where the last values are not read."""
+    """Return the pads at the ends that the windows of `outputs` need; what they do not reach, pools do not read."""
     return [
-        (count - 1) * stride + span - size - before
+        max((count - 1) * stride + span - size - before, 0)
         for count, stride, span, size, before in zip(
             outputs, window.strides, window.spans, sizes, window.before, strict=True
         )
@@ -192,13 +193,17 @@ def _power(value: Tensor, power: float) -> Tensor:
     if power == 2.0:
         return value * value
     size = torch.abs(value)
-    return size if power == 1.0 else torch.pow(size, power)
+    if float(power).is_integer() and 1 <= power <= _MAX_FACTORS:  # runtimes lack a power of tensors of 5 axes
+        return reduce(torch.mul, [size] * int(power))
+    return torch.pow(size, power)
 
 
 def _root(value: Tensor, power: float) -> Tensor:
     if power == 2.0:
         return torch.sqrt(value)
-    return value if power == 1.0 else torch.pow(value, 1.0 / power)
+    if power == 1.0:
+        return value
+    return torch.pow(value.reshape(-1), 1.0 / power).reshape(value.shape)
 
 
 @handles("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")

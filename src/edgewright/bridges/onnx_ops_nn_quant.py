@@ -196,10 +196,12 @@ def _conv_operands(
 ) -> tuple[Tensor, Tensor, Window]:
     _require_bytes(node, value, weight)
     window = window_of(node, value.shape[2:], list(weight.shape[2:]))
-    offset = weight_zero
-    if offset is not None and offset.numel() > 1:
-        offset = offset.reshape(-1, *[1] * (weight.dim() - 1))
-    return _centred(value, zero), _centred(weight, offset), window
+    # Flat, as the converter to LiteRT loses track of the layout of 4 axes between arithmetic and a convolution.
+    flat = weight.reshape(weight.shape[0], -1)
+    offset = (
+        weight_zero.reshape(-1, 1) if weight_zero is not None and weight_zero.numel() > 1 else weight_zero
+    )
+    return _centred(value, zero), _centred(flat, offset).reshape(weight.shape), window
 
 
 @handles("ConvInteger")
