@@ -62,7 +62,7 @@ def main() -> int:
         samples = [
             s for s in samples if options.only in s.name and not (options.hide_held_out and s.is_held_out)
         ]
-        truth = Truth(options.truth, Path(folder) / "truth")
+        truth = Truth(options.truth, Path(folder) / "truth", is_read_only=options.known_only)
         try:
             for sample in samples:
                 work = Path(folder) / "sample"

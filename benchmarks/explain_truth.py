@@ -30,8 +30,9 @@ class Outcome:
 class Truth:
     """Converts and loads; one worker per runtime and bridge, and a file of outcomes that are known already."""
 
-    def __init__(self, path: Path | None, workdir: Path) -> None:
+    def __init__(self, path: Path | None, workdir: Path, *, is_read_only: bool = False) -> None:
         self._path = path
+        self._is_read_only = is_read_only
         self._known: dict[str, dict[str, object]] = {}
         if path is not None and path.is_file():
             self._known = json.loads(path.read_text(encoding="utf-8"))
@@ -42,6 +43,8 @@ class Truth:
     def outcome(self, name: str, program: Program, runtime: str) -> Outcome:
         """Return what `runtime` makes of `program`."""
         key = f"{name} {runtime}"
+        if key not in self._known and self._is_read_only:
+            return Outcome(verdict="unavailable", detail="not known, and nothing new is converted")
         if key not in self._known:
             made = self._convert(program, runtime)
             if made.verdict != "unavailable":
@@ -62,7 +65,7 @@ class Truth:
 
     def save(self) -> None:
         """Write the outcomes."""
-        if self._path is not None:
+        if self._path is not None and not self._is_read_only:
             self._path.write_text(json.dumps(self._known, indent=0, sort_keys=True), encoding="utf-8")
 
     def close(self) -> None:

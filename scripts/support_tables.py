@@ -338,10 +338,11 @@ def executorch() -> dict[str, object]:
             if packet is None or overload not in packet.overloads():
                 continue
             try:
-                out, _ = to_out_variant(getattr(packet, overload))
+                outs = [str(to_out_variant(getattr(packet, overload))[0]).split(".")[-1]]
             except (RuntimeError, AttributeError, AssertionError, KeyError):
-                continue
-            if f"{namespace}::{str(out).partition('.')[2]}" in kernels:
+                # The search stumbles over overloads of numbers (pow): the names follow one scheme all the same.
+                outs = ["out" if overload == "default" else f"{overload}_out"]
+            if any(f"{namespace}::{name}.{out}" in kernels for out in outs):
                 portable.append(str(target))
                 break
     delegated = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,8 +25,10 @@ def test_a_piece_never_needs_its_own_result() -> None:
     assert count_partitions([True, False, True], [[], [0], [0, 1]]) == 2
 
 
-def test_pieces_that_nothing_connects_stay_apart() -> None:
-    assert count_partitions([True, True], [[], []]) == 2
+def test_what_is_not_connected_runs_as_one_unless_something_is_between() -> None:
+    assert count_partitions([True, True], [[], []]) == 1
+    # Two branches, each with a gap: the first halves are one piece, the second halves another.
+    assert count_partitions([True, True, False, False, True, True], [[], [], [0], [1], [2], [3]]) == 2
 
 
 @st.composite
@@ -42,17 +42,14 @@ def graphs(draw: st.DrawFn) -> tuple[list[bool], list[list[int]]]:
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(graphs())
-def test_the_count_lies_between_its_bounds(graph: tuple[list[bool], list[list[int]]]) -> None:
+def test_the_count_is_that_of_the_path_with_most_stretches(graph: tuple[list[bool], list[list[int]]]) -> None:
     taken, sources = graph
-    count = count_partitions(taken, sources)
-    assert count <= sum(taken)
-    # At least one for each group that is connected at all.
-    parent = list(range(len(taken)))
 
-    def root(index: int) -> int:
-        return index if parent[index] == index else root(parent[index])
+    def longest(index: int) -> int:
+        """Return the most taken stretches on a path that ends in `index`."""
+        best = int(taken[index])
+        for source in sources[index]:
+            best = max(best, longest(source) + (taken[index] and not taken[source]))
+        return best
 
-    for index, source in itertools.chain.from_iterable([(i, s) for s in ss] for i, ss in enumerate(sources)):
-        if taken[index] and taken[source]:
-            parent[root(index)] = root(source)
-    assert count >= len({root(index) for index in range(len(taken)) if taken[index]})
+    assert count_partitions(taken, sources) == max(longest(index) for index in range(len(taken)))

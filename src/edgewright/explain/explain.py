@@ -19,7 +19,7 @@ from edgewright.explain.findings import Finding, blocked
 from edgewright.explain.graph import Graph, Operation
 from edgewright.explain.operations import READERS
 from edgewright.explain.rewrites import rewrite_for
-from edgewright.explain.rules import Judgement, judge
+from edgewright.explain.rules import Judgement, judge, refusal_of_signature
 from edgewright.workers.pool import Limits, Worker
 
 _LIMITS = Limits(timeout_s=600.0)
@@ -128,6 +128,9 @@ def _coverage(
     program = programs.get(steps[-1])
     refusal = None if program is None else plan.backend.refuses(program, _target(name, program))
     if refusal is not None:
+        return Coverage(runtime=name, verdict=Verdict.BLOCKED, route=steps, reason=refusal)
+    refusal = refusal_of_signature(name, graphs[last], source.precision) if last in graphs else ""
+    if refusal:
         return Coverage(runtime=name, verdict=Verdict.BLOCKED, route=steps, reason=refusal)
     judgement = judge(name, graphs[last]) if last in graphs else None
     if judgement is None:

@@ -142,6 +142,7 @@ class Graph:
         parts: for a torch program the same graph in core ATen operators; for ONNX the bodies of operators that are
             defined by others. Each says which operation it is part of.
         inputs: what the user feeds.
+        passes_through: an output of a torch program is one of its inputs as it is.
         uses: ONNX: for each of `inputs` the operations that read it: (position, index of the operation's input).
         opsets: ONNX: domain -> version that the model asks for.
     """
@@ -150,6 +151,7 @@ class Graph:
     operations: tuple[Operation, ...]
     parts: tuple[Operation, ...] = ()
     inputs: tuple[Value, ...] = ()
+    passes_through: bool = False
     uses: tuple[tuple[tuple[int, int], ...], ...] = ()
     opsets: Mapping[str, int] = field(default_factory=dict)
 
@@ -160,6 +162,7 @@ class Graph:
             "operations": [operation.to_json() for operation in self.operations],
             "parts": [operation.to_json() for operation in self.parts],
             "inputs": [value.to_json() for value in self.inputs],
+            "passes_through": self.passes_through,
             "uses": [[list(use) for use in uses] for uses in self.uses],
             "opsets": dict(self.opsets),
         }
@@ -179,6 +182,7 @@ class Graph:
             operations=tuple(Operation.from_json(entry) for entry in operations),
             parts=tuple(Operation.from_json(entry) for entry in parts),
             inputs=tuple(Value.from_json(value) for value in inputs),
+            passes_through=bool(record["passes_through"]),
             uses=tuple(tuple((int(at), int(index)) for at, index in entries) for entries in uses),
             opsets={str(domain): int(version) for domain, version in opsets.items()},
         )

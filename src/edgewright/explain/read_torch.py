@@ -40,7 +40,34 @@ def torch_graph(exported: ExportedProgram, *, title: str) -> Graph:
         operations=operations,
         parts=tuple(_operations(decomposed, {}, positions)),
         inputs=_inputs(exported),
+        passes_through=_passes_through(exported),
     )
+
+
+# What leaves a tensor as it is.
+_COPIES = ("alias", "clone", "contiguous", "detach", "dropout", "lift_fresh_copy", "to")
+
+
+def _passes_through(exported: ExportedProgram) -> bool:
+    """Return whether an output is an input, perhaps copied."""
+    signature = exported.graph_signature
+    fed = set(signature.user_inputs)
+    nodes = {node.name: node for node in exported.graph.nodes}
+    for name in signature.user_outputs:
+        node = nodes.get(str(name))
+        while node is not None and node.op == "call_function" and node.all_input_nodes:
+            if _operator(node.target).split(".")[1] not in _COPIES:
+                break
+            before, after = (
+                _values(node.all_input_nodes[0], is_constant=False),
+                _values(node, is_constant=False),
+            )
+            if before != after:
+                break
+            node = node.all_input_nodes[0]
+        if node is not None and node.name in fed:
+            return True
+    return False
 
 
 def _operations(

@@ -73,3 +73,19 @@ def judge(runtime: str, graph: Graph) -> Judgement | None:
     if rule is None:
         return None
     return Judgement(findings=tuple(rule(graph, entry)), toolchain=table.versions)
+
+
+def refusal_of_signature(runtime: str, graph: Graph, precision: str) -> str:
+    """Return what `runtime` refuses before it looks at operators, or an empty text."""
+    if runtime == "coreml" and graph.format == "pt2":
+        if any(value.shape == () for value in graph.inputs):
+            return "Core ML has no inputs of rank 0: give them one dimension"
+        if graph.passes_through:
+            return "Core ML has no output that is an input as it is: add an operator between, or leave the output out"
+    if runtime == "executorch" and precision in ("w8", "w8a8"):
+        names = [operation.operator for operation in graph.operations]
+        if not any(name.startswith("quantized_decomposed.dequantize") for name in names):
+            return (
+                f"the source is {precision}, but XNNPACK gets no layer with int8 weights: use the float model"
+            )
+    return ""

@@ -89,31 +89,43 @@ def _units(graph: Graph, table: FormatTable) -> Sequence[_Unit]:
         if operation.operator in table.kept_whole and not _left_out(operation, table)
     }
     chosen: list[tuple[Operation, int]] = []
-    new_position: dict[int, int] = {}  # of a part in graph.parts -> its unit
     of_kept: dict[int, int] = {}
-    for position, part in enumerate(graph.parts):
+    reached: list[
+        set[int]
+    ] = []  # for each part the units whose result it passes on: itself, or those before it
+    sources: list[set[int]] = []
+    for part in graph.parts:
+        before = {unit for source in part.sources for unit in reached[source]}
         whole = part.part_of
-        if whole is None or part.operator in REMOVED:
+        if whole is None or part.operator in REMOVED or (whole not in kept and _is_idle(part)):
+            reached.append(before)
             continue
-        if whole not in kept:
-            new_position[position] = len(chosen)
-            chosen.append((part, whole))
-            continue
-        if whole not in of_kept:
-            of_kept[whole] = len(chosen)
-            chosen.append((graph.operations[whole], whole))
-        new_position[position] = of_kept[whole]
-    sources: list[set[int]] = [set() for _ in chosen]
-    for position, part in enumerate(graph.parts):
-        if position not in new_position:
-            continue
-        own = new_position[position]
-        sources[own] |= {new_position[s] for s in part.sources if s in new_position} - {own}
+        own = of_kept.get(whole) if whole in kept else None
+        if own is None:
+            own = len(chosen)
+            chosen.append((graph.operations[whole] if whole in kept else part, whole))
+            sources.append(set())
+            if whole in kept:
+                of_kept[whole] = own
+        sources[own] |= before - {own}
+        reached.append({own})
     assert all(index in parts for index in kept)
     return [
         _Unit(operation=operation, whole=whole, sources=tuple(sorted(s for s in sources[i] if s < i)))
         for i, (operation, whole) in enumerate(chosen)
     ]
+
+
+def _is_idle(part: Operation) -> bool:
+    """Return whether the operation gives back its input, so that ExecuTorch's own passes remove it."""
+    if part.operator not in ("aten._to_copy.default", "aten.slice.Tensor"):
+        return False
+    before, after = part.given(0), part.outputs[0] if part.outputs else None
+    return (
+        before is not None
+        and after is not None
+        and (before.dtype, before.shape) == (after.dtype, after.shape)
+    )
 
 
 def _left_out(operation: Operation, table: FormatTable) -> str:
