@@ -85,8 +85,8 @@ def detect_format(path: Path) -> str:
     result = promised or found
     if result is None:
         raise FormatMismatchError(
-            f"{path} is in no format that is read here: expected .pt2, .onnx, .tflite, TorchScript, .keras, .h5, a SavedModel's "
-            "folder, a frozen .pb, or package.module:factory."
+            f"{path} is in no format that is read here: expected .pt2, .onnx, .tflite, TorchScript, .keras, .h5, a "
+            "SavedModel's folder, a frozen .pb, or package.module:factory."
         )
     return result
 

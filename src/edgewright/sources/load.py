@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import torch
 
 _LIMITS = Limits(timeout_s=600.0)
+# Reading a Keras file takes a second; the HDF5 library loops without end over some damaged heaps (found by mutation).
+_HDF5_LIMITS = Limits(timeout_s=120.0)
 # Artifacts that are no source: what describes them without running them, by suffix.
 ARTIFACT_INSPECTORS = {
     ".mlpackage": "edgewright.sources.inspect_coreml:inspect_coreml",
@@ -110,7 +112,8 @@ def load(
             "to_describe": to_describe,
         }
     workdir.mkdir(parents=True, exist_ok=True)
-    reply = call_once("edgewright.sources.operations:read", arguments, limits=_LIMITS)
+    limits = _HDF5_LIMITS if arguments["format"] == "keras" else _LIMITS
+    reply = call_once("edgewright.sources.operations:read", arguments, limits=limits)
     record = reply["program"]
     assert isinstance(record, dict)
     if reply.get("is_complete") is False and not to_describe:
