@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
-from edgewright.backends import litert_file, litert_wide, vendor
+from edgewright.backends import litert_file, vendor
 from edgewright.backends.litert_unsigned import unsigned_types
 from edgewright.backends.trace_litert import trace_litert
 from edgewright.core.artifact import Artifact
@@ -29,7 +29,8 @@ _RUNTIME = ("ai-edge-litert",)
 _CONVERTER = ("litert-torch", "litert-converter", "torch", "torchao")
 _QUANTIZER = ("ai-edge-quantizer",)
 _FILE_NAME = "model.tflite"
-_NARROW_NOTE = "64-bit inputs or outputs are computed in 32 bits"
+# Seen with litert-torch 0.10: 64-bit MUL and DIV become CAST, a 32-bit operator, CAST; sums and comparisons do not.
+_INT64_NOTE = "the converter computes products and quotients of int64 in 32 bits"
 _BATCH_NOTE = "batch made static: 1"
 
 
@@ -87,7 +88,8 @@ class LiteRTBackend:
         notes: list[str] = []
         if program.format == "pt2":
             model = _lower(program, target, workdir / "lowered.tflite")
-            notes += [_NARROW_NOTE] if litert_wide.has_widened_io(model) else []
+            is_int64 = any(spec.dtype == "int64" for spec in (*program.inputs, *program.outputs))
+            notes += [_INT64_NOTE] if is_int64 else []
             notes += [_BATCH_NOTE] if any(spec.has_dynamic_batch for spec in program.inputs) else []
         else:
             model = litert_file.read(program.path)
@@ -271,7 +273,11 @@ def _lower(program: Program, target: Target, path: Path) -> litert_file.Model:
     module = exported.module()
     # A module from torch.export refuses eval(), which is already frozen in; the flag is all the converter looks at.
     module.training = False
-    model = _converted(module, example, path, program)
+    # Without this the converter makes 64-bit inputs and outputs 32-bit ones, which is another signature.
+    is_wide = any(spec.dtype in ("int64", "float64") for spec in (*program.inputs, *program.outputs))
+    _convert(module, example, path, is_quantized=program.precision != Precision.FP32, is_wide=is_wide)
+    model = litert_file.read(path)
+    path.unlink()
     _natural_order(model)
     names = [[spec.name for spec in specs] for specs in (program.inputs, program.outputs)]
     graph = model.subgraphs[0]
@@ -281,26 +287,6 @@ def _lower(program: Program, target: Target, path: Path) -> litert_file.Model:
             f"{len(names[0])} and {len(names[1])}. Remove unused inputs and repeated outputs from the model."
         )
     litert_file.rename(model, *names)
-    litert_wide.widen_io(model, program.inputs, program.outputs)
-    return model
-
-
-def _converted(
-    module: nn.Module, example: tuple[Tensor, ...], path: Path, program: Program
-) -> litert_file.Model:
-    """Return what litert-torch makes: in 64 bits where the signature has them and there are kernels, else in 32."""
-    is_quantized = program.precision != Precision.FP32
-    is_wide = any(spec.dtype in ("int64", "float64") for spec in (*program.inputs, *program.outputs))
-    if is_wide:
-        try:
-            _convert(module, example, path, is_quantized=is_quantized, is_wide=True)
-            _interpreter(path, 1, path.name)
-        except ConversionError:
-            is_wide = False
-    if not is_wide:
-        _convert(module, example, path, is_quantized=is_quantized, is_wide=False)
-    model = litert_file.read(path)
-    path.unlink()
     return model
 
 

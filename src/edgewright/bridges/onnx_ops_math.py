@@ -72,7 +72,7 @@ def truncated_quotient(left: Tensor, right: Tensor) -> Tensor:
     torch's own rounding "trunc" is lowered through float32 by some converters, which is wrong from 2**24 on; the floor
     of non-negative numbers stays an integer division.
     """
-    size = torch.floor_divide(torch.abs(left), torch.abs(right))
+    size = torch.floor_divide(magnitude(left), magnitude(right))
     return torch.where((left < 0) != (right < 0), -size, size)
 
 
@@ -88,7 +88,7 @@ def _mod(node: OnnxNode, left: Tensor, right: Tensor) -> Tensor:
 
 def _signed_remainder(left: Tensor, right: Tensor) -> Tensor:
     """Return the remainder of integers with the sign of the dividend."""
-    size = torch.remainder(torch.abs(left), torch.abs(right))
+    size = torch.remainder(magnitude(left), magnitude(right))
     return torch.where(left < 0, -size, size)
 
 
@@ -272,8 +272,19 @@ def _signs(node: OnnxNode, value: Tensor) -> Tensor:
         if node.op_type == "Abs":
             return value.clone()
         return (wide(value) != 0).to(value.dtype)
-    functions = {"Abs": torch.abs, "Neg": torch.neg, "Sign": torch.sign}
+    functions: dict[str, Callable[[Tensor], Tensor]] = {"Abs": magnitude, "Neg": torch.neg, "Sign": _sign}
     return functions[node.op_type](wide(value)).to(value.dtype)
+
+
+def magnitude(value: Tensor) -> Tensor:
+    """Return |x|; of int64 by a choice, for not every runtime has another kernel for it."""
+    return torch.where(value < 0, -value, value) if value.dtype is torch.int64 else torch.abs(value)
+
+
+def _sign(value: Tensor) -> Tensor:
+    if value.dtype is not torch.int64:
+        return torch.sign(value)
+    return (value > 0).to(torch.int64) - (value < 0).to(torch.int64)
 
 
 @handles("IsNaN")

@@ -8,7 +8,7 @@ from functools import reduce
 import torch
 
 from edgewright.bridges.onnx_ops import OnnxNode, handles
-from edgewright.bridges.onnx_ops_math import refuse_uint64, truncated_quotient, wide
+from edgewright.bridges.onnx_ops_math import magnitude, refuse_uint64, truncated_quotient, wide
 
 Tensor = torch.Tensor
 _MAX_UNROLLED = 256
@@ -65,7 +65,7 @@ def _reduce(node: OnnxNode, value: Tensor, dims: list[int], keep: bool) -> Tenso
             value = _product(value, dim)
         return value if keep else _without(value, dims)
     if kind == "ReduceL1":
-        return torch.sum(torch.abs(value), dim=dims, keepdim=keep)
+        return torch.sum(magnitude(value), dim=dims, keepdim=keep)
     if kind in ("ReduceL2", "ReduceSumSquare"):
         total = torch.sum(value * value, dim=dims, keepdim=keep)
         if kind == "ReduceSumSquare":
