@@ -140,6 +140,13 @@ def test_a_transformer_block_and_axes_without_a_batch_agree(tmp_path: Path, rng:
             np.testing.assert_allclose(got, want.numpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_a_dynamic_program_of_torch_goes_through_a_trace_of_batch_1(tmp_path: Path) -> None:
+    artifact = BACKEND.convert(programs.cnn_pt2(tmp_path / "source"), target(), None, tmp_path / "out")
+    assert "converted through torchscript" in artifact.notes
+    assert any("batch made static" in note for note in artifact.notes)
+    assert artifact.inputs[0].shape == (1, *programs.CNN_IMAGE)
+
+
 def test_a_recurrent_layer_of_torch_goes_through_onnx(tmp_path: Path, rng: np.random.Generator) -> None:
     import torch
     from torch import nn

@@ -137,18 +137,19 @@ class NcnnBackend:
     def _from_torch(self, program: Program, target: Target, workdir: Path) -> Artifact:
         """Return the artifact of a PyTorch program through TorchScript, or through ONNX where that fails.
 
-        Neither serves every model: pnnx reads attention better from a trace. Recurrent layers go through ONNX alone: a
-        trace keeps their initial states as constants of one batch, and torch's kernels do not check it.
+        Neither serves every model: pnnx reads attention better from a trace, and recurrent layers from ONNX alone.
         """
         from edgewright.bridges.torch_onnx import TorchToOnnx
         from edgewright.bridges.torchscript import TorchToTorchScript
 
-        reasons = []
+        # pnnx takes a trace for the batch alone that it was made with.
+        static = replace(program, inputs=_static(program.inputs), outputs=_static(program.outputs))
         bridges: list[Bridge] = [TorchToTorchScript(), TorchToOnnx()]
-        for bridge in bridges[1:] if _is_recurrent(program) else bridges:
+        reasons = []
+        for bridge in bridges:
             with tempfile.TemporaryDirectory(prefix=".bridge-", dir=workdir) as name:
                 try:
-                    lowered = bridge.convert(program, Path(name))
+                    lowered = bridge.convert(static, Path(name))
                     made = self._converted(lowered, target, workdir)
                     _compare(program, made)
                 except ConversionError as err:
@@ -158,7 +159,7 @@ class NcnnBackend:
                 made,
                 source_sha256=program.sha256,
                 toolchain={**made.toolchain, **vendor.versions(["torch"])},
-                notes=(*made.notes, f"converted through {bridge.writes}"),
+                notes=(*made.notes, *_batch_notes(program), f"converted through {bridge.writes}"),
             )
         raise ConversionError(" ".join(reasons))
 
@@ -167,9 +168,6 @@ class NcnnBackend:
         files = tuple(workdir / name for name in _FILE_NAMES)
         with tempfile.TemporaryDirectory(prefix=".pnnx-", dir=workdir) as name:
             _make(program, shapes, Path(name), files, is_half=target.precision is Precision.FP16)
-        notes = [_NOTES[target.precision]]
-        if any(spec.has_dynamic_batch for spec in program.inputs):
-            notes.append("batch made static: 1, for ncnn has no batch axis")
         artifact = Artifact(
             files=files,
             target=target,
@@ -178,7 +176,7 @@ class NcnnBackend:
             sha256=sha256_of_files(files),
             source_sha256=program.sha256,
             toolchain=vendor.versions(_PACKAGES),
-            notes=tuple(notes),
+            notes=(_NOTES[target.precision], *_batch_notes(program)),
         )
         _try(artifact)
         return artifact
@@ -321,9 +319,9 @@ def _try(artifact: Artifact) -> None:
     session.close()
 
 
-def _is_recurrent(program: Program) -> bool:
-    nodes = vendor.load_exported(program).graph.nodes
-    return any(re.match(r"aten\.(lstm|gru|rnn)", str(node.target)) for node in nodes)
+def _batch_notes(program: Program) -> tuple[str, ...]:
+    is_dynamic = any(spec.has_dynamic_batch for spec in program.inputs)
+    return ("batch made static: 1, for ncnn has no batch axis",) if is_dynamic else ()
 
 
 def _compare(program: Program, artifact: Artifact) -> None:
