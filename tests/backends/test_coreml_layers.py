@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.backends.coreml_programs import run_package, run_program, vendor, write_program
+from tests.backends.coreml_programs import run_program
 
 pytest.importorskip(
     "coremltools", reason="needs coremltools; install it with: pip install 'edgewright[coreml]'"
@@ -453,103 +453,3 @@ def test_rnn_and_gru(direction: str) -> None:
         all_gated.numpy()[-1:].copy(),
         last_gated[0],
     )
-
-
-def test_quantize_and_dequantize() -> None:
-    x = normal(3, 4, 5) * 4
-    scale, zero = np.array([0.05, 0.1, 0.02, 0.5], np.float32), np.array([1, -3, 0, 7], np.int8)
-
-    def body(mb: Any, x: Any) -> Any:
-        quantized = mb.quantize(input=x, scale=scale, zero_point=zero, axis=1, output_dtype="int8")
-        coarse = mb.quantize(input=x, scale=np.float32(0.1), output_dtype="uint8")
-        return mb.dequantize(input=quantized, scale=scale, zero_point=zero, axis=1), mb.cast(
-            x=coarse, dtype="int32"
-        )
-
-    want = torch.fake_quantize_per_channel_affine(
-        tensor(x), tensor(scale), torch.from_numpy(zero).int(), 1, -128, 127
-    )
-    check(body, [x], want, np.clip(np.round(x / np.float32(0.1)), 0, 255))
-
-
-def test_compressed_weights() -> None:
-    """Each constexpr operator, added to a zero input, gives the dense weights that its documentation describes."""
-    types = vendor()[2]
-    data = DRAW.integers(-128, 128, (4, 6)).astype(np.int8)
-    scale, offset = np.abs(normal(4, 2)) + 0.1, DRAW.integers(-9, 9, (4, 2)).astype(np.int8)
-    nibbles = DRAW.integers(0, 16, (4, 6)).astype(np.uint8)
-    palettes = normal(2, 1, 16, 1)
-    threes = DRAW.integers(0, 8, (4, 6)).astype(np.uint8)
-    vectors = normal(1, 1, 8, 2)
-    mask = DRAW.integers(0, 2, (4, 6)).astype(np.uint8)
-    values = normal(int(mask.sum()))
-    small = DRAW.integers(-8, 8, (4, 6)).astype(np.int8)
-
-    def of(array: np.ndarray, name: str) -> np.ndarray:
-        return array.astype(types.nptype_from_builtin(types.string_to_builtin(name)))
-
-    def body(mb: Any, x: Any) -> Any:
-        weights = [
-            mb.constexpr_blockwise_shift_scale(data=data, scale=scale, offset=offset),
-            mb.constexpr_blockwise_shift_scale(data=of(small, "int4"), scale=scale[:, :1]),
-            mb.constexpr_lut_to_dense(indices=of(nibbles, "uint4"), lut=palettes),
-            mb.constexpr_lut_to_dense(indices=of(threes, "uint3"), lut=vectors, vector_axis=1),
-            mb.constexpr_sparse_to_dense(nonzero_data=values, mask=of(mask, "uint1")),
-        ]
-        return tuple(mb.add(x=mb.reduce_sum(x=x), y=weight) for weight in weights)
-
-    sparse = np.zeros((4, 6), np.float32)
-    sparse[mask == 1] = values
-    grouped = np.concatenate([palettes[i, 0, nibbles[2 * i : 2 * i + 2], 0] for i in range(2)])
-    paired = np.stack([vectors[0, 0, threes, 0], vectors[0, 0, threes, 1]], -1).reshape(4, 12)
-    check(
-        body,
-        [np.zeros((1, 1), np.float32)],
-        (data - offset.repeat(3, 1).astype(np.float32)) * scale.repeat(3, 1),
-        small * scale[:, :1],
-        grouped,
-        paired,
-        sparse,
-    )
-
-
-def test_half_precision_is_rounded_after_every_operator() -> None:
-    x = np.array([1000.0, 0.1, 3.0], np.float16)
-
-    def body(mb: Any, x: Any) -> Any:
-        return mb.cast(x=mb.sub(x=mb.add(x=x, y=np.float16(2048.0)), y=np.float16(2048.0)), dtype="fp32")
-
-    with tempfile.TemporaryDirectory() as folder:
-        (got,) = run_program(body, [x], Path(folder))
-    # above 2048 float16 counts in twos: 3048 is there, 2048.1 and 2051 are not
-    assert got.tolist() == [1000.0, 0.0, 4.0]
-
-
-def test_compressed_weights_of_ios_16(tmp_path: Path) -> None:
-    """The older operators take flat bytes and a shape, as attributes."""
-    data = DRAW.integers(-128, 128, (3, 5)).astype(np.int8)
-    scale, zero = np.array([0.5, 0.25, 2.0], np.float32), np.array([1, -2, 0], np.int8)
-    indices, table = DRAW.integers(0, 4, 15), np.array([-1.0, 0.5, 2.0, 7.0], np.float32)
-    packed = np.zeros(4, np.uint8)
-    for number, index in enumerate(indices):
-        packed[number // 4] |= index << 2 * (number % 4)
-    mask, values = DRAW.integers(0, 2, 15), normal(15)
-
-    def body(mb: Any, x: Any) -> Any:
-        total = mb.reduce_sum(x=x)
-        weights = (
-            mb.constexpr_affine_dequantize(quantized_data=data, zero_point=zero, scale=scale, axis=0),
-            mb.constexpr_lut_to_dense(indices=packed, lut=table, shape=np.array([3, 5], np.uint32)),
-            mb.constexpr_sparse_to_dense(
-                nonzero_data=values[mask == 1],
-                mask=np.packbits(mask.astype(np.uint8), bitorder="little"),
-                shape=np.array([3, 5], np.uint32),
-            ),
-        )
-        return tuple(mb.add(x=total, y=weight) for weight in weights)
-
-    zeros = np.zeros((1, 1), np.float32)
-    got = run_package(write_program(body, [zeros], tmp_path, target="iOS16"), [zeros])
-    np.testing.assert_array_equal(got[0], (data - zero[:, None].astype(np.float32)) * scale[:, None])
-    np.testing.assert_array_equal(got[1], table[indices].reshape(3, 5))
-    np.testing.assert_array_equal(got[2], np.where(mask == 1, values, 0).reshape(3, 5))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.backends.coreml_programs import Body, run_program, vendor
+from tests.backends.coreml_programs import Body, run_program
 
 pytest.importorskip(
     "coremltools", reason="needs coremltools; install it with: pip install 'edgewright[coreml]'"
@@ -17,7 +17,6 @@ pytest.importorskip(
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
 
-from edgewright.backends.coreml_interpreter import OPERATORS  # noqa: E402
 
 DRAW = np.random.default_rng(11)
 
@@ -426,84 +425,3 @@ def test_operator_agrees(case: Case, tmp_path: Path) -> None:
             np.testing.assert_allclose(have, expected, rtol=3e-6, atol=case.atol)
         else:
             np.testing.assert_array_equal(have, expected)
-
-
-def test_branches_and_loops(tmp_path: Path) -> None:
-    def body(mb: Any, x: Any) -> Any:
-        total = mb.reduce_sum(x=x)
-        is_large = mb.greater(x=total, y=np.float32(10))
-        chosen = mb.cond(
-            pred=is_large,
-            _true_fn=lambda: mb.mul(x=x, y=np.float32(2)),
-            _false_fn=lambda: mb.sub(x=x, y=total),
-        )
-        doubled, _ = mb.while_loop(
-            _cond=lambda value, count: mb.less(x=count, y=np.float32(3)),
-            _body=lambda value, count: (mb.add(x=value, y=value), mb.add(x=count, y=np.float32(1))),
-            loop_vars=(x, mb.mul(x=total, y=np.float32(0))),
-        )
-        return chosen, doubled
-
-    for values in ([1.0, 2.0], [9.0, 8.0]):
-        x = np.array(values, np.float32)
-        chosen, doubled = run_program(body, (x,), tmp_path)
-        np.testing.assert_array_equal(chosen, x * 2 if x.sum() > 10 else x - x.sum())
-        np.testing.assert_array_equal(doubled, x * 8)
-
-
-def test_lists(tmp_path: Path) -> None:
-    def body(mb: Any, x: Any) -> Any:
-        empty = mb.make_list(init_length=2, dynamic_length=True, elem_shape=(3,), dtype="fp32")
-        written = mb.list_write(ls=empty, index=1, value=mb.mul(x=x, y=np.float32(2)))
-        filled = mb.list_write(ls=written, index=0, value=x)
-        longer = mb.list_scatter(ls=filled, indices=[2, 1], value=mb.stack(values=(x, x), axis=0))
-        return (
-            mb.list_read(ls=filled, index=1),
-            mb.list_gather(ls=longer, indices=[2, 0]),
-            mb.add(x=mb.list_length(ls=longer), y=0),
-        )
-
-    x = np.array([1.0, -2.0, 3.0], np.float32)
-    read, gathered, length = run_program(body, (x,), tmp_path)
-    np.testing.assert_array_equal(read, x * 2)
-    np.testing.assert_array_equal(gathered, np.stack([x, x]))
-    assert int(length) == 3
-
-
-def test_sparse_weights_that_are_quantized_or_looked_up(tmp_path: Path) -> None:
-    types = vendor()[2]
-    mask = DRAW.integers(0, 2, (4, 6)).astype(np.uint8)
-    count = int(mask.sum())
-    data, scale = DRAW.integers(-99, 99, count).astype(np.int8), np.abs(normal(4, 1)) + 0.1
-    table, indices = normal(1, 1, 4, 1), DRAW.integers(0, 4, count).astype(np.uint8)
-    half = normal(4, 6).astype(np.float16)
-
-    def of(array: np.ndarray, name: str) -> np.ndarray:
-        return array.astype(types.nptype_from_builtin(types.string_to_builtin(name)))
-
-    def body(mb: Any, x: Any) -> Any:
-        bits = of(mask, "uint1")
-        scaled = mb.constexpr_sparse_blockwise_shift_scale(data_mask=bits, nonzero_data=data, scale=scale)
-        found = mb.constexpr_lut_to_sparse(
-            indices_mask=bits, indices_nonzero_data=of(indices, "uint2"), lut=table
-        )
-        dense = [
-            mb.constexpr_sparse_to_dense(nonzero_data=values, mask=seen) for seen, values in (scaled, found)
-        ]
-        dense.append(mb.constexpr_cast(source_val=half, output_dtype="fp32"))
-        return tuple(mb.add(x=mb.reduce_sum(x=x), y=weight) for weight in dense)
-
-    got = run_program(body, (np.zeros((1, 1), np.float32),), tmp_path)
-    whole, looked_up = np.zeros((4, 6), np.float32), np.zeros((4, 6), np.float32)
-    whole[mask == 1], looked_up[mask == 1] = data, table[0, 0, indices, 0]
-    np.testing.assert_allclose(got[0], whole * scale, rtol=1e-6)
-    np.testing.assert_array_equal(got[1], looked_up)
-    np.testing.assert_array_equal(got[2], half.astype(np.float32))
-
-
-def test_every_operator_is_tested() -> None:
-    """An operator that is added without a case fails here; those of layers have theirs in test_coreml_layers."""
-    here = Path(__file__)
-    text = here.read_text() + here.with_name("test_coreml_layers.py").read_text()
-    missing = [kind for kind in OPERATORS if f"mb.{kind}(" not in text and f'"{kind}"' not in text]
-    assert not missing
