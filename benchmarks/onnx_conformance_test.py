@@ -185,12 +185,17 @@ def _data_sets(name: str, model: onnx.ModelProto) -> list[tuple[list[object], li
     test = tests()[name]
     held = getattr(test, "data_sets", None)
     if held is not None:
-        return [(list(inputs), list(outputs)) for inputs, outputs in held]
+        return [([_plain(v) for v in inputs], [_plain(v) for v in outputs]) for inputs, outputs in held]
     folder = Path(str(getattr(test, "model_dir")))  # noqa: B009
     sets = []
     for data in sorted(folder.glob("test_data_set_*")):
         sets.append((_read(data, "input", model.graph.input), _read(data, "output", model.graph.output)))
     return sets
+
+
+def _plain(value: object) -> object:
+    """Return an array; some tests hold the protobuf instead, for types that numpy had not."""
+    return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
 
 
 def _read(folder: Path, kind: str, values: Sequence[onnx.ValueInfoProto]) -> list[object]:
