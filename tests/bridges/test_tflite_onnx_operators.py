@@ -4,123 +4,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from tests.bridges.tflite_cases import (
+    DRAW,
+    Case,
+    F,
+    X,
+    bias32,
+    build,
+    build_all,
+    check,
+    floats,
+    int8,
+    weights8,
+)
 from tests.bridges.tflite_files import Flat, Step, const, write
 
-from edgewright.bridges import tflite_run
 from edgewright.bridges.tflite_onnx import TfliteToOnnx
 from edgewright.bridges.tflite_ops import handlers
 from edgewright.core.errors import ConversionError
-from edgewright.core.tensors import Array
 from edgewright.sources.tflite import read_tflite
 
 pytestmark = pytest.mark.toolchain("ai_edge_litert", "onnx", "onnxruntime")
-
-F = Flat
-X = F(shape=(2, 5, 6, 4))
-Case = tuple[str, Sequence[Flat | None], Sequence[Flat], str, int, dict[str, object]]
-DRAW = np.random.default_rng(3)
-
-
-def floats(*shape: int) -> Flat:
-    return const(DRAW.standard_normal(shape), "float32")
-
-
-def int8(*shape: int, scale: float = 0.05, zero: int = 3) -> Flat:
-    return F(shape=shape, dtype="int8", scale=[scale], zero=[zero])
-
-
-def weights8(*shape: int, axis: int, dtype: str = "int8") -> Flat:
-    n = shape[axis]
-    value = DRAW.integers(-127, 128, shape).astype(dtype)
-    return F(
-        shape=shape,
-        dtype=dtype,
-        value=value,
-        scale=list(DRAW.uniform(0.005, 0.02, n)),
-        zero=[0] * n,
-        axis=axis,
-    )
-
-
-def bias32(weights: Flat, scale: float) -> Flat:
-    n = len(weights.scale)
-    value = DRAW.integers(-500, 500, n).astype(np.int32)
-    return F(shape=(n,), dtype="int32", value=value, scale=[scale * s for s in weights.scale], zero=[0] * n)
-
-
-def build(
-    path: Path,
-    name: str,
-    reads: Sequence[Flat | None],
-    makes: Sequence[Flat],
-    kind: str = "",
-    version: int = 1,
-    **options: object,
-) -> Path:
-    """Write a file with this operator alone; tensors without a value are its inputs."""
-    return build_all(path, [(name, reads, makes, kind, version, options)])
-
-
-def build_all(path: Path, cases: Sequence[Case]) -> Path:
-    """Write a file with these operators side by side."""
-    tensors: dict[str, Flat] = {}
-    steps = []
-    for number, (name, reads, makes, kind, version, options) in enumerate(cases):
-        tensors |= {f"x{number}.{i}": one for i, one in enumerate(reads) if one is not None}
-        tensors |= {f"y{number}.{i}": one for i, one in enumerate(makes)}
-        step = Step(
-            name=name,
-            reads=tuple("" if one is None else f"x{number}.{i}" for i, one in enumerate(reads)),
-            makes=tuple(f"y{number}.{i}" for i in range(len(makes))),
-            kind=kind,
-            options=options,
-            version=version,
-        )
-        steps.append(step)
-    inputs = [n for n, one in tensors.items() if n[0] == "x" and one.value is None and not one.is_variable]
-    return write(path, tensors, steps, inputs, [n for n in tensors if n[0] == "y"])
-
-
-def check(path: Path, *, steps: int = 1) -> None:
-    """Convert the file and compare it in ONNX Runtime with LiteRT on fresh inputs."""
-    import onnxruntime as ort
-
-    made = TfliteToOnnx().convert(read_tflite(path, spec=str(path)), path.parent / "onnx")
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(str(made.path), options, providers=["CPUExecutionProvider"])
-    reference = tflite_run.Reference(path, name=path.name)
-    random = np.random.default_rng(11)
-    row = [
-        tflite_run.random_array(random, np.dtype(spec.dtype), tuple(size or 3 for size in spec.shape))
-        for spec in made.inputs
-    ]
-    got = session.run(
-        [spec.name for spec in made.outputs],
-        {spec.name: array for spec, array in zip(made.inputs, row, strict=True)},
-    )
-    for have, want in zip(got, reference.run(row), strict=True):
-        compare(have, want, steps)
-
-
-def compare(have: Array, want: Array, steps: int) -> None:
-    assert have.dtype == want.dtype
-    assert have.shape == want.shape
-    if want.dtype.kind == "f":
-        np.testing.assert_allclose(have, want, rtol=2e-5, atol=2e-6 * float(np.abs(want).max(initial=1.0)))
-    elif want.dtype.itemsize == 1 and want.dtype.kind != "b":
-        assert np.abs(have.astype(int) - want.astype(int)).max(initial=0) <= steps
-    else:
-        np.testing.assert_array_equal(have, want)
-
 
 BROADCAST = [F(shape=(2, 5, 6, 4)), F(shape=(6, 1))]
 I32 = [F(shape=(3, 4), dtype="int32"), F(shape=(3, 4), dtype="int32")]
@@ -472,101 +381,3 @@ def test_every_handler_is_an_operator_of_litert() -> None:
 
 
 POSTPROCESS = "custom TFLite_Detection_PostProcess"
-FEW = settings(
-    max_examples=15,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-SHAPE = (3, 5, 4)
-
-
-@pytest.mark.slow
-@FEW
-@given(
-    begin=st.tuples(*[st.integers(-6, 6)] * 3),
-    end=st.tuples(*[st.integers(-6, 6)] * 3),
-    stride=st.tuples(*[st.sampled_from([1, 2, -1, -2])] * 3),
-    begin_mask=st.integers(0, 7),
-    end_mask=st.integers(0, 7),
-    shrink=st.integers(0, 7),
-    ellipsis=st.sampled_from([0, 0, 1, 2, 4]),
-    new=st.sampled_from([0, 0, 1, 2, 4]),
-)
-def test_strided_slices(
-    tmp_path: Path,
-    begin: tuple[int, ...],
-    end: tuple[int, ...],
-    stride: tuple[int, ...],
-    begin_mask: int,
-    end_mask: int,
-    shrink: int,
-    ellipsis: int,
-    new: int,
-) -> None:
-    shrink &= ~(ellipsis | new)
-    begin = tuple(b % 3 if shrink >> i & 1 else b for i, b in enumerate(begin))
-    stride = tuple(1 if shrink >> i & 1 else s for i, s in enumerate(stride))
-    path = build(
-        tmp_path / "one.tflite",
-        "STRIDED_SLICE",
-        [F(shape=SHAPE), const(begin), const(end), const(stride)],
-        [F()],
-        "StridedSliceOptions",
-        8,
-        beginMask=begin_mask,
-        endMask=end_mask,
-        shrinkAxisMask=shrink,
-        ellipsisMask=ellipsis,
-        newAxisMask=new & ~ellipsis,
-    )
-    try:
-        reference = tflite_run.Reference(path, name="one").run([np.zeros(SHAPE, dtype=np.float32)])
-    except ConversionError:
-        return  # LiteRT itself refuses this combination
-    if reference[0].size:
-        check(path)
-
-
-@pytest.mark.slow
-@FEW
-@given(
-    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    dilation=st.integers(1, 2),
-    channels=st.integers(1, 3),
-)
-def test_convolutions_pad_as_litert_does(
-    tmp_path: Path,
-    size: tuple[int, int],
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: int,
-    channels: int,
-) -> None:
-    options = {"padding": 0, "strideH": stride[0], "strideW": stride[1], "dilationHFactor": dilation, "dilationWFactor": dilation}  # fmt: skip
-    reads = [F(shape=(1, *size, channels)), floats(2, *kernel, channels), floats(2)]
-    check(build(tmp_path / "one.tflite", "CONV_2D", reads, [F()], "Conv2DOptions", 2, **options))
-
-
-@pytest.mark.slow
-@FEW
-@given(
-    before=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    after=st.tuples(st.integers(1, 20), st.integers(1, 20)),
-    mode=st.sampled_from(["", "alignCorners", "halfPixelCenters"]),
-)
-def test_bilinear_sizes(tmp_path: Path, before: tuple[int, int], after: tuple[int, int], mode: str) -> None:
-    options = {mode: True} if mode else {}
-    reads = [F(shape=(1, *before, 2)), const(list(after))]
-    check(
-        build(tmp_path / "one.tflite", "RESIZE_BILINEAR", reads, [F()], "ResizeBilinearOptions", 3, **options)
-    )
-
-
-@pytest.mark.slow
-@FEW
-@given(pads=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=3, max_size=3))
-def test_pads(tmp_path: Path, pads: list[tuple[int, int]]) -> None:
-    check(build(tmp_path / "one.tflite", "PAD", [F(shape=SHAPE), const(pads)], [F()], "", 1))
