@@ -276,6 +276,7 @@ def inspect(
             weights=Path(weights) if weights else None,
             input_shapes=tuple(input_shape or ()) or None,
             signature=signature or None,
+            to_describe=True,
         )
         show.inspection(inspect_program(program), as_json)
 

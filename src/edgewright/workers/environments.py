@@ -172,7 +172,7 @@ def install(name: str, *, progress: Progress = silent) -> Toolchain:
         progress(name, "environment", "done")
         progress(name, f"install {len(_locked(name))} packages", "running")
         requirements = ["--require-hashes", "--no-deps", "--only-binary=:all:", "-r", str(_lock(name))]
-        flags = ["--quiet", "--no-input", "--disable-pip-version-check", "--no-compile"]
+        flags = ["--quiet", "--no-input", "--disable-pip-version-check"]
         # A lock was made for this Python; what a package's metadata claims of others does not matter.
         _run([str(_python(folder)), "-I", "-m", "pip", "install", *flags, *requirements], name)
         found = installed_versions(folder)
