@@ -44,6 +44,7 @@ def main() -> int:
     parser.add_argument(
         "--truth", type=Path, help="keep the real outcomes here, and use those that are there"
     )
+    parser.add_argument("--known-only", action="store_true", help="convert nothing that is not in --truth")
     parser.add_argument(
         "--hide-held-out", action="store_true", help="while tuning: neither run nor print them"
     )

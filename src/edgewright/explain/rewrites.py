@@ -78,6 +78,8 @@ def rewrite_for(operation: Operation, finding: Finding) -> str:
     match = re.search(r"kernel for (\w+)", reason)
     if match is not None:
         return f"cast its inputs from {match[1]} to float32 (or int32) before it, and the result back"
+    if "rank of its input" in reason:
+        return "export one branch of the If before it, or reshape its result to a fixed rank"
     if "one piece" in reason:
         return "leave the split out: it gives back its own input"
     if "negative" in reason:

@@ -75,6 +75,8 @@ _ORDER = {"blocked": 0, "unknown": 1, "fallback": 2, "ok": 3}
 def _unit_finding(operation: Operation, reason: str, table: FormatTable) -> Finding:
     if not reason:
         return OK
+    if any(value.dtype.startswith("complex") for value in operation.values):
+        return blocked(f"{operation.operator} has complex numbers, which are not lowered", operation.operator)
     if operation.operator in table.operators:
         return fallback(f"{operation.operator} runs in a portable kernel: {reason}", operation.operator)
     return blocked(f"{operation.operator} has no kernel in the runtime, and {reason}", operation.operator)
@@ -142,7 +144,7 @@ def _left_out(operation: Operation, table: FormatTable) -> str:
         return ""
     if not dtypes <= set(_FLOATS) or len(dtypes) > 1:
         return f"XNNPACK computes in one float type, not in {', '.join(sorted(dtypes))}"
-    if any(0 in value.shape for value in operation.values if value.shape is not None):
+    if any(value is not None and value.shape is not None and 0 in value.shape for value in operation.inputs):
         return "a tensor is empty"
     if any(value.is_data_dependent for value in operation.values):
         return "a shape depends on values"

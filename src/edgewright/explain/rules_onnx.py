@@ -120,7 +120,22 @@ def _by_rule(operation: Operation, table: FormatTable) -> Finding:
         return blocked(f"its definition is of opset {operation.version}; there are rules for {known}")
     if any(value.dtype == "string" for value in operation.values):
         return blocked("strings are not computed with")
+    data = operation.given(0)
+    if operation.operator in _NEED_RANK and data is not None and data.shape is None:
+        return blocked("the rank of its input is not known, as after an If whose branches differ in it")
     return OK
+
+
+_NEED_RANK = (
+    "AveragePool",
+    "Conv",
+    "ConvTranspose",
+    "MaxPool",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceSum",
+)
 
 
 def probed_onnx(graph: Graph, table: FormatTable) -> list[Finding]:
