@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -167,7 +168,8 @@ def _converted(program: Program, script: torch.jit.ScriptModule, batch: int | No
     example = tuple(_random(program.inputs, batch or 1))
     shapes = tuple({0: torch.export.Dim("batch")} for _ in example) if batch else None
     try:
-        with vendor.quiet(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # buffers that the graph does not use
             module = TS2EPConverter(script, example, {}).convert().module(check_guards=False)
             _name_convolutions(module)
             return torch.export.export(module, example, dynamic_shapes=shapes)
