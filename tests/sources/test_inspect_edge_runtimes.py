@@ -72,6 +72,21 @@ def test_mnn_counts_what_was_converted(tmp_path: Path, precision: str) -> None:
     assert found.operators["ConvolutionDepthwise"] == 1
 
 
+def test_real_files_of_others_are_described(assets: Path) -> None:
+    quantized = inspect_mnn(assets / "models/ultraface-slim/slim-320-quant-ADMM-50.mnn")
+    assert quantized.precision == "w8a8"
+    assert quantized.operators["ConvInt8"] == 23
+    assert [str(spec) for spec in quantized.inputs] == ["input: float32[1, 3, 240, 320]"]
+    stored = int(next(note for note in quantized.notes if note.startswith("weights take")).split()[2])
+    assert 0.8 * quantized.size_bytes < stored < quantized.size_bytes
+    half = inspect_ncnn(assets / "models/fastestdet/FastestDet.param")
+    assert (half.precision, half.parameters) == ("fp16", 240_301)
+    assert 2 * half.parameters < half.size_bytes
+    plain = inspect_ncnn(assets / "models/ultraface-slim/slim_320.param")
+    assert (plain.precision, plain.parameters) == ("fp32", 257_916)
+    assert [spec.name for spec in plain.outputs] == ["boxes", "scores"]
+
+
 def test_mutated_and_truncated_mnn_files_do_not_crash_or_hang(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:

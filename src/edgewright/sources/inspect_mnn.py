@@ -17,6 +17,8 @@ _DTYPES = {1: "float32", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int6
 _CONVOLUTION, _BLOB = 9, 7  # of the union of an operator's parameters
 _HALF_TYPE = 3
 _BITS = 7
+_SYMMETRIC = 4
+_INTEGER = ("ConvInt8", "DepthwiseConvInt8")
 _WEIGHTED = ("Deconvolution", "MatMul", "BatchMatMul", "LSTM", "RNNSequenceGRU", "Attention", "InnerProduct")
 _STRUCTURE = ("Input", "Const", "ConvertTensor")
 
@@ -124,6 +126,9 @@ def _weight_bytes(operator: Table) -> int:
         if quantized is not None:
             total += quantized.length(mnn_file.QUANTIZED_BUFFER, 1)
             total += 4 * quantized.length(mnn_file.QUANTIZED_SCALES, 4)
+        integers = convolution.table(_SYMMETRIC)  # of ConvInt8: int8 weights, int32 biases, float scales
+        if integers is not None:
+            total += integers.length(0, 1) + 4 * integers.length(1, 4) + 4 * integers.length(2, 4)
         return total
     blob = _blob(operator)
     if blob is None:
@@ -139,8 +144,8 @@ def _precision(operators: list[Table]) -> str:
         if convolution is None:
             continue
         quantized = convolution.table(mnn_file.CONVOLUTION_QUANTIZED)
-        name = "fp32"
-        if quantized is not None:
+        name = "w8a8" if operator_name(operator) in _INTEGER else "fp32"
+        if quantized is not None and name == "fp32":
             is_half = quantized.integer(mnn_file.QUANTIZED_TYPE) == _HALF_TYPE
             name = "fp16" if is_half else f"w{quantized.integer(_BITS) or 8}"
         counts[name] = counts.get(name, 0) + 1
