@@ -126,8 +126,6 @@ class ExecutorchBackend(_Executorch):
                 f"{program.path.name} in {target.precision} leaves XNNPACK no layer with int8 weights, so that it "
                 "would be slower and no smaller than in fp32. Use fp32 or fp16."
             )
-        if target.precision is Precision.FP16:
-            notes = ("XNNPACK computes in float16, but keeps its weights in float32 in the file",)
         return content, (*delegation.notes(self.delegate), *notes)
 
     def open(self, artifact: Artifact, target: Target, *, profile: bool = False) -> Session:

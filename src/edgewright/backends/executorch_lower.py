@@ -51,7 +51,7 @@ class Delegation:
             named = ", ".join(
                 f"{name} ({count})" if count > 1 else name for name, count in self.portable.most_common()
             )
-            found.append(f"portable kernels, which are 100 times slower and more, run {named}")
+            found.append(f"portable kernels, which can be 100 times slower and more, run {named}")
         if self.int8:
             found.append(f"{self.int8} of {self.weighted} layers with weights run {delegate}'s int8 kernels")
         return tuple(found)

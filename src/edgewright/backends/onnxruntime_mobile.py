@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,7 +125,8 @@ def _write_config(model: Path, path: Path) -> None:
     from onnxruntime.tools.ort_format_model import create_config_from_models
 
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # it leaves the file open
             create_config_from_models([model], path, True)
     except Exception as err:
         raise ConversionError(

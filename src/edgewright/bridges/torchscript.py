@@ -155,7 +155,10 @@ class TorchToTorchScript:
 def _trace(module: torch.nn.Module, example: Sequence[torch.Tensor], path: Path) -> None:
     import torch
 
-    with vendor.quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # sizes that the trace takes for constants: the comparison finds those
         traced = torch.jit.trace(module, tuple(example), check_trace=False)  # type: ignore[no-untyped-call]
         traced.save(str(path))
 

@@ -154,6 +154,10 @@ def _layers(program: Program) -> tuple[list[Layer], int]:
         from edgewright.sources.inspect_saved_model import graph_layers
 
         return graph_layers(program)
+    if program.format == "torchscript":
+        from edgewright.sources.inspect_torchscript import torchscript_layers
+
+        return torchscript_layers(program.path, program.inputs)
     return layers_of(program.path, program.format)
 
 
