@@ -35,6 +35,7 @@ from edgewright.workers.pool import Limits, Worker  # noqa: E402
 
 TABLES = ROOT / "src" / "edgewright" / "explain" / "tables"
 _LIMITS = Limits(timeout_s=60.0, memory_bytes=4 << 30)
+_LOOKED_AT = 8
 _SAMPLES = 1  # of each operator and dtype
 _TORCH_RUNTIMES = ("litert", "executorch", "coreml")
 _ONNX_RUNTIMES = ("ncnn", "mnn")
@@ -88,15 +89,16 @@ def torch_programs(folder: Path, only: frozenset[str] = frozenset()) -> Iterator
 
 
 def _samples(info: object, dtype: object) -> list[object]:
+    """Return the first samples, those of rank 2 and more before those of scalars."""
     samples = []
     try:
         for sample in info.sample_inputs("cpu", dtype):
-            if len(samples) == _SAMPLES:
-                break
             samples.append(sample)
+            if len(samples) == _LOOKED_AT:
+                break
     except Exception:  # some want packages or devices that are not here
-        return samples
-    return samples
+        pass
+    return sorted(samples, key=lambda sample: getattr(sample.input, "ndim", 2) < 2)[:_SAMPLES]
 
 
 def _module(function: object, sample: object) -> tuple[object, tuple[object, ...]]:
