@@ -91,7 +91,8 @@ def test_fp32_keeps_the_numbers_and_names_what_runs_it(artifact: Artifact) -> No
     for got, expected in zip(results.values(), want, strict=True):
         np.testing.assert_allclose(got, expected.numpy(), atol=1e-6)
     costs = session.layers(given)
-    assert costs and all(cost.time_us > 0 for cost in costs)
+    # XNNPACK counts whole microseconds: layers of so small a model may take 0.
+    assert sum("Fully Connected" in cost.operator for cost in costs) == 3
     session.close()
 
 

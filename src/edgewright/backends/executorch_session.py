@@ -114,7 +114,7 @@ class ExecutorchSession:
     def layers(self, inputs: Arrays) -> Sequence[LayerCost]:
         """Return the mean time of each kernel and delegate call of the program, in the order of execution.
 
-        What happens inside a delegate is one call to the runtime, and so one line here.
+        XNNPACK tells the operators inside its partitions, in whole microseconds.
         """
         if not self._profile:
             return ()
