@@ -96,7 +96,7 @@ def build(
     signature: str = "",
     trust: bool = False,
     layout: Literal["", "nchw", "nhwc"] = "",
-    quantizer: Literal["", "pt2e", "native"] = "",
+    quantizer: Literal["", "pt2e", "native", "accuracy"] = "",
     calibration_count: int = 512,
     values: Mapping[str, float] | None = None,
     seed: int = 0,

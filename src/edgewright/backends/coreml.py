@@ -78,8 +78,6 @@ class CoremlBackend:
             return "coremltools finds the ranges of activations on macOS alone; PT2E finds them here (quantizer pt2e)"
         if target.precision is Precision.W8A8 and program.format != "pt2":
             return f"w8a8 is made by PT2E of exported programs, but the program is {program.format}"
-        if target.quantizer is Quantizer.ACCURACY:
-            return "coremltools has no accuracy-controlled quantization"
         return vendor.refuses(program, target, self.consumes)
 
     def quantizer(self, program: Program, target: Target) -> Quantizer | None:

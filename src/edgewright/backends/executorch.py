@@ -47,8 +47,6 @@ class _Executorch(ABC):
         if target.precision not in self.precisions:
             known = ", ".join(self.precisions)
             return f"{self.name} makes {known}, not {target.precision}"
-        if target.quantizer is Quantizer.ACCURACY:
-            return f"{self.name} has no accuracy-controlled quantization; use pt2e or native"
         for spec in (*program.inputs, *program.outputs):
             if spec.dtype in ("string", "uint16", "uint32", "uint64"):
                 return f"{self.name} takes no tensors of {spec.dtype}, but there is {spec}"

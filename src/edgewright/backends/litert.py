@@ -43,6 +43,7 @@ class Interpreter(Protocol):
     def set_tensor(self, tensor_index: int, value: Array) -> None: ...
     def get_tensor(self, tensor_index: int) -> Array: ...
     def invoke(self) -> None: ...
+    def reset_all_variables(self) -> None: ...
 
 
 class LiteRTBackend:
@@ -149,6 +150,7 @@ class LiteRTSession:
         self._interpreter: Interpreter | None = _interpreter(artifact.path, threads, artifact.path.name)
         self._inputs = _indices(self._interpreter.get_input_details(), artifact.inputs)
         self._outputs = _indices(self._interpreter.get_output_details(), artifact.outputs)
+        self._keeps_state = vendor.keeps_state(self._interpreter)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -172,6 +174,8 @@ class LiteRTSession:
         try:
             for name, index in self._inputs:
                 interpreter.set_tensor(index, inputs[name])
+            if self._keeps_state:  # every run is a sample of its own, as in the runtimes without hidden state
+                interpreter.reset_all_variables()
             interpreter.invoke()
         except (KeyError, ValueError, RuntimeError) as err:
             raise DataError(

@@ -41,7 +41,7 @@ class OnnxRuntimeBackend:
     environment = ""
     runtime_module = "onnxruntime"
     consumes: tuple[str, ...] = ("pt2", "onnx")
-    precisions: tuple[Precision, ...] = tuple(Precision)
+    precisions: tuple[Precision, ...] = (Precision.FP32, Precision.FP16, Precision.W8, Precision.W8A8)
 
     def probe(self) -> Support:
         """Say whether ONNX Runtime and the exporter's packages are installed."""
@@ -49,8 +49,6 @@ class OnnxRuntimeBackend:
 
     def refuses(self, program: Program, target: Target) -> str | None:
         """Return why this pair cannot be done, or None."""
-        if program.format == "tflite":
-            return "a .tflite source needs a converter to ONNX (tf2onnx), which is not part of this version."
         if program.format not in self.consumes:
             return f"onnxruntime reads {', '.join(self.consumes)}, but the program is {program.format}."
         if target.accelerator != ("cpu",):
@@ -60,6 +58,10 @@ class OnnxRuntimeBackend:
                 f"the source is already {program.precision}, so it cannot be made {target.precision}: "
                 f"ask for {program.precision}, or give the float model."
             )
+        if target.precision not in self.precisions:
+            return f"onnxruntime makes {', '.join(self.precisions)}, not {target.precision}."
+        if target.quantizer is Quantizer.ACCURACY:
+            return "onnxruntime has no accuracy-controlled quantization: use pt2e or native."
         if target.quantizer is Quantizer.PT2E and target.precision is Precision.W8:
             return "PT2E quantizes weights and activations (w8a8); w8 is made by the native quantizer."
         if (

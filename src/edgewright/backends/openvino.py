@@ -115,7 +115,7 @@ class OpenVINOBackend:
             return f"openvino makes {', '.join(self.precisions)}, not {target.precision}"
         if program.format == "saved_model" and program.signature not in ("", _DEFAULT_SIGNATURE):
             return f"OpenVINO reads the signature {_DEFAULT_SIGNATURE} alone, not {program.signature}"
-        return vendor.refuses(program, target, self.consumes)
+        return vendor.refuses(program, target, self.consumes, quantizers=tuple(Quantizer))
 
     def quantizer(self, program: Program, target: Target) -> Quantizer | None:
         """Return who quantizes this pair: PT2E by default for PyTorch, else NNCF; weights alone Edgewright."""

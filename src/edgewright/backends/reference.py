@@ -15,7 +15,7 @@ from edgewright.backends.onnx_session import OnnxSession
 from edgewright.backends.torchscript_session import TorchScriptSession
 from edgewright.backends.trace_litert import trace_litert
 from edgewright.backends.trace_onnx import trace_onnx
-from edgewright.backends.vendor import first_line, load_exported_file, quiet, support, versions
+from edgewright.backends.vendor import first_line, keeps_state, load_exported_file, quiet, support, versions
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, LayerCost, Session, Support, TracedLayer
 from edgewright.core.errors import ConversionError, FormatMismatchError, IntegrityError
@@ -229,6 +229,7 @@ class TfliteSession:
     def __init__(self, artifact: Artifact, *, threads: int) -> None:
         self._artifact = artifact
         self._interpreter: Interpreter | None = _load_tflite(artifact.path, threads)
+        self._keeps_state = keeps_state(self._interpreter)
         self._input_slots = self._slots(self._interpreter.get_input_details(), artifact.inputs)
         self._output_slots = self._slots(self._interpreter.get_output_details(), artifact.outputs)
 
@@ -268,6 +269,8 @@ class TfliteSession:
             self._resize(interpreter, inputs)
             for slot, spec in zip(self._input_slots, self.inputs, strict=True):
                 interpreter.set_tensor(slot, inputs[spec.name])
+            if self._keeps_state:
+                interpreter.reset_all_variables()
             interpreter.invoke()
             results = [interpreter.get_tensor(slot) for slot in self._output_slots]
         except Exception as err:

@@ -18,6 +18,7 @@ from edgewright.core.target import Precision, Quantizer, Target
 from edgewright.core.tensors import Array, TensorSpec
 
 if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
     from torch.export import ExportedProgram
 
 
@@ -131,13 +132,25 @@ def _sample(row: Array, spec: TensorSpec) -> Array:
     raise DataError(f"a calibration sample has shape {list(row.shape)}, but the model takes {spec}.")
 
 
+def keeps_state(interpreter: Interpreter) -> bool:
+    """Return True when a LiteRT interpreter holds variable tensors from one run to the next."""
+    operators = {str(details["op_name"]) for details in interpreter._get_ops_details()}
+    return any("SEQUENCE" in name or name in ("RNN", "LSTM", "SVDF") for name in operators)
+
+
 def require_file(path: Path) -> None:
     """Check that a converter left a non-empty file at `path`."""
     if not path.is_file() or path.stat().st_size == 0:
         raise ConversionError(f"the converter reported success, but wrote nothing to {path}.")
 
 
-def refuses(program: Program, target: Target, consumes: Sequence[str]) -> str | None:
+def refuses(
+    program: Program,
+    target: Target,
+    consumes: Sequence[str],
+    *,
+    quantizers: Sequence[Quantizer] = (Quantizer.PT2E, Quantizer.NATIVE),
+) -> str | None:
     """Return why no toolchain here makes `target` of `program`, or None: format, device, layout, precision."""
     layouts = {spec.layout for spec in program.inputs if spec.layout is not None}
     if program.format not in consumes:
@@ -148,6 +161,8 @@ def refuses(program: Program, target: Target, consumes: Sequence[str]) -> str | 
         return f"the source's layout is {', '.join(sorted(layouts))}, and it is kept; {target.layout} is not made"
     if program.precision not in (Precision.FP32, target.precision):
         return f"the source is already quantized ({program.precision}); only {program.precision} keeps what it is"
+    if target.quantizer is not None and target.quantizer not in quantizers:
+        return f"{target.runtime} has no quantizer {target.quantizer}; use {' or '.join(quantizers)}"
     if target.quantizer is Quantizer.PT2E and program.format != "pt2":
         return f"PT2E quantizes PyTorch programs, but the program is {program.format}; use quantizer native"
     return None

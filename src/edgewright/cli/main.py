@@ -102,7 +102,7 @@ Values = Annotated[
     ),
 ]
 QuantizerName = Annotated[
-    str, typer.Option("--quantizer", metavar="NAME", help="Who makes w8a8: pt2e (PyTorch sources) or native.")
+    str, typer.Option("--quantizer", metavar="NAME", help="Who makes w8a8: pt2e (PyTorch sources), native, or accuracy (OpenVINO).")
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of every choice that is random.")]
 Json = show.Json
