@@ -100,6 +100,7 @@ def check_backend(
     workdir: Path,
     quantize: Quantize | None = None,
     precisions: Sequence[Precision] | None = None,
+    formats: Sequence[str] | None = None,
 ) -> ConformanceReport:
     """Run the conformance suite in this process and return what was checked.
 
@@ -112,14 +113,16 @@ def check_backend(
         workdir: a folder of the caller's; everything is written into it.
         quantize: makes the PT2E program where the backend asks for one; None uses `edgewright.compress`.
         precisions: only these; None is all that the backend claims.
+        formats: of which programs must be given; None is all that the backend reads. Leave out those that no
+            toolchain here can write.
     Raises:
         AssertionError: the backend breaks the contract; the message says where.
         EdgewrightError: a conversion failed that the backend had not refused.
     """
     made = registry.get(backend) if isinstance(backend, str) else backend
     _check_probe(made)
-    formats = {program.format for program in programs}
-    missing = [form for form in made.consumes if form not in formats]
+    given = {program.format for program in programs}
+    missing = [form for form in formats or made.consumes if form not in given]
     assert not missing, f"{made.name} reads {missing}, but no such program was given to check"
     pairs = []
     for number, program in enumerate(programs):

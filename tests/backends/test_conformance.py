@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.backends import programs
+from tests.backends import programs, torchscript_programs
 
+from edgewright.backends import registry
 from edgewright.backends.onnxruntime import OnnxRuntimeBackend
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, LayerCost, Session
@@ -35,15 +36,21 @@ NEEDS = {
     ),
 }
 SOURCES = {
-    "reference": ("cnn_pt2", "mlp_pt2", "mlp_onnx", "cnn_tflite"),
+    "reference": ("cnn_pt2", "mlp_pt2", "mlp_onnx", "cnn_tflite", "cnn_torchscript"),
     "onnxruntime": ("cnn_pt2", "mlp_pt2", "mlp_onnx"),
     "litert": ("cnn_pt2", "mlp_pt2", "cnn_tflite"),
     "openvino": ("cnn_pt2", "mlp_pt2", "mlp_onnx", "cnn_tflite"),
 }
 
 
+PLAIN = (Precision.FP32, Precision.FP16, Precision.W8, Precision.W8A8)
+# TensorFlow's formats are tested where TensorFlow is: tests/bridges/test_tensorflow.py and test_openvino.py.
+FORMATS = ("pt2", "onnx", "tflite", "torchscript")
+
+
 def made(name: str, folder: Path) -> Program:
-    program: Program = getattr(programs, name)(folder / name)
+    module = torchscript_programs if name.endswith("torchscript") else programs
+    program: Program = getattr(module, name)(folder / name)
     return program
 
 
@@ -60,14 +67,23 @@ def test_built_in_backend_conforms(name: str, tmp_path: Path) -> None:
     calibrations = {
         str(source.path): programs.calibration_for(source, source.path.parent) for source in sources
     }
-    report = check_backend(name, programs=sources, calibrations=calibrations, workdir=tmp_path / "work")
+    backend = registry.get(name)
+    report = check_backend(
+        backend,
+        programs=sources,
+        calibrations=calibrations,
+        workdir=tmp_path / "work",
+        precisions=PLAIN,  # 4-bit weights need larger layers than these programs have: test_openvino.py
+        formats=[form for form in backend.consumes if form in FORMATS],
+    )
     done = {(pair.program, pair.precision) for pair in report.converted}
     if name == "reference":
         assert done == {(source.path.name, Precision.FP32) for source in sources}
     else:
         # What must work whatever else is refused: PyTorch programs in every precision.
-        assert {("cnn.pt2", precision) for precision in Precision} <= done
-        assert {("mlp.pt2", precision) for precision in Precision} <= done
+        assert set(PLAIN) <= set(backend.precisions)
+        assert {("cnn.pt2", precision) for precision in PLAIN} <= done
+        assert {("mlp.pt2", precision) for precision in PLAIN} <= done
 
 
 class Wrapped(OnnxRuntimeBackend):

@@ -203,12 +203,12 @@ def test_who_quantizes(cnn: Program, file_program: Program) -> None:
 
 def test_refusals_say_why(cnn: Program, file_program: Program) -> None:
     onnx = replace(cnn, format="onnx")
-    assert "onnx2tf" in (BACKEND.refuses(onnx, target("fp32")) or "")
+    assert "reads pt2, tflite" in (BACKEND.refuses(onnx, target("fp32")) or "")
     quantized = replace(file_program, precision="w8a8")
     assert "already quantized" in (BACKEND.refuses(quantized, target("fp16")) or "")
     assert BACKEND.refuses(quantized, target("w8a8")) is None
     assert "npu" in (BACKEND.refuses(cnn, target("fp32", accelerator=("npu",))) or "")
-    with pytest.raises(ConversionError, match="already quantized"):
+    with pytest.raises(FormatMismatchError, match="already quantized"):
         BACKEND.convert(quantized, target("fp32"), None, Path("unused"))
 
 

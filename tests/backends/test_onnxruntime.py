@@ -211,7 +211,7 @@ def test_unsupported_operators_are_all_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "wanted", "reason"),
     [
-        ({"format": "tflite"}, target("fp32"), "tf2onnx"),
+        ({"format": "tflite"}, target("fp32"), "reads pt2, onnx"),
         ({"precision": "w8a8"}, target("fp32"), "already w8a8"),
         ({}, target("w8a8", quantizer=Quantizer.PT2E), "not onnx"),
         ({}, target("w8", quantizer=Quantizer.PT2E), "native"),

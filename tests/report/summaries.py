@@ -15,6 +15,7 @@ RUNTIMES = ("litert", "onnxruntime", "openvino")
 _BASE_MS = {"litert": 0.42, "onnxruntime": 0.31, "openvino": 0.27}
 _SPEED = {Precision.FP32: 1.0, Precision.FP16: 0.97, Precision.W8: 0.9, Precision.W8A8: 0.46}
 _SIZE = {Precision.FP32: 412_000, Precision.FP16: 208_500, Precision.W8: 110_200, Precision.W8A8: 108_100}
+PRECISIONS = tuple(_SPEED)
 _DROP = {Precision.FP32: 0.0, Precision.FP16: 0.0, Precision.W8: 0.04, Precision.W8A8: 0.21}
 
 
@@ -73,7 +74,7 @@ def ok_result(runtime: str, precision: Precision, threads: int = 1, *, n: int = 
 
 def rows(threads: tuple[int, ...] = (1, 2)) -> list[Result]:
     """Return 12 rows per number of threads: 24 by default; some failed, degraded, unavailable or not timed validly."""
-    results = [ok_result(r, p, t) for r in RUNTIMES for p in Precision for t in threads]
+    results = [ok_result(r, p, t) for r in RUNTIMES for p in PRECISIONS for t in threads]
     return [_changed(result) for result in results]
 
 

@@ -100,7 +100,7 @@ def test_page_runs_only_our_scripts_and_loads_nothing() -> None:
 
 
 def test_page_is_small_and_holds_figures_and_samples(tmp_path: Path) -> None:
-    rows = [made.ok_result(r, p, t, n=9000) for r in made.RUNTIMES for p in made.Precision for t in (1, 2)]
+    rows = [made.ok_result(r, p, t, n=9000) for r in made.RUNTIMES for p in made.PRECISIONS for t in (1, 2)]
     write_report(made.summary(rows), tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert len(page.encode()) < 6_000_000

@@ -16,7 +16,7 @@ from edgewright.backends.litert_unsigned import unsigned_types
 from edgewright.backends.trace_litert import trace_litert
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, LayerCost, Support, TracedLayer
-from edgewright.core.errors import ConversionError, DataError, EdgewrightError
+from edgewright.core.errors import ConversionError, DataError, EdgewrightError, FormatMismatchError
 from edgewright.core.files import sha256_of
 from edgewright.core.program import Program
 from edgewright.core.target import Precision, Quantizer, Target
@@ -61,11 +61,8 @@ class LiteRTBackend:
 
     def refuses(self, program: Program, target: Target) -> str | None:
         """Return why this pair cannot be done, or None."""
-        if program.format == "onnx":
-            return (
-                "ONNX -> LiteRT needs the onnx2tf toolchain, which this version does not drive yet; "
-                "export from PyTorch, or convert the model to .tflite first"
-            )
+        if target.precision not in self.precisions:
+            return f"litert makes {', '.join(self.precisions)}, not {target.precision}"
         return vendor.refuses(program, target, self.consumes)
 
     def quantizer(self, program: Program, target: Target) -> Quantizer | None:
@@ -82,7 +79,9 @@ class LiteRTBackend:
         """
         reason = self.refuses(program, target)
         if reason:
-            raise ConversionError(f"litert cannot make {target.precision} of {program.path.name}: {reason}.")
+            raise FormatMismatchError(
+                f"litert cannot make {target.precision} of {program.path.name}: {reason}."
+            )
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / _FILE_NAME
         is_quantized = program.precision != Precision.FP32

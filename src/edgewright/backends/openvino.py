@@ -16,7 +16,7 @@ from edgewright.backends.openvino_weights import Compressed, compress
 from edgewright.backends.trace_openvino import trace_openvino
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, Support, TracedLayer
-from edgewright.core.errors import ConversionError
+from edgewright.core.errors import ConversionError, FormatMismatchError
 from edgewright.core.files import sha256_of_files
 from edgewright.core.program import Program
 from edgewright.core.target import Precision, Quantizer, Target
@@ -133,7 +133,7 @@ class OpenVINOBackend:
         """
         reason = self.refuses(program, target)
         if reason:
-            raise ConversionError(
+            raise FormatMismatchError(
                 f"openvino cannot make {target.precision} of {program.path.name}: {reason}."
             )
         workdir.mkdir(parents=True, exist_ok=True)
