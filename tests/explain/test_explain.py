@@ -80,6 +80,36 @@ def test_a_dtype_without_a_kernel_blocks_one_runtime_and_not_the_other(tmp_path:
     assert found["openvino"].verdict is Verdict.OK
 
 
+def test_a_probe_that_failed_alone_does_not_block_inside_a_model(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Shape", ["x"], ["sizes"]),
+        helper.make_node("Reshape", ["x", "sizes"], ["same"]),
+        helper.make_node("RoiAlign", ["same", "rois", "batch"], ["y"], output_height=2, output_width=2),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "three",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8]),
+            helper.make_tensor_value_info("rois", TensorProto.FLOAT, [2, 4]),
+            helper.make_tensor_value_info("batch", TensorProto.INT64, [2]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3, 2, 2])],
+    )
+    path = tmp_path / "three.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    coverage = _coverages(path, tmp_path, "ncnn")["ncnn"]
+    found = {entry.operator: entry for entry in coverage.operators}
+    for name in ("Shape", "Reshape"):
+        assert found[name].verdict is Verdict.UNKNOWN
+        assert "failed alone" in found[name].reason
+        assert found[name].rewrite == ""
+    assert not any("test_" in entry.reason or ".onnx" in entry.reason for entry in coverage.operators)
+
+
 def test_an_unknown_runtime_is_refused(tmp_path: Path) -> None:
     program = load(str(write_onnx(tmp_path / "small.onnx")), workdir=tmp_path / "work")
     with pytest.raises(UnknownNameError, match="openvino"):

@@ -228,7 +228,7 @@ def _operators(graph: Graph, findings: Sequence[Finding]) -> tuple[OperatorCover
             count=len(members),
             verdict=finding.verdict,
             reason=finding.reason,
-            rewrite="" if finding.verdict is Verdict.OK else rewrite_for(members[0], finding),
+            rewrite=rewrite_for(members[0], finding),
             layers=tuple(operation.name for operation in members[:_LISTED_LAYERS]),
             macs_share=_share(sum(operation.macs or 0 for operation in members), total_macs),
             parameters_share=_share(sum(operation.parameters for operation in members), total_parameters),

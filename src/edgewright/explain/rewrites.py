@@ -1,13 +1,14 @@
-"""For each blocker a concrete rewrite: what to write in the model instead."""
+"""For each blocker a rewrite: what to write in the model instead. These are advice; nothing here tried them."""
 
 from __future__ import annotations
 
 import re
 
+from edgewright.explain.coverage import Verdict
 from edgewright.explain.findings import Finding
 from edgewright.explain.graph import Operation
 
-# By the operator's bare name in lower case; each was tried with the runtime's own operators.
+# By the operator's bare name in lower case.
 _REWRITES = {
     "adaptive_max_pool2d": "use max_pool2d with kernel and stride computed from the fixed input size",
     "adaptive_max_pool3d": "use max_pool3d with kernel and stride computed from the fixed input size",
@@ -64,7 +65,9 @@ _REWRITES = {
 
 
 def rewrite_for(operation: Operation, finding: Finding) -> str:
-    """Return what to write instead of `operation`; never empty."""
+    """Return what to write instead of `operation`: always something for a blocker, nothing where nobody knows."""
+    if finding.verdict in (Verdict.OK, Verdict.UNKNOWN):
+        return ""
     names = [name for name in (finding.cause, operation.operator) if name]
     for name in names:
         known = _REWRITES.get(_bare(name))
@@ -92,6 +95,8 @@ def rewrite_for(operation: Operation, finding: Finding) -> str:
         return "export with fixed sizes"
     if "weights are computed" in reason:
         return "store the weights as constants of the model"
+    if finding.verdict is Verdict.FALLBACK:
+        return ""
     return (
         f"write {_bare(names[0])} with supported operators, or end the model before it and compute it outside"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from edgewright.explain.coverage import Verdict
 from edgewright.explain.findings import OK, Finding, blocked
 from edgewright.explain.graph import Graph, Operation, parts_of
@@ -139,7 +141,13 @@ _NEED_RANK = (
 
 
 def probed_onnx(graph: Graph, table: FormatTable) -> list[Finding]:
-    """Return one finding per operation by the probes alone; what nobody tried is unknown."""
+    """Return one finding per operation by the probes alone; what they do not tell is unknown.
+
+    A probe is a model of one operator. What it says of the model as a whole (types of inputs and outputs, weights
+    that are inputs, a crash of the converter on sizes that it does not fold) does not hold inside another model, where
+    only an operator that is missing as such blocks.
+    """
+    is_alone = len(graph.operations) == 1
     found = []
     for operation in graph.operations:
         given = [value for value in operation.inputs if value is not None]
@@ -147,8 +155,20 @@ def probed_onnx(graph: Graph, table: FormatTable) -> list[Finding]:
         tried = table.refused(operation.operator, dtypes)
         if tried is None and operation.operator in table.probes:
             tried = table.refused(operation.operator, ["float32", *dtypes[1:]])
-        if tried is None:
+        if tried == "":
+            found.append(OK)
+        elif tried is None:
             found.append(Finding(verdict=Verdict.UNKNOWN, reason="nobody tried it alone"))
+        elif is_alone or table.lacks(operation.operator):
+            found.append(blocked(_without_file(tried)))
         else:
-            found.append(blocked(tried) if tried else OK)
+            reason = f"it failed alone, as other inputs may not: {_without_file(tried)}"
+            found.append(Finding(verdict=Verdict.UNKNOWN, reason=reason))
     return found
+
+
+def _without_file(reason: str) -> str:
+    """Return what a probe says, without the name of its file."""
+    text = re.sub(r"^\S+\.onnx cannot become \w+: ", "", reason)
+    text = re.sub(r"^(\w+) cannot convert \S+\.onnx: ", r"\1 cannot convert it: ", text)
+    return text.partition(". Replace it")[0].partition(". Change the model")[0]

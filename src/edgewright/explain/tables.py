@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -34,6 +35,8 @@ class Kernel:
 
 
 _OPEN = 1 << 20
+# What a probe says of the types of its model's inputs and outputs, and nothing of the operator.
+_SIGNATURE = r"\w+ (takes|gives) "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,13 @@ class FormatTable:
         if not nearest or "" in nearest:
             return "" if nearest else None
         return next((reason for reason in nearest if "has no operator for" in reason), None)
+
+    def lacks(self, operator: str) -> bool:
+        """Return whether the probes agree that the runtime has no such operator, whatever its inputs are."""
+        told = [
+            reason for reason in self.probes.get(operator, {}).values() if not re.match(_SIGNATURE, reason)
+        ]
+        return bool(told) and all(f"has no operator for {operator}." in reason for reason in told)
 
 
 @dataclass(frozen=True, kw_only=True)
