@@ -125,7 +125,7 @@ def test_require_one_accepts_a_recommended_result(
 
 def test_inspect_run_verify_and_compare(edgewright: Command, small_build: SmallBuild, tmp_path: Path) -> None:
     folder = small_build.out / "artifacts" / "onnxruntime-fp32"
-    for name in (small_build.model, folder / "model.onnx"):
+    for name in (small_build.model, folder / "model.onnx", folder):
         code, out, _ = edgewright("inspect", name, "--json")
         assert code == 0
         found = json.loads(out)

@@ -53,7 +53,8 @@ def require_runnable(artifact: Artifact, *, is_timed: bool = False) -> None:
         Proof.CONVERTED: "is complete, but nothing here runs it",
         Proof.RECIPE: "is still to be built on another machine",
     }[artifact.proof]
-    raise UnavailableError("; ".join((f"{artifact.path} {why}", *artifact.notes)) + ".")
+    notes = () if artifact.proof is Proof.INTERPRETED else artifact.notes
+    raise UnavailableError("; ".join((f"{artifact.shown_path} {why}", *notes)) + ".")
 
 
 def _recorded(record_path: Path) -> Artifact:

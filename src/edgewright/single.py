@@ -1,4 +1,4 @@
-"""One artifact at a time: convert, verify, run."""
+"""One artifact at a time: describe, convert, verify, run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgewright.artifact_files import read_artifact, require_runnable
+from edgewright.artifact_files import RECORD_NAME, read_artifact, require_runnable
 from edgewright.backends.conversion import Conversion, convert_all
 from edgewright.core.artifact import Artifact
 from edgewright.core.budget import Budget
@@ -24,6 +24,9 @@ from edgewright.measure.evaluation import evaluate_all
 from edgewright.measure.judgement import judge_all
 from edgewright.pipeline import load_source
 from edgewright.recipe import Recipe
+from edgewright.sources import Inspection, inspect, inspect_artifact, load
+from edgewright.sources.detect import is_factory
+from edgewright.sources.load import inspector_of
 from edgewright.workers.cache import Cache, default_root
 from edgewright.workers.pool import Worker
 from edgewright.workspace import claim_output, install_artifacts
@@ -46,6 +49,37 @@ class Verification:
         return self.result.to_json() | {
             "artifact_record": None if self.artifact is None else self.artifact.to_json()
         }
+
+
+def describe(
+    model: str,
+    *,
+    weights: Path | None = None,
+    input_shapes: Sequence[str] = (),
+    signature: str | None = None,
+) -> Inspection:
+    """Return what a source or an artifact holds, without running it; see `sources.load`.
+
+    Args:
+        model: as of `load`, or an artifact: its file, or the folder that a build wrote.
+    Raises:
+        UsageError, FormatMismatchError, UnavailableError, ConversionError: as of `load`.
+        IntegrityError: the file is broken, or not what its record says.
+    """
+    if (Path(model) / RECORD_NAME).is_file():
+        model = str(read_artifact(Path(model)).shown_path)
+    if not is_factory(model) and inspector_of(Path(model), has_shapes=bool(input_shapes)):
+        return inspect_artifact(Path(model))
+    with work_folder() as work:
+        program = load(
+            model,
+            workdir=work,
+            weights=weights,
+            input_shapes=input_shapes or None,
+            signature=signature,
+            to_describe=True,
+        )
+        return inspect(program)
 
 
 def convert(
@@ -187,7 +221,7 @@ def _single(array: Array, artifact: Artifact) -> dict[str, Array]:
     if len(artifact.inputs) != 1:
         names = ", ".join(spec.name for spec in artifact.inputs)
         raise DataError(
-            f"{artifact.path} has {len(artifact.inputs)} inputs ({names}). Give one as NAME=FILE each."
+            f"{artifact.shown_path} has {len(artifact.inputs)} inputs ({names}). Give one as NAME=FILE each."
         )
     return {artifact.inputs[0].name: array}
 

@@ -12,6 +12,7 @@ from tests.backends import programs, torchscript_programs
 from edgewright.backends.reference import ReferenceBackend
 from edgewright.core.errors import EdgewrightError, FormatMismatchError, IntegrityError, UsageError
 from edgewright.core.target import Target
+from edgewright.single import describe
 from edgewright.sources.inspection import inspect_program
 from edgewright.sources.load import load
 from edgewright.sources.torchscript import read_torchscript
@@ -52,6 +53,26 @@ def test_is_read_in_a_worker_with_the_shapes_that_the_user_gives(archive: Path, 
     assert [(s.name, s.shape) for s in program.inputs] == [("left", (None, 6)), ("right", (None, 3))]
     assert [(s.name, s.shape) for s in program.outputs] == [("output_0", (None, 4)), ("output_1", (None, 1))]
     assert (program.format, program.origin_format) == ("torchscript", "torchscript")
+
+
+def test_is_described_without_shapes(archive: Path) -> None:
+    found = describe(str(archive))
+    assert (found.format, found.name) == ("torchscript", archive.name)
+    assert [spec.name for spec in found.inputs] == ["left", "right"]
+    assert [spec.name for spec in found.outputs] == ["output_0", "output_1"]
+    assert found.parameters > 0
+    assert found.macs is None
+    assert any("--input-shape" in note for note in found.notes)
+    with_shapes = describe(str(archive), input_shapes=["1x6", "1x3"])
+    assert with_shapes.macs is not None
+    assert with_shapes.parameters == found.parameters
+
+
+def test_a_truncated_archive_is_named_as_such(archive: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.jit"
+    path.write_bytes(archive.read_bytes()[:-100])
+    with pytest.raises(FormatMismatchError, match="zip file that is not complete"):
+        describe(str(path))
 
 
 def test_the_reference_gives_what_the_module_gives(archive: Path, tmp_path: Path) -> None:

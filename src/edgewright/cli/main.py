@@ -102,7 +102,12 @@ Values = Annotated[
     ),
 ]
 QuantizerName = Annotated[
-    str, typer.Option("--quantizer", metavar="NAME", help="Who makes w8a8: pt2e (PyTorch sources), native, or accuracy (OpenVINO).")
+    str,
+    typer.Option(
+        "--quantizer",
+        metavar="NAME",
+        help="Who makes w8a8: pt2e (PyTorch sources), native, or accuracy (OpenVINO).",
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of every choice that is random.")]
 Json = show.Json
@@ -260,25 +265,15 @@ def inspect(
 
     Example: edgewright inspect model.tflite
     """
-    import tempfile
+    from edgewright.single import describe
 
-    from edgewright.sources import inspect as inspect_program
-    from edgewright.sources import inspect_artifact, load
-    from edgewright.sources.load import ARTIFACT_INSPECTORS
-
-    if Path(model).suffix.lower() in ARTIFACT_INSPECTORS:
-        show.inspection(inspect_artifact(Path(model)), as_json)
-        return
-    with tempfile.TemporaryDirectory(prefix="edgewright-") as work:
-        program = load(
-            model,
-            workdir=Path(work),
-            weights=Path(weights) if weights else None,
-            input_shapes=tuple(input_shape or ()) or None,
-            signature=signature or None,
-            to_describe=True,
-        )
-        show.inspection(inspect_program(program), as_json)
+    found = describe(
+        model,
+        weights=Path(weights) if weights else None,
+        input_shapes=tuple(input_shape or ()),
+        signature=signature or None,
+    )
+    show.inspection(found, as_json)
 
 
 @app.command(short_help="Convert for one runtime, verified.")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Json = Annotated[
     bool, typer.Option("--json", help="Print the record as JSON on stdout, and nothing else there.")
 ]
+_NAME_WIDTH = 40
 _SHOWN_LAYERS = 20
 _SHOWN_VALUES = 10
 _PIPE_COLUMNS = 120  # a pipe has no width; rich would take 80 and leave columns out
@@ -77,7 +78,7 @@ def verification(found: Verification, as_json: bool) -> None:
     result, parity = found.result, found.result.parity
     rows = [("target", result.id), ("status", str(result.status))]
     if found.artifact is not None:
-        rows += [("artifact", str(found.artifact.path)), ("sha256", found.artifact.sha256)]
+        rows += [("artifact", str(found.artifact.shown_path)), ("sha256", found.artifact.sha256)]
     if result.size_bytes is not None:
         rows.append(("size", f"{result.size_bytes:,} bytes"))
     if parity is not None:
@@ -120,6 +121,11 @@ def toolchains(found: Sequence[Toolchain], as_json: bool) -> None:
     _console().print(table)
 
 
+def _end_of(name: str) -> str:
+    """Return the end of a long name, which tells more of a layer than its beginning."""
+    return name if len(name) <= _NAME_WIDTH else "…" + name[1 - _NAME_WIDTH :]
+
+
 def inspection(found: Inspection, as_json: bool) -> None:
     """Print what is known of a model without running it."""
     if as_json:
@@ -144,7 +150,11 @@ def inspection(found: Inspection, as_json: bool) -> None:
         macs = f"{layer.macs:,}" if layer.macs else ""
         shape = "x".join("?" if dim is None else str(dim) for dim in layer.output_shape or ())
         table.add_row(
-            layer.name[-40:], layer.operator, shape, f"{layer.parameters:,}" if layer.parameters else "", macs
+            _end_of(layer.name),
+            layer.operator,
+            shape,
+            f"{layer.parameters:,}" if layer.parameters else "",
+            macs,
         )
     console = _console()
     console.print()

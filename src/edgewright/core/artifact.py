@@ -58,10 +58,15 @@ class Artifact:
         return self.files[0]
 
     @property
+    def shown_path(self) -> Path:
+        """What a user names: the `.mlpackage` where there is one, else the file to open."""
+        packages = [parent for parent in self.path.parents if parent.suffix == PACKAGE_SUFFIX]
+        return packages[-1] if packages else self.path
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The files as paths relative to the artifact's folder, with forward slashes."""
-        packages = [parent for parent in self.path.parents if parent.suffix == PACKAGE_SUFFIX]
-        folder = packages[-1].parent if packages else self.path.parent
+        folder = self.shown_path.parent
         return tuple(str(PurePosixPath(file.relative_to(folder))) for file in self.files)
 
     @property

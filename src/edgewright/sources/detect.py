@@ -83,6 +83,10 @@ def detect_format(path: Path) -> str:
             f"{path} is neither a complete .keras archive nor an HDF5 file. It may be truncated; save the model again."
         )
     result = promised or found
+    if result is None and head[:2] == b"PK" and _zip_names(path) is None:
+        raise FormatMismatchError(
+            f"{path} is a zip file that is not complete. It may be truncated; save the model again."
+        )
     if result is None:
         raise FormatMismatchError(
             f"{path} is in no format that is read here: expected .pt2, .onnx, .tflite, TorchScript, .keras, .h5, a "
@@ -127,11 +131,18 @@ def _by_content(path: Path, head: bytes) -> str | None:
     return "pickle" if is_torch_name else None
 
 
-def _zip_kind(path: Path) -> str | None:
+def _zip_names(path: Path) -> list[str] | None:
+    """Return the names of the members, or None where the archive is not whole."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            return archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return None
+
+
+def _zip_kind(path: Path) -> str | None:
+    names = _zip_names(path)
+    if names is None:
         return None
     if "config.json" in names and "model.weights.h5" in names:
         return "keras"

@@ -39,25 +39,57 @@ def inspect_ptl(path: Path) -> Inspection:
     Raises:
         FormatMismatchError, IntegrityError: see `sources.torchscript_archive`; or it carries no code.
     """
+    return _without_shapes(path, "ptl")
+
+
+def inspect_torchscript(path: Path) -> Inspection:
+    """Return the description of an archive of torch.jit.save, without the shapes that only the user can give.
+
+    Raises:
+        FormatMismatchError, IntegrityError: see `sources.torchscript_archive`.
+    """
+    return _without_shapes(path, "torchscript")
+
+
+def _without_shapes(path: Path, model_format: str) -> Inspection:
     with tempfile.TemporaryDirectory(prefix="edgewright-") as folder:
         copy = Path(folder) / "model.torchscript"
         write_safe_copy(path, copy)
         module = load_script(copy)
         layers, parameters = _described(module, ())
         schema = module._c._get_method("forward").schema
-    names = [str(argument.name).split(".")[0] for argument in schema.arguments[1:]]
+    returned = [leaf for value in schema.returns for leaf in _leaves(value.type)]
+    names = ["output"] if len(returned) == 1 else [f"output_{place}" for place in range(len(returned))]
+    given = [(str(value.name).split(".")[0], value.type) for value in schema.arguments[1:]]
     return summary(
         name=path.name,
-        model_format="ptl",
+        model_format=model_format,
         sha256=sha256_of(path),
         size_bytes=path.stat().st_size,
-        inputs=[TensorSpec(name=name, shape=(), dtype="float32") for name in names],
-        outputs=[TensorSpec(name="output", shape=(), dtype="float32")],
+        inputs=[TensorSpec(name=name, shape=(), dtype=_dtype(kind)) for name, kind in given],
+        outputs=[
+            TensorSpec(name=name, shape=(), dtype=_dtype(kind))
+            for name, kind in zip(names, returned, strict=True)
+        ],
         layers=layers,
         parameters=parameters,
         precision="fp32",
-        notes=("TorchScript holds no shapes: those of inputs, outputs and layers are not known",),
+        notes=(
+            "TorchScript holds neither shapes nor types of tensors: those of inputs, outputs and layers are not known"
+            + ("" if model_format == "ptl" else "; give --input-shape for them"),
+        ),
     )
+
+
+def _leaves(kind: torch._C.JitType) -> list[torch._C.JitType]:
+    """Return the types inside a tuple, at any depth; else the type itself."""
+    if kind.kind() != "TupleType":
+        return [kind]
+    return [leaf for inner in kind.elements() for leaf in _leaves(inner)]  # type: ignore[attr-defined]
+
+
+def _dtype(kind: torch._C.JitType) -> str:
+    return {"IntType": "int64", "BoolType": "bool", "FloatType": "float64"}.get(kind.kind(), "float32")
 
 
 def _described(module: torch.jit.ScriptModule, inputs: Sequence[TensorSpec]) -> tuple[list[Layer], int]:

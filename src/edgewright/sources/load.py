@@ -36,6 +36,7 @@ ARTIFACT_INSPECTORS = {
     ".ort": "edgewright.sources.inspect_ort:inspect_ort",
     ".plan": "edgewright.sources.inspect_tensorrt:inspect_tensorrt",
 }
+_TORCHSCRIPT_INSPECTOR = "edgewright.sources.inspect_torchscript:inspect_torchscript"
 # Formats whose files leave sizes open that the user may give.
 _TAKE_SHAPES = ("onnx", "torchscript", "keras", "saved_model", "graph_def")
 
@@ -179,6 +180,20 @@ def inspect(program: Program) -> Inspection:
     return Inspection.from_json(record)
 
 
+def inspector_of(path: Path, *, has_shapes: bool = False) -> str | None:
+    """Return what describes the file at `path` as it is ("module:function"), or None where `load` must read it.
+
+    Args:
+        has_shapes: the user gave the shapes of its inputs, with which a TorchScript archive is described as a source.
+    Raises:
+        UsageError, FormatMismatchError, UnavailableError: no model file that is read here.
+    """
+    inspector = ARTIFACT_INSPECTORS.get(path.suffix.lower())
+    if inspector is None and not has_shapes and detect_format(path) == "torchscript":
+        return _TORCHSCRIPT_INSPECTOR
+    return inspector
+
+
 def inspect_artifact(path: Path) -> Inspection:
     """Return the description of a model file: a source, or an artifact of a suffix in ARTIFACT_INSPECTORS.
 
@@ -186,7 +201,7 @@ def inspect_artifact(path: Path) -> Inspection:
         UsageError, FormatMismatchError, UnavailableError: no model file that is read here.
         IntegrityError: the file's structure is broken.
     """
-    inspector = ARTIFACT_INSPECTORS.get(path.suffix.lower())
+    inspector = inspector_of(path)
     if inspector is None:
         with tempfile.TemporaryDirectory(prefix="edgewright-") as workdir:
             return inspect(load(str(path), workdir=Path(workdir), to_describe=True))
