@@ -13,10 +13,10 @@ import pytest
 @pytest.mark.toolchain("onnx", "onnxruntime", "openvino")
 def test_right_and_refused_are_told_apart(repo_root: Path, tmp_path: Path) -> None:
     script = repo_root / "benchmarks" / "onnx_conformance.py"
-    command = [sys.executable, script, "--match", "test_(abs|strnorm_model_nostopwords_nochangecase)$"]
+    options = "--backend onnxruntime --backend openvino --workers 1 --verbose".split()
+    match = "test_(abs|strnorm_model_nostopwords_nochangecase)$"
     done = subprocess.run(
-        [*map(str, command), *"--backend onnxruntime --backend openvino --workers 1".split(), "--verbose"]
-        + ["--json", str(tmp_path / "c.json")],
+        [sys.executable, str(script), "--match", match, *options, "--json", str(tmp_path / "c.json")],
         capture_output=True,
         text=True,
         check=False,
