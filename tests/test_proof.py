@@ -43,6 +43,7 @@ def test_only_what_its_own_runtime_ran_is_ok(tmp_path: Path) -> None:
     assert interpreted.parity is not None
     assert interpreted.parity.max_abs is not None
     assert interpreted.latency_ms is None, "the time of an interpreter says nothing of the runtime"
+    assert interpreted.memory_bytes is None
 
     assert str(converted.status) == "converted"
     assert "no number of it is proven here" in converted.reason

@@ -206,6 +206,8 @@ def _measure_outputs(run: _Run, name: str, worker: Worker, measurement: Measurem
     """Open the artifact in `worker`, and take its outputs from an earlier build or from a run over the data."""
     artifact, target = run.artifacts[name], run.targets[name]
     _open(worker, artifact, target, run.prepared, measurement)
+    if artifact.proof is Proof.INTERPRETED:
+        measurement.memory_bytes = None  # the interpreter's memory says nothing of the runtime's
     if _kept_outputs(run, name, measurement):
         return
     folder = run.workdir / name
