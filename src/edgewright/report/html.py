@@ -43,6 +43,7 @@ def render(summary: Summary) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["css_class"] = lambda status: Status(status).name.lower()
     environment.filters["clean"] = lambda value: cells.clean(str(value))
     environment.globals["fmt"] = cells
     plots = plots_of(summary)

@@ -20,7 +20,9 @@ _KNOWN_COLOURS = {
     "openvino": "#009E73",
     "reference": "#888888",
 }
-_OTHER_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
+_OTHER_COLOURS = (
+    "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7B4FBF", "#B8A300", "#4C5B6B", "#E377C2", "#66A61E", "#A6761D",
+)  # fmt: skip
 _SYMBOLS = {"fp32": "circle", "fp16": "square", "w8": "diamond", "w8a8": "triangle-up"}
 _LOG_FROM_RATIO = 8.0
 _ROW_PX = 20
