@@ -15,6 +15,7 @@ from edgewright.core.errors import ConversionError, FormatMismatchError
 from edgewright.core.program import Program
 from edgewright.core.target import Target
 from edgewright.core.tensors import Arrays
+from edgewright.sources import load_module
 
 pytestmark = [
     pytest.mark.toolchain("torch"),
@@ -73,6 +74,29 @@ def test_a_batch_that_a_trace_fixes_becomes_static(tmp_path: Path) -> None:
     program = replace(source, path=tmp_path / "fixed.pt2", inputs=(one,), outputs=(replace(one, name="y"),))
     made = TorchToTorchScript().convert(program, tmp_path / "made")
     assert made.inputs[0].shape == (1, 4)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_a_state_that_a_trace_fixes_makes_the_batch_static(kind: str, tmp_path: Path) -> None:
+    import torch
+
+    class Recurrent(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = getattr(torch.nn, kind)(4, 6, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            made = self.cell(x)[0]
+            assert isinstance(made, torch.Tensor)
+            return made
+
+    program = load_module(Recurrent().eval(), torch.ones(2, 5, 4), workdir=tmp_path)
+    assert program.inputs[0].shape == (None, 5, 4)
+    made = TorchToTorchScript().convert(program, tmp_path / "made")
+    assert made.inputs[0].shape == (1, 5, 4)
+    x = np.random.default_rng(3).normal(size=(1, 5, 4)).astype(np.float32)
+    want = outputs(program, {"x": x}, tmp_path)["output"]
+    np.testing.assert_allclose(outputs(made, {"x": x}, tmp_path)["output"], want, atol=1e-6)
 
 
 def test_refuses_other_formats_and_other_numbers(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -10,7 +11,13 @@ import pytest
 from tests.backends import programs, torchscript_programs
 
 from edgewright.backends.reference import ReferenceBackend
-from edgewright.core.errors import EdgewrightError, FormatMismatchError, IntegrityError, UsageError
+from edgewright.core.errors import (
+    ConversionError,
+    EdgewrightError,
+    FormatMismatchError,
+    IntegrityError,
+    UsageError,
+)
 from edgewright.core.target import Target
 from edgewright.single import describe
 from edgewright.sources.inspection import inspect_program
@@ -182,3 +189,46 @@ def test_truncated_and_mutated_archives_end_in_an_error(
         path.write_bytes(whole[: int(size)])
         with pytest.raises(EdgewrightError):
             load(str(path), workdir=tmp_path, input_shapes=["1x6", "1x3"])
+
+
+def lstm_archive(folder: Path, state: str) -> Path:
+    """Write a traced LSTM whose initial state is zero, a constant, or given by the user."""
+    import torch
+
+    class Recurrent(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = torch.nn.LSTM(4, 6, batch_first=True)
+            self.register_buffer("start", torch.ones(1, 1, 6))
+
+        def forward(self, x: torch.Tensor, *states: torch.Tensor) -> torch.Tensor:
+            start = states or (self.start, self.start)
+            made = self.cell(x, None if state == "zero" else start)[0]
+            assert isinstance(made, torch.Tensor)
+            return made
+
+    given = (torch.zeros(1, 1, 6),) * 2 if state == "given" else ()
+    path = folder / f"{state}.jit"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the sizes that torch's own layer checks are constants of a trace
+        traced = torch.jit.trace(Recurrent().eval(), (torch.ones(1, 5, 4), *given))  # type: ignore[no-untyped-call]
+    traced.save(str(path))
+    return path
+
+
+@pytest.mark.parametrize(("state", "batch"), [("zero", None), ("constant", 1), ("given", 1)])
+def test_the_batch_of_an_lstm_is_dynamic_only_with_its_state(
+    state: str, batch: int | None, tmp_path: Path
+) -> None:
+    # A state of another batch than the data's makes torch's fast kernel write past its end: here it must not run.
+    path = lstm_archive(tmp_path, state)
+    shapes = ["1x5x4", *(["1x1x6"] * 2 if state == "given" else [])]
+    program = load(str(path), workdir=tmp_path, input_shapes=shapes)
+    assert program.inputs[0].shape == (batch, 5, 4)
+    assert bool(program.notes) == (batch == 1)
+
+
+def test_a_state_of_the_wrong_size_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    path = lstm_archive(tmp_path, "given")
+    with pytest.raises(ConversionError, match="failed to run"):
+        load(str(path), workdir=tmp_path, input_shapes=["4x5x4", "1x2x6", "1x2x6"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.backends import vendor
+from edgewright.backends.torchscript_lstm import calls_lstm, checked_states
 from edgewright.backends.torchscript_session import load_script, run_script
 from edgewright.bridges import onnx_check
 from edgewright.core.contracts import Support
@@ -78,8 +79,9 @@ class TorchScriptToTorch:
         if all(spec.has_dynamic_batch for spec in program.inputs):
             try:
                 exported = _converted(program, script, _TRACE_BATCH)
-                for batch in (1, 2, 3):
-                    _compare(program, script.forward, exported.module(), batch, "torch.export")
+                with checked_states(calls_lstm(script)):
+                    for batch in (1, 2, 3):
+                        _compare(program, script.forward, exported.module(), batch, "torch.export")
             except ConversionError as err:
                 why = str(err)
             else:
@@ -123,7 +125,7 @@ class TorchToTorchScript:
         example = _random(program.inputs, _TRACE_BATCH if is_dynamic else 1)
         notes: tuple[str, ...] = ()
         try:
-            with vendor.quiet(), torch.no_grad():
+            with vendor.quiet(), torch.no_grad(), checked_states(calls_lstm(module)):
                 _trace(module, example, path)
                 script = load_script(path)
                 try:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgewright.backends.torchscript_lstm import calls_lstm, checked_states, has_fixed_state
 from edgewright.backends.torchscript_session import load_script, run_script
 from edgewright.core.errors import ConversionError, UsageError
 from edgewright.core.files import sha256_of
@@ -51,7 +52,8 @@ def read_torchscript(path: Path, *, spec: str, input_shapes: Sequence[str], work
         aside.unlink(missing_ok=True)
     module = load_script(copy)
     shapes = _in_order(parse_input_shapes(input_shapes), _names(module), spec)
-    outputs, note = _outputs(module, shapes, spec)
+    with checked_states(calls_lstm(module)):
+        outputs, note = _outputs(module, shapes, spec)
     is_dynamic = not note
     return Program(
         path=copy,
@@ -134,6 +136,8 @@ def _why_static(
     if len(batches) != 1 or any(not value.ndim or value.shape[0] not in batches for value in outputs):
         return "batch made static: inputs and outputs do not share their first dimension"
     batch = batches.pop()
+    if has_fixed_state(module):
+        return f"batch made static ({batch}): the first state of an LSTM layer is a constant"
     rows = [[_random(shape, (1, *shape.shape[1:]), generator) for shape in shapes] for _ in range(3)]
     try:
         single = [run_script(module.forward, row, spec) for row in rows]
