@@ -19,6 +19,7 @@ from edgewright.core.errors import ConversionError, DataError, FormatMismatchErr
 from edgewright.core.program import Program
 from edgewright.core.target import Precision, Quantizer, Target
 from edgewright.core.tensors import Array, TensorSpec
+from edgewright.sources import load
 
 pytestmark = pytest.mark.toolchain("torch", "torchao", "onnx", "onnxruntime", "onnxscript")
 
@@ -253,3 +254,24 @@ def test_a_transposed_quantized_weight_is_stored_transposed() -> None:
     assert [node.op_type for node in model.graph.node] == ["DequantizeLinear", "MatMul"]
     assert model.graph.node[0].attribute[0].i == 1
     np.testing.assert_array_equal(numpy_helper.to_array(model.graph.initializer[-1]), steps.T)
+
+
+def test_what_the_runtime_computes_otherwise_than_the_standard_is_refused(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [helper.make_node("Dropout", ["x", "ratio", "is_training"], ["y"])],
+        "random",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+        [
+            helper.make_tensor("ratio", TensorProto.FLOAT, [], [0.5]),
+            helper.make_tensor("is_training", TensorProto.BOOL, [], [True]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "random.onnx")
+    program = load(str(tmp_path / "random.onnx"), workdir=tmp_path / "work")
+    with pytest.raises(ConversionError, match="Dropout 'y' in its training mode, which is random"):
+        OnnxRuntimeBackend().convert(program, target("fp32"), None, tmp_path / "out")

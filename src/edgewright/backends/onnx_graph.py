@@ -15,7 +15,7 @@ from edgewright.core.files import write_aside
 from edgewright.core.tensors import Array, Layout, TensorSpec
 
 if TYPE_CHECKING:
-    from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto
+    from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 # Below this a float weight is not worth a scale per channel: the file would hardly shrink.
 MIN_QUANTIZED_ELEMENTS = 64
@@ -39,6 +39,42 @@ def load(path: Path) -> ModelProto:
         raise ConversionError(
             f"{path.name} cannot be read as ONNX: {first_line(err)}. Export it again."
         ) from err
+
+
+def refuse_misread(model: ModelProto, name: str) -> None:
+    """Check that `model` holds nothing that ONNX Runtime is known to compute otherwise than the standard says.
+
+    The reference of an ONNX source is ONNX Runtime too, so no comparison would show it. What is refused here was found
+    by the node tests of the onnx package (benchmarks/onnx_conformance.py), with onnxruntime 1.31.
+
+    Raises:
+        ConversionError: with the operators by name.
+    """
+    constants = {tensor.name: tensor for graph in _graphs(model.graph) for tensor in graph.initializer}
+    found = []
+    for graph in _graphs(model.graph):
+        for node in graph.node:
+            third = node.input[2] if len(node.input) > 2 else ""
+            if node.op_type == "MaxUnpool" and third:
+                found.append(
+                    f"MaxUnpool {node.name or node.output[0]!r} with an output_shape, whose places are mistaken"
+                )
+            is_off = third in constants and not any(numpy_of(constants[third]).ravel())
+            if node.op_type == "Dropout" and third and not is_off:
+                found.append(f"Dropout {node.name or node.output[0]!r} in its training mode, which is random")
+    if found:
+        raise ConversionError(
+            f"ONNX Runtime gives other numbers for {name} than ONNX's standard: {'; '.join(found)}. Export the model "
+            "for inference, without these operators."
+        )
+
+
+def numpy_of(tensor: TensorProto) -> Array:
+    """Return the values of an initialiser."""
+    from onnx import numpy_helper
+
+    values: Array = numpy_helper.to_array(tensor)
+    return values
 
 
 def save(model: ModelProto, path: Path) -> None:

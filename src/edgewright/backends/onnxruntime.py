@@ -106,6 +106,7 @@ class OnnxRuntimeBackend:
         notes: tuple[str, ...] = ()
         if is_as_given:
             model = onnx_graph.load(program.path)
+            onnx_graph.refuse_misread(model, program.path.name)
             listed = onnx_graph.drop_listed_initialisers(model)
             if listed:
                 # ONNX Runtime folds no initialiser that a caller might feed: UltraFace runs 3 times slower with them
