@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,6 +124,30 @@ def test_require_one_accepts_a_recommended_result(
     )  # fmt: skip
     record = json.loads(out)
     assert code == (0 if record["recommended"] else 3)
+
+
+@pytest.mark.parametrize("arguments", [(), ("toolchain",)])
+def test_without_a_command_the_help_is_shown_as_it_is(
+    edgewright: Command, arguments: tuple[str, ...]
+) -> None:
+    code, out, err = edgewright(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("Usage: edgewright")
+    assert "See edgewright --help" not in err
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    script = (
+        "import sys; from edgewright.cli.main import run_command_line;"
+        "sys.exit(run_command_line(['toolchain', 'list', '--json']))"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as nobody:
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdout=nobody, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_inspect_run_verify_and_compare(edgewright: Command, small_build: SmallBuild, tmp_path: Path) -> None:

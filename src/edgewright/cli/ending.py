@@ -37,8 +37,14 @@ def run_to_exit_code(app: typer.Typer, arguments: list[str]) -> int:
         return TERMINATED_EXIT_CODE
     except BrokenPipeError:
         return _without_reader()
+    except SystemExit as end:
+        # Typer's own answer to a reader of stdout that went away, as `| head` does; nothing else here exits so.
+        return _without_reader() if isinstance(end.__context__, BrokenPipeError) else int(str(end.code or 0))
     except Exception as err:
         if isinstance(err, typer.BadParameter.__bases__[0]):  # click's UsageError, which typer keeps private
+            if type(err).__name__ == "NoArgsIsHelpError":  # its message is the help
+                print(err, file=sys.stderr)
+                return UsageError.exit_code
             _report(UsageError(f"{err} See edgewright --help."), "--json" in arguments)
             return UsageError.exit_code
         traceback.print_exc()

@@ -82,10 +82,12 @@ def render(found: Explanation, console: Console) -> None:
     """Print the table of runtimes, why, what to write instead, and where the cost is."""
     from rich.table import Table
 
-    macs = f"{found.macs:,} MACs" if found.macs is not None else "MACs not known"
-    console.print(
-        f"{found.model} ({found.format}): {found.parameters:,} parameters, {macs}\n", highlight=False
-    )
+    if found.macs is None and not found.parameters:  # the operators of this format are not read
+        cost = "parameters and MACs not known"
+    else:
+        cost = f"{found.parameters:,} parameters, "
+        cost += "MACs not known" if found.macs is None else f"{found.macs:,} MACs"
+    console.print(f"{found.model} ({found.format}): {cost}\n", highlight=False)
     table = Table("runtime", "verdict", "operators", "accelerator", "by way of", box=None, pad_edge=False)
     for coverage in found.coverages:
         table.add_row(
