@@ -97,6 +97,7 @@ def write_saved_model(
     signatures: Mapping[str, bytes],
     *,
     savers: bytes = b"",
+    objects: bytes = b"",
     assets: Sequence[str] = (),
 ) -> Path:
     """Write a SavedModel with one graph, tagged "serve"."""
@@ -104,6 +105,7 @@ def write_saved_model(
     parts: list[Part] = [(1, message((4, "serve"))), (2, content), (3, savers)]
     parts += [(5, message((1, key), (2, value))) for key, value in signatures.items()]
     parts += [(6, message((2, name))) for name in assets]
+    parts += [(7, objects)] if objects else []
     (folder / "saved_model.pb").write_bytes(message((1, 1), (2, message(*parts))))
     return folder
 

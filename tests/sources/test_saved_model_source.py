@@ -178,6 +178,26 @@ def test_saving_and_restoring_variables_is_no_danger_but_anything_else_there_is(
         read_saved_model(made("n", node("w", "WriteFile", "n")), spec="n")
 
 
+@pytest.mark.parametrize(
+    "way", ["a signature gives what a saver names", "a signature calls what a saver calls"]
+)
+def test_what_a_signature_runs_is_no_savers_whatever_the_file_says(way: str, tmp_path: Path) -> None:
+    save = function("saver", ["n"], {"out": "n"}, node("s", "SaveV2", "n"))
+    is_named = way.startswith("a signature gives")
+    nodes = [placeholder("x", None, 4)]
+    nodes += [call("y", "saver", "x")] if is_named else [node("y", "Relu", "x"), call("save", "saver", "x")]
+    folder = write_saved_model(
+        tmp_path / "m",
+        graph(*nodes, functions=[save]),
+        DENSE,
+        savers=message((1, "x:0"), (2, "y:0" if is_named else "save:0")),
+        # TensorFlow 2 looks up the function of a signature in the object graph, not in the graph.
+        objects=b"" if is_named else message((2, message((1, "saver")))),
+    )
+    with pytest.raises(UsageError, match=r"SaveV2 \(s\).*--trust"):
+        read_saved_model(folder, spec="m")
+
+
 def test_links_and_assets_outside_the_folder_are_refused(tmp_path: Path) -> None:
     folder = write_saved_model(tmp_path / "m", dense_graph(), DENSE, assets=["../../etc/passwd"])
     with pytest.raises(IntegrityError, match="outside the model's folder"):

@@ -7,7 +7,7 @@ does not know cannot be loaded, whatever its name.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from edgewright.core.errors import UsageError
@@ -37,13 +37,20 @@ _OF_SAVERS = frozenset(
 )
 
 
-def unsafe_operators(graph: Graph, savers: Collection[str] = ()) -> dict[str, list[str]]:
+def unsafe_operators(
+    graph: Graph, savers: Collection[str] = (), *, used: Collection[str] = (), objects: bytes = b""
+) -> dict[str, list[str]]:
     """Return what operators do -> "Operator (node)" of those that do more than arithmetic; none is the rule.
 
     Args:
         savers: nodes that save and restore variables; what only they need may do so.
+        used: nodes that run with the model (outputs of signatures, initialisers): what these need is no saver's,
+            whatever the file calls it.
+        objects: the object graph, by which TensorFlow 2 finds the function of a signature: a function that it names
+            is no saver's either.
     """
-    inside, functions = _needed_by(graph, savers)
+    inside, functions = _needed_by(graph, savers, used)
+    functions = {name for name in functions if name.encode() not in objects}
     found: dict[str, list[str]] = {}
 
     def look(nodes: Iterable[GraphNode], *, is_saver: bool) -> None:
@@ -59,19 +66,25 @@ def unsafe_operators(graph: Graph, savers: Collection[str] = ()) -> dict[str, li
     return found
 
 
-def _needed_by(graph: Graph, savers: Collection[str]) -> tuple[set[str], set[str]]:
-    """Return the nodes and functions that `savers` need and that nothing else calls."""
+def _needed_by(graph: Graph, savers: Collection[str], used: Collection[str]) -> tuple[set[str], set[str]]:
+    """Return the nodes and functions that `savers` need, that `used` do not, and that nothing else calls."""
     nodes = {node.name: node for node in graph.nodes}
-    inside: set[str] = set()
-    stack = [name for name in savers if name in nodes]
-    while stack:
-        name = stack.pop()
-        if name not in inside and name in nodes:
-            inside.add(name)
-            stack += [node_of(reference) for reference in nodes[name].inputs]
+    inside = _reached(nodes, savers) - _reached(nodes, used)
     mine = _called(graph, (nodes[name] for name in inside))
     others = _called(graph, (node for node in graph.nodes if node.name not in inside))
     return inside, mine - others
+
+
+def _reached(nodes: Mapping[str, GraphNode], roots: Collection[str]) -> set[str]:
+    """Return the names of `roots` and of all that they read."""
+    found: set[str] = set()
+    stack = list(roots)
+    while stack:
+        name = stack.pop()
+        if name not in found and name in nodes:
+            found.add(name)
+            stack += [node_of(reference) for reference in nodes[name].inputs]
+    return found
 
 
 def _called(graph: Graph, nodes: Iterable[GraphNode]) -> set[str]:
@@ -85,14 +98,24 @@ def _called(graph: Graph, nodes: Iterable[GraphNode]) -> set[str]:
     return found
 
 
-def require_safe(path: Path, graph: Graph, savers: Collection[str], *, is_trusted: bool) -> tuple[str, ...]:
+def require_safe(
+    path: Path,
+    graph: Graph,
+    savers: Collection[str],
+    *,
+    is_trusted: bool,
+    used: Collection[str] = (),
+    objects: bytes = b"",
+) -> tuple[str, ...]:
     """Return notes on what the graph does besides arithmetic.
 
+    Args:
+        savers, used, objects: see `unsafe_operators`.
     Raises:
         UsageError: there is such a thing, and the file is not trusted; every kind of operator is named.
     """
     notes = []
-    for family, operators in unsafe_operators(graph, savers).items():
+    for family, operators in unsafe_operators(graph, savers, used=used, objects=objects).items():
         listed = ", ".join(dict.fromkeys(operators[:_LISTED])) + (
             f" and {len(operators) - _LISTED} more" if len(operators) > _LISTED else ""
         )

@@ -58,7 +58,15 @@ def read_saved_model(
     """
     meta = read_meta_graph(folder)
     chosen = choose_signature(meta, folder, signature)
-    notes = require_safe(folder, meta.graph, meta.savers, is_trusted=is_trusted)
+    run = [node_of(tensor.reference) for key in meta.signatures.values() for tensor in key.outputs]
+    notes = require_safe(
+        folder,
+        meta.graph,
+        meta.savers,
+        is_trusted=is_trusted,
+        used=[*run, *meta.initialisers],
+        objects=meta.object_graph,
+    )
     inputs = with_shapes(_specs(chosen.inputs, folder, input_shapes), input_shapes, folder)
     if len(meta.signatures) > 1:
         notes = (*notes, f"signature {chosen.key!r} of {', '.join(meta.signatures)}")

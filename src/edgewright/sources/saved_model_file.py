@@ -52,6 +52,7 @@ class MetaGraph:
         savers: nodes that save and restore the variables; they run when the model is saved or loaded.
         initialisers: nodes that run when the model is loaded.
         is_object_based: written by TensorFlow 2.
+        object_graph: what TensorFlow 2 finds functions by; empty without.
     """
 
     tags: tuple[str, ...]
@@ -62,6 +63,7 @@ class MetaGraph:
     initialisers: tuple[str, ...]
     assets: tuple[str, ...]
     is_object_based: bool
+    object_graph: bytes
 
 
 def folder_files(folder: Path) -> dict[str, Path]:
@@ -145,7 +147,7 @@ def _meta_graph(data: memoryview) -> MetaGraph:
     savers: set[str] = set()
     initialisers: list[str] = []
     assets: list[str] = []
-    is_object_based = False
+    object_graph = b""
     for number, value in fields(data):
         body = message(value)
         if number == 1:
@@ -168,7 +170,7 @@ def _meta_graph(data: memoryview) -> MetaGraph:
         elif number == 6:
             assets += [text(item) for place, item in fields(body) if place == 2]
         elif number == 7:
-            is_object_based = True
+            object_graph += bytes(body)
     started = signatures.pop(INIT_SIGNATURE, None)
     if started is not None:
         initialisers += [node_of(tensor.reference) for tensor in started.outputs]
@@ -180,7 +182,8 @@ def _meta_graph(data: memoryview) -> MetaGraph:
         savers=frozenset(savers),
         initialisers=tuple(initialisers),
         assets=tuple(assets),
-        is_object_based=is_object_based,
+        is_object_based=bool(object_graph),
+        object_graph=object_graph,
     )
 
 
