@@ -150,6 +150,8 @@ def _compare(kind: str, spec: TensorSpec, got: Array, want: Array) -> None:
         largest = float(np.abs(true[finite]).max(initial=0.0))
         with np.errstate(invalid="ignore"):
             same = (wide == true) | (np.isnan(wide) & np.isnan(true))
+            # ONNX Runtime's Attention hides a score behind the lowest float, where ONNX's definition says -inf.
+            same |= (wide == -np.inf) & (true == np.finfo(np.float32).min)
             difference = np.where(same, 0.0, np.abs(wide - true))
         allowed = np.where(
             finite,

@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from edgewright.bridges import onnx_fold, onnx_values
 from edgewright.bridges.onnx_ops import torch_dtype
 from edgewright.bridges.onnx_plan import Plan
+from edgewright.core.errors import ConversionError
 from edgewright.core.program import Program
 
 
@@ -24,6 +25,11 @@ class PlanModule(nn.Module):
         super().__init__()
         self.training = False
         self._plan = plan
+        texts = [spec.name for spec in program.outputs if spec.dtype == "string"]
+        if texts:
+            raise ConversionError(
+                f"the outputs {', '.join(texts)} hold strings, which no tensor program gives."
+            )
         self._dtypes = [getattr(torch, spec.dtype) for spec in program.outputs]
         self._weights: dict[str, str] = {}
         self._last = _last_uses(plan)

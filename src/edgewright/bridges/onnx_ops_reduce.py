@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from functools import reduce
 
+import numpy as np
 import torch
 
 from edgewright.bridges.onnx_ops import OnnxNode, handles
 from edgewright.bridges.onnx_ops_math import magnitude, refuse_uint64, truncated_quotient, wide
+from edgewright.bridges.onnx_values import tensor_of
 
 Tensor = torch.Tensor
 _MAX_UNROLLED = 256
@@ -172,7 +174,7 @@ def _ranked(value: Tensor, source: Tensor, k: int, axis: int, is_largest: bool) 
     size = rows.shape[-1]
     own, other = rows.unsqueeze(-1), rows.unsqueeze(-2)
     is_before = other > own if is_largest else other < own
-    earlier = torch.tensor([[column < row for column in range(size)] for row in range(size)])
+    earlier = tensor_of(np.tri(size, k=-1, dtype=bool))  # torch.tensor leaves a detach_ that LiteRT refuses
     rank = torch.logical_or(is_before, torch.logical_and(other == own, earlier)).to(torch.int32).sum(-1)
     hits = rank.unsqueeze(-2) == torch.arange(k).reshape(k, 1)
     places = torch.where(hits, torch.arange(size), 0).sum(-1)

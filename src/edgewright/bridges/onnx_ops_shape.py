@@ -264,6 +264,8 @@ def _eye_like(node: OnnxNode, value: Tensor) -> Tensor:
 @handles("Trilu")
 def _trilu(node: OnnxNode, value: Tensor, k: Tensor | None = None) -> Tensor:
     offset = node.ints_at(1)[0] if k is not None else 0
+    if not value.numel():
+        return value.clone()  # torch.export cannot save a mask without elements
     rows, columns = value.shape[-2:]
     full = np.ones((rows, columns), dtype=bool)
     keeps = np.triu(full, offset) if node.integer("upper", 1) else np.tril(full, offset)
