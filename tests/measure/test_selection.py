@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewright.core.budget import Verdict
-from edgewright.core.result import LatencyResult, MetricResult, Result, Status
+from edgewright.core.result import LatencyResult, MetricResult, ParityResult, Result, Status
 from edgewright.core.target import Precision, Target
 from edgewright.measure.selection import pareto_front, recommend, why_it_does_not_pay
 
@@ -61,6 +62,18 @@ def test_the_front_and_the_recommendation() -> None:
     best, why = recommend([FULL, HALF, SMALL])
     assert best == SMALL.id
     assert "0.30 points lower" in why
+
+
+def test_without_a_metric_the_noise_of_float32_keeps_no_result_on_the_front() -> None:
+    def agreeing(result: Result, cosine: float) -> Result:
+        parity = ParityResult(max_abs=1e-6, cosine=cosine, snr_db=120.0, agreement=None, n=8)
+        return replace(result, metric=None, parity=parity)
+
+    best = agreeing(row(Precision.FP32, 1.0, 1000), 1.0 - 2e-13)
+    slower = agreeing(row(Precision.FP32, 2.0, 2000, runtime="s"), 1.0)
+    assert pareto_front([best, slower]) == (best.id,)
+    coarse = agreeing(row(Precision.W8, 0.5, 500), 0.999)
+    assert pareto_front([best, slower, coarse]) == (best.id, coarse.id)
 
 
 def test_a_precision_that_brings_nothing_does_not_pay() -> None:

@@ -11,6 +11,7 @@ from edgewright.core.target import Precision
 FASTER_ENOUGH = 0.95  # at least 5 % faster than fp32 of the same runtime and threads ...
 SMALLER_ENOUGH = 0.75  # ... or at least 25 % smaller: else a quantized model does not pay
 SIZE_WEIGHT = 0.5
+_COSINE_DIGITS = 6  # what lies below is the order of float32 sums, which makes no result better than another
 
 
 def pareto_front(results: Sequence[Result]) -> tuple[str, ...]:
@@ -32,7 +33,7 @@ def _drop(result: Result) -> float:
     if result.metric is not None:
         return result.metric.drop_points
     if result.parity is not None and result.parity.cosine is not None:
-        return 1.0 - result.parity.cosine
+        return round(1.0 - result.parity.cosine, _COSINE_DIGITS)
     return 0.0
 
 
