@@ -32,6 +32,7 @@ class PlanModule(nn.Module):
             )
         self._dtypes = [getattr(torch, spec.dtype) for spec in program.outputs]
         self._weights: dict[str, str] = {}
+        self._infinite: dict[str, list[tuple[str, float]]] = {}  # masks of a weight, and what stands there
         self._last = _last_uses(plan)
         used = [name for step in plan.steps for name in step.inputs if name in step.weights]
         used += [name for name in plan.outputs if name in plan.constants]
@@ -43,6 +44,15 @@ class PlanModule(nn.Module):
                 continue
             attribute = f"c{len(self._weights)}_{re.sub(r'[^A-Za-z0-9_]', '_', name.partition('#')[0])[:64]}"
             self._weights[name] = attribute
+            if tensor.is_floating_point() and bool(torch.isinf(tensor).any()):
+                # litert-torch writes an infinite weight as the largest float; what it computes stays infinite.
+                self._infinite[name] = []
+                for sign, edge in (("above", float("inf")), ("below", float("-inf"))):
+                    hits = tensor == edge
+                    if bool(hits.any()):
+                        self.register_buffer(f"{attribute}_{sign}", hits)
+                        self._infinite[name].append((f"{attribute}_{sign}", edge))
+                tensor = torch.where(torch.isinf(tensor), torch.zeros_like(tensor), tensor)
             if tensor.is_floating_point():
                 self.register_parameter(attribute, nn.Parameter(tensor, requires_grad=False))
             else:
@@ -82,6 +92,8 @@ class PlanModule(nn.Module):
             return self._plan.weights[name]
         tensor = getattr(self, self._weights[name])
         assert isinstance(tensor, torch.Tensor)
+        for mask, edge in self._infinite.get(name, ()):
+            tensor = torch.where(getattr(self, mask), torch.full((), edge, dtype=tensor.dtype), tensor)
         return tensor
 
 
