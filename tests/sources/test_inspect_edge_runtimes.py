@@ -158,3 +158,13 @@ def test_an_engine_is_opaque_and_says_so(tmp_path: Path) -> None:
     path.write_bytes(b"ptrt")
     with pytest.raises(FormatMismatchError, match="no TensorRT engine"):
         inspect_tensorrt(path)
+
+
+def test_a_truncated_executorch_program_is_told_by_its_header(tmp_path: Path) -> None:
+    # Segments of 64 bytes from byte 64 on; the extended header is ExecuTorch's "eh00" of 32 bytes.
+    numbers = b"".join(number.to_bytes(8, "little") for number in (48, 64, 64))
+    head = (40).to_bytes(4, "little") + b"ET12" + b"eh00" + (32).to_bytes(4, "little") + numbers
+    path = tmp_path / "model.pte"
+    path.write_bytes(head.ljust(100, b"\0"))
+    with pytest.raises(IntegrityError, match="has 100 bytes, but states 128"):
+        inspect_artifact(path)

@@ -21,6 +21,7 @@ _INSTRUCTIONS = 2  # Chain
 _KIND, _CONTENT = 0, 1  # of a union
 _KERNEL_CALL, _DELEGATE_CALL, _TENSOR = 1, 2, 5
 _SCALAR_TYPE, _SIZES, _BUFFER = 0, 2, 5  # Tensor
+_HEADER_BYTES = 40
 _OPERATOR_NAME, _OVERLOAD = 0, 1
 _DTYPES = {
     0: "uint8",
@@ -45,6 +46,7 @@ def inspect_executorch(path: Path) -> Inspection:
         IntegrityError: an offset, a count or an index leads outside.
     """
     root = read_root(path, b"ET", "an ExecuTorch program (.pte)")
+    _check_end(path)
     with damage_of(path):
         plans = root.tables(_PLANS)
         if not plans:
@@ -72,6 +74,26 @@ def inspect_executorch(path: Path) -> Inspection:
             parameters=sum(constants),
             precision="unknown" if delegates else "fp32",
             notes=notes,
+        )
+
+
+def _check_end(path: Path) -> None:
+    """Check the ends that the extended header (bytes 8 on) states: of the program, and of the segments after it.
+
+    Raises:
+        IntegrityError: the file is shorter.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(_HEADER_BYTES)
+    if head[8:12] != b"eh00" or len(head) < _HEADER_BYTES:
+        return
+    length = int.from_bytes(head[12:16], "little")
+    program, start, segments = (int.from_bytes(head[at : at + 8], "little") for at in (16, 24, 32))
+    end = max(program, start + (segments if length >= _HEADER_BYTES - 8 else 0))
+    size = path.stat().st_size
+    if end > size:
+        raise IntegrityError(
+            f"{path} is truncated: it has {size} bytes, but states {end}. Copy it again, or build it again."
         )
 
 
