@@ -249,6 +249,26 @@ def test_outputs_are_tensors_of_their_own(tmp_path: Path) -> None:
     np.testing.assert_array_equal(k, [7])
 
 
+def test_infinite_weights_are_computed_since_runtimes_clamp_stored_ones(tmp_path: Path) -> None:
+    mask = np.float32([0, -np.inf, 2, np.inf])
+    nodes = [helper.make_node("Add", ["x", "mask"], ["y"])]
+    made = convert(
+        write(tmp_path, nodes, [value("x", [2, 4])], [value("y", [2, 4])], {"mask": mask}), tmp_path
+    )
+    x = np.float32([[1, 2, 3, 4], [-1, 0, 5, 6]])
+    np.testing.assert_array_equal(run(made, x)[0], x + mask)
+    stored = vendor.load_exported(made).state_dict
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in stored.values())
+
+
+def test_outputs_that_hold_texts_are_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Identity", ["k"], ["y"])]
+    texts = {"k": np.array(["a"], dtype=object)}
+    source = write(tmp_path, nodes, [value("x", [1])], [value("y", [1], TensorProto.STRING)], texts)
+    with pytest.raises(ConversionError, match="outputs y hold strings"):
+        convert(source, tmp_path)
+
+
 def test_a_size_that_depends_on_values_is_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("NonZero", ["x"], ["y"])]
     source = write(tmp_path, nodes, [value("x", [4])], [value("y", [1, "n"], INT64)])
