@@ -30,7 +30,7 @@ NAMES = (
     "test_rotary_embedding_interleaved",
     "test_sce_mean_weight_ii_log_prob",
 )
-OPERANDS = ("scales", "sizes")
+OPERANDS = ("scales", "sizes", "sequence_lens")
 
 
 @pytest.mark.slow
@@ -40,7 +40,7 @@ OPERANDS = ("scales", "sizes")
 def test_litert_gives_the_expected_outputs(name: str, tmp_path: Path) -> None:
     program, inputs, wanted, rtol, atol = onnx_node_tests.example(name, tmp_path, operands=OPERANDS)
     program = OnnxToTorch().convert(program, tmp_path / "bridge")
-    target = Target(runtime="litert", precision=Precision.FP32)
+    target = Target(runtime="litert", precision=Precision.parse(program.precision))
     backend = LiteRTBackend()
     session = backend.open(backend.convert(program, target, None, tmp_path / "litert"), target)
     try:
