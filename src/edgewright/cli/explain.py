@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,8 +99,8 @@ def render(found: Explanation, console: Console) -> None:
             " > ".join(coverage.route),
         )
     console.print(table)
-    for coverage in found.coverages:
-        _render_reasons(coverage, console)
+    for names, coverage in _grouped(found.coverages):
+        _render_reasons(names, coverage, console)
     if found.layers:
         console.print("\nWhere the cost is:")
         costs = Table("layer", "operator", box=None, pad_edge=False)
@@ -135,11 +136,20 @@ def _accelerated(coverage: Coverage) -> str:
     return f"{pieces}, {100 * coverage.accelerated_macs_share:.0f} % of MACs"
 
 
-def _render_reasons(coverage: Coverage, console: Console) -> None:
+def _grouped(coverages: Sequence[Coverage]) -> list[tuple[str, Coverage]]:
+    """Return (runtimes, coverage); runtimes of which all the same is to be said are named together."""
+    groups: dict[object, list[Coverage]] = {}
+    for coverage in coverages:
+        key = coverage.runtime if coverage.operators else (coverage.verdict, coverage.reason, coverage.notes)
+        groups.setdefault(key, []).append(coverage)
+    return [(", ".join(same.runtime for same in group), group[0]) for group in groups.values()]
+
+
+def _render_reasons(names: str, coverage: Coverage, console: Console) -> None:
     concerned = [entry for entry in coverage.operators if entry.reason]
     if not concerned and not coverage.reason and not coverage.notes:
         return
-    console.print(f"\n{coverage.runtime}:", highlight=False)
+    console.print(f"\n{names}:", highlight=False, soft_wrap=True)
     if not concerned and coverage.reason:
         console.print(f"  {coverage.verdict}: {coverage.reason}", highlight=False, soft_wrap=True)
     for entry in concerned[:_SHOWN_REASONS]:

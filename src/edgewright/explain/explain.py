@@ -148,7 +148,11 @@ def _why_unknown(name: str, steps: Sequence[str], last: str) -> str:
         return f"there is no table of what {name} makes of {last}"
     if len(steps) == 1:
         return f"the operators of {last} are not read here"
-    return f"the step {last} > {steps[steps.index(last) + 1]} is made by a foreign toolchain, which is not run here"
+    following = steps[steps.index(last) + 1]
+    return (
+        f"the step {last} > {following} is made by a foreign toolchain, which is not run here; "
+        "convert the model for litert first, and explain the .tflite"
+    )
 
 
 def _named_in(refusal: str, graph: Graph | None) -> tuple[OperatorCoverage, ...]:
