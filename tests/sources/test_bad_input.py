@@ -172,3 +172,10 @@ def _error_of(read, path: Path) -> EdgewrightError | None:
     except EdgewrightError as err:
         return err
     return None
+
+
+def test_weights_beside_their_graph_name_the_graph(tmp_path: Path) -> None:
+    (tmp_path / "net.bin").write_bytes(b"\0" * 64)
+    (tmp_path / "net.param").write_text("7767517\n")
+    with pytest.raises(UsageError, match=r"weights of net\.param beside it"):
+        load(str(tmp_path / "net.bin"), workdir=tmp_path / "work")

@@ -23,6 +23,7 @@ _SUFFIX_FORMAT = {
     ".ptl": "torchscript",
 }
 _SAVED_MODEL = "saved_model.pb"
+_GRAPHS_OF_BIN = (".param", ".xml")  # of ncnn and of OpenVINO
 _HEAD_BYTES = 64
 
 
@@ -46,6 +47,9 @@ def detect_format(path: Path) -> str:
     require_model_file(path)
     if path.name == _SAVED_MODEL:
         return "saved_model"
+    graph = next((g for s in _GRAPHS_OF_BIN if (g := path.with_suffix(s)).is_file()), None)
+    if path.suffix.lower() == ".bin" and graph is not None:
+        raise UsageError(f"{path} holds the weights of {graph.name} beside it. Name {graph}.")
     with path.open("rb") as stream:
         head = stream.read(_HEAD_BYTES)
     found = _by_content(path, head)
