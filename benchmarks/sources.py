@@ -25,6 +25,7 @@ from edgewright.core.result import Result
 
 RUNTIMES = ("litert", "onnxruntime", "openvino")
 MAX_ABS = 1e-4
+SOURCE_FAILED = "source failed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ def main() -> int:
     refused = sum(row[5] == "refused" for row in judged)
     print(
         f"\n{len(judged)} float rows: {held} within {MAX_ABS:g}, {refused} refused by name, "
-        f"{len(judged) - held - refused} neither"
+        f"{len(judged) - held - refused} neither (over, or a source that its own framework did not run)"
     )
     write_json(options.json, {"rows": records, "conditions": conditions()})
     return 0 if held + refused == len(judged) else 1
@@ -99,7 +100,7 @@ def _build(source: Source, models: Path, work: Path) -> list[tuple[str, str, flo
             out=tempfile.mkdtemp(dir=work),
         )
     except EdgewrightError as err:  # the source itself cannot be read or run: three rows say so
-        return [(runtime, "failed", None, f"{type(err).__name__}: {err}") for runtime in RUNTIMES]
+        return [(runtime, SOURCE_FAILED, None, f"{type(err).__name__}: {err}") for runtime in RUNTIMES]
     return [(r.target.runtime, str(r.status), _max_abs(r), r.reason) for r in built.results]
 
 
