@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgewright.backends import registry
 from edgewright.core.errors import RecipeError, UnknownNameError, UsageError
 from edgewright.recipe import Recipe
 
@@ -103,3 +104,17 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
 def test_a_recipe_checks_itself(change: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error):
         Recipe(model="m", **change)  # type: ignore[arg-type]
+
+
+def test_all_is_what_is_installed_in_the_precisions_that_each_makes(tmp_path: Path) -> None:
+    recipe = Recipe(model="m.onnx", runtimes=("all",), precisions=("fp32", "w4"))
+    resolved = recipe.resolved()
+    assert "reference" not in resolved.runtimes
+    assert set(resolved.runtimes) <= set(registry.names())
+    for target in resolved.targets():
+        backend = registry.get(target.runtime)
+        assert target.precision in backend.precisions
+        assert backend.probe().is_installed
+    resolved.save(tmp_path / "recipe.toml")
+    assert Recipe.read(tmp_path / "recipe.toml") == resolved
+    assert resolved.resolved() is resolved
