@@ -8,6 +8,7 @@ from pathlib import Path
 from edgewright.backends.onnxruntime import OnnxRuntimeBackend
 from edgewright.core.artifact import Artifact, Proof
 from edgewright.core.contracts import Calibration, Support
+from edgewright.core.errors import ConversionError
 from edgewright.core.program import Program
 from edgewright.core.target import Target
 
@@ -56,3 +57,25 @@ class NotHere(OnnxRuntimeBackend):
 
     def probe(self) -> Support:
         return Support(is_available=False, versions={}, reason="no onnx toolchain; run: pip install it")
+
+
+class ReadsTorchBetter(OnnxRuntimeBackend):
+    """Reads ONNX first, and cannot convert it."""
+
+    consumes = ("onnx", "pt2")
+
+    def convert(
+        self, program: Program, target: Target, calibration: Calibration | None, workdir: Path
+    ) -> Artifact:
+        if program.format == "onnx":
+            raise ConversionError("the reader of ONNX has no operator Conv")
+        return super().convert(program, target, calibration, workdir)
+
+
+class ReadsNothing(ReadsTorchBetter):
+    """Cannot convert what it reads."""
+
+    def convert(
+        self, program: Program, target: Target, calibration: Calibration | None, workdir: Path
+    ) -> Artifact:
+        raise ConversionError(f"the reader of {program.format} has no operator Conv")

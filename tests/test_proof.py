@@ -79,3 +79,13 @@ def test_a_package_keeps_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyP
         by_folder = read_artifact(path.parents[2])
         by_package = read_artifact(path.parents[1])
         assert by_folder.files == by_package.files == (path,)
+
+
+@pytest.mark.toolchain("torch", "onnxscript")
+def test_what_one_reader_refuses_goes_another_way(tmp_path: Path) -> None:
+    better, nothing = _build(tmp_path, "ReadsTorchBetter", "ReadsNothing").results
+    assert str(better.status) == "ok", better.reason
+    assert any("reached over onnx -> pt2" in note for note in better.notes)
+    assert any("directly failed: the reader of ONNX has no operator Conv" in note for note in better.notes)
+    assert str(nothing.status) == "failed"
+    assert nothing.reason == "the reader of onnx has no operator Conv", "the first error stays"

@@ -23,6 +23,7 @@ from edgewright.workers.pool import Limits
 _CROSS = "edgewright.bridges.operations:cross"
 _CONVERT = "edgewright.backends.operations:convert"
 _QUANTIZE = "edgewright.compress.quantize:quantize"
+_MAX_NOTE_CHARACTERS = 400
 _LIMITS = Limits(timeout_s=1800.0, memory_bytes=16 << 30)
 
 
@@ -57,6 +58,7 @@ def convert_all(
     """Return one conversion per artifact id of `targets`; a failing one never stops the others.
 
     A runtime that does not read the program's format is reached over bridges, and each is crossed once for all.
+    Where a runtime's own reader of the format refuses the model, the next format that it reads is tried.
     A precision that PT2E quantizes is quantized once, and that one program is lowered by every runtime.
 
     Raises:
@@ -85,6 +87,7 @@ def convert_all(
         )
         progress(name, "convert", "cached")
     outcomes |= _convert(program, requests, calibration, workdir, progress)
+    outcomes |= _convert_otherwise(program, requests, outcomes, calibration, workdir, progress)
     for request in requests:
         made = outcomes[request.name].artifact
         if made is not None:
@@ -132,6 +135,52 @@ def _request(
         needs_pt2e=backend.quantizer(lowered, target) is Quantizer.PT2E,
         key=cache.key("convert", parts),
     )
+
+
+def _convert_otherwise(
+    program: Program,
+    requests: Sequence[_Request],
+    outcomes: dict[str, Conversion],
+    calibration: Calibration | None,
+    workdir: Path,
+    progress: Progress,
+) -> dict[str, Conversion]:
+    """Convert over another format what its backend could not convert of the first; the first error stays if that fails.
+
+    OpenVINO's reader of `.tflite` has no recurrent layers, for instance, and its reader of ONNX has.
+    """
+    again = []
+    for request in requests:
+        if isinstance(outcomes[request.name].error, ConversionError):
+            other = _other_way(program, request)
+            if other is not None:
+                again.append(other)
+    made = _convert(program, again, calibration, workdir / "otherwise", progress) if again else {}
+    found = {}
+    for request in again:
+        conversion = made[request.name]
+        if conversion.artifact is not None:
+            note = f"made another way, for {program.format} directly failed: {outcomes[request.name].error}"
+            notes = (*conversion.artifact.notes, note[:_MAX_NOTE_CHARACTERS])
+            found[request.name] = Conversion(artifact=replace(conversion.artifact, notes=notes))
+    return found
+
+
+def _other_way(program: Program, request: _Request) -> _Request | None:
+    """Return the request over the next format that the backend reads, or None when there is none."""
+    used = request.route[-1].writes if request.route else program.format
+    rest = [form for form in request.backend.consumes if form not in (used, program.format)]
+    try:
+        bridges = route(program.format, rest, runtime=request.target.runtime) if rest else ()
+    except UnavailableError:
+        return None
+    if not bridges:
+        return None
+    lowered = replace(program, format=bridges[-1].writes)
+    if request.backend.refuses(lowered, request.target) is not None:
+        return None
+    needs_pt2e = request.backend.quantizer(lowered, request.target) is Quantizer.PT2E
+    return replace(request, route=bridges, needs_pt2e=needs_pt2e)
 
 
 def _convert(
