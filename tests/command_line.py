@@ -26,7 +26,12 @@ def cli(
     *arguments: object, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()
 ) -> subprocess.Popen[str]:
     """Start the command line as a user does, in a process and a session of its own."""
-    command = [*prefix, sys.executable, "-c", "from edgewright.cli.main import run_and_exit; run_and_exit()"]
+    # A background job starts with interrupts ignored, and hands that down: the tests that send one would wait for ever.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from edgewright.cli.main import run_and_exit; run_and_exit()"
+    )
+    command = [*prefix, sys.executable, "-c", code]
     return subprocess.Popen(
         [*command, *map(str, arguments)],
         stdout=subprocess.PIPE,

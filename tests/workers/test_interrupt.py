@@ -55,6 +55,9 @@ with Worker("kept") as worker:
     assert worker.call("operations_for_tests:count", {}) == {"calls": 2, "pid": first["pid"]}
 """
 
+# As in tests/command_line.py: a background job starts with interrupts ignored.
+_HEEDS_INTERRUPTS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
 
 def start_parent(
     program: str, tmp_path: Path, temporary_folder: Path
@@ -63,7 +66,7 @@ def start_parent(
     markers = [tmp_path / "first", tmp_path / "second"]
     preamble = f"import sys; sys.path[:] = {sys.path!r}; MARKERS = {[str(marker) for marker in markers]!r}\n"
     parent = subprocess.Popen(
-        [sys.executable, "-c", preamble + program],
+        [sys.executable, "-c", _HEEDS_INTERRUPTS + preamble + program],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
