@@ -218,11 +218,11 @@ class _Plan:
     def prepare(self, request: _Request) -> int | None:
         """Add what must be done before `request`; return the position of the last of it."""
         after: int | None = None
-        crossed = ""
+        steps: list[str] = []
         for bridge in request.route:
-            crossed = f"{crossed}/{bridge.name}"
+            steps.append(bridge.name)
             after = self._step(
-                crossed.strip("/").replace("/", "+"),
+                "+".join(steps),
                 key=bridge.name,
                 operation=_CROSS,
                 arguments={"bridge": bridge.name},
@@ -234,7 +234,7 @@ class _Plan:
         assert self._calibration is not None
         precision = str(request.target.precision)
         return self._step(
-            "+".join(filter(None, (crossed.strip("/").replace("/", "+"), f"pt2e-{precision}"))),
+            "+".join((*steps, f"pt2e-{precision}")),
             # PT2E is torch alone, as is the reading of a runtime that lowers it: they share torch's import.
             key=request.target.runtime,
             operation=_QUANTIZE,

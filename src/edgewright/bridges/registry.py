@@ -49,7 +49,7 @@ def route(source: str, consumes: Sequence[str], *, runtime: str) -> tuple[Bridge
     """
     if source in consumes:
         return ()
-    bridges = [get(name) for name in _BRIDGES if _is_written(name)]
+    bridges = [get(name) for name in _BRIDGES]
     found = _shortest(source, consumes, [bridge for bridge in bridges if bridge.probe().is_available])
     if found is not None:
         return found
@@ -61,12 +61,6 @@ def route(source: str, consumes: Sequence[str], *, runtime: str) -> tuple[Bridge
     missing = next(bridge.probe() for bridge in needed if not bridge.probe().is_available)
     steps = " -> ".join((source, *(bridge.writes for bridge in needed)))
     raise UnavailableError(f"{runtime} is reached by {steps}, and that needs more: {missing.reason}")
-
-
-def _is_written(name: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(_BRIDGES[name].partition(":")[0]) is not None
 
 
 def _shortest(source: str, consumes: Sequence[str], bridges: Iterable[Bridge]) -> tuple[Bridge, ...] | None:
@@ -84,4 +78,4 @@ def _shortest(source: str, consumes: Sequence[str], bridges: Iterable[Bridge]) -
                     reached[bridge.writes] = (*reached[form], bridge)
                     following.append(bridge.writes)
         frontier = following
-    return next((reached[form] for form in consumes if form in reached), None)
+    return None
