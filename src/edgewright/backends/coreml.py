@@ -16,6 +16,7 @@ from edgewright.backends import vendor
 from edgewright.backends.coreml_file import Package, package_of, read_package
 from edgewright.backends.coreml_interpreter import Interpreter, operations_of, unsupported
 from edgewright.backends.coreml_records import Feature
+from edgewright.backends.signed import SignedSession
 from edgewright.core.artifact import Artifact, Proof
 from edgewright.core.contracts import Calibration, LayerCost, Session, Support
 from edgewright.core.errors import ConversionError, DataError, FormatMismatchError, IntegrityError
@@ -148,23 +149,13 @@ class CoremlBackend:
         return MacosSession(artifact, package) if _IS_MACOS else InterpretedSession(artifact, package)
 
 
-class InterpretedSession:
+class InterpretedSession(SignedSession):
     """The written package behind the Session contract, run by our interpreter."""
 
     def __init__(self, artifact: Artifact, package: Package) -> None:
         self._artifact = artifact
         self._features = {feature.name: feature for feature in package.model.inputs}
         self._interpreter: Interpreter | None = Interpreter(package)
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """The signature, in the order of the artifact's inputs."""
-        return self._artifact.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """The signature, in the order of the artifact's outputs."""
-        return self._artifact.outputs
 
     def run(self, inputs: Arrays) -> Arrays:
         """Return the outputs for one batch.
@@ -188,7 +179,7 @@ class InterpretedSession:
         gc.collect()
 
 
-class MacosSession:
+class MacosSession(SignedSession):
     """The package in Core ML itself, on macOS. Written after coremltools' documentation; never run by its authors."""
 
     def __init__(self, artifact: Artifact, package: Package) -> None:
@@ -203,16 +194,6 @@ class MacosSession:
                 raise ConversionError(
                     f"Core ML cannot load {package.folder.name}: {vendor.first_line(err)}"
                 ) from err
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """The signature, in the order of the artifact's inputs."""
-        return self._artifact.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """The signature, in the order of the artifact's outputs."""
-        return self._artifact.outputs
 
     def run(self, inputs: Arrays) -> Arrays:
         """Return the outputs for one batch.

@@ -12,10 +12,11 @@ from typing import Protocol, cast
 import numpy as np
 
 from edgewright.backends import vendor
+from edgewright.backends.signed import SignedSession
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import LayerCost
 from edgewright.core.errors import ConversionError, IntegrityError
-from edgewright.core.tensors import Array, Arrays, TensorSpec, check_arrays
+from edgewright.core.tensors import Array, Arrays, check_arrays
 
 _METHOD = "forward"
 _PROFILED_RUNS = 20
@@ -60,7 +61,7 @@ class LoadedProgram(Protocol):
     def write_etdump_result_to_file(self, etdump_path: str, debug_buffer_path: str) -> None: ...
 
 
-class ExecutorchSession:
+class ExecutorchSession(SignedSession):
     """A loaded program; `profile` loads a second one with the runtime's event tracer when layers are asked for."""
 
     def __init__(self, artifact: Artifact, *, threads: int, profile: bool) -> None:
@@ -72,16 +73,6 @@ class ExecutorchSession:
         self._method: Method | None
         self._program, self._method = _load(artifact.path, is_traced=False)
         _check_signature(self._method.metadata, artifact)
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """The inputs in the order of the artifact."""
-        return self._artifact.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """The outputs in the order of the artifact."""
-        return self._artifact.outputs
 
     def run(self, inputs: Arrays) -> Arrays:
         """Return the outputs for one batch.

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgewright.backends import litert_file, vendor
 from edgewright.backends.litert_unsigned import unsigned_types
+from edgewright.backends.signed import SignedSession
 from edgewright.backends.trace_litert import trace_litert
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, LayerCost, Support, TracedLayer
@@ -141,7 +142,7 @@ _QUANTIZED_NOTES = {
 }
 
 
-class LiteRTSession:
+class LiteRTSession(SignedSession):
     """One interpreter with fixed shapes."""
 
     def __init__(self, artifact: Artifact, *, threads: int) -> None:
@@ -150,16 +151,6 @@ class LiteRTSession:
         self._inputs = _indices(self._interpreter.get_input_details(), artifact.inputs)
         self._outputs = _indices(self._interpreter.get_output_details(), artifact.outputs)
         self._keeps_state = vendor.keeps_state(self._interpreter)
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """The signature, in the order of the artifact's inputs."""
-        return self._artifact.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """The signature, in the order of the artifact's outputs."""
-        return self._artifact.outputs
 
     def run(self, inputs: Arrays) -> Arrays:
         """Return copies of the outputs for one batch.

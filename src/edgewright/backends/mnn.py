@@ -17,6 +17,7 @@ import numpy as np
 
 from edgewright.backends import mnn_file, vendor
 from edgewright.backends.external_tool import last_line, run_tool
+from edgewright.backends.signed import SignedSession
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, LayerCost, Support
 from edgewright.core.errors import ConversionError, DataError, FormatMismatchError, IntegrityError
@@ -149,23 +150,13 @@ class MnnBackend:
         return MnnSession(artifact, target)
 
 
-class MnnSession:
+class MnnSession(SignedSession):
     """One loaded model of MNN."""
 
     def __init__(self, artifact: Artifact, target: Target) -> None:
         self._artifact = artifact
         _check_signature(mnn_file.read_net(artifact.path), artifact)
         self._module: Module | None = _load(artifact, target)
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """The signature, in the order of the artifact's inputs."""
-        return self._artifact.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """The signature, in the order of the artifact's outputs."""
-        return self._artifact.outputs
 
     def run(self, inputs: Arrays) -> Arrays:
         """Return copies of the outputs for one batch.

@@ -21,6 +21,7 @@ import numpy as np
 from edgewright.backends import ncnn_file, onnx_graph, vendor
 from edgewright.backends.external_tool import run_tool
 from edgewright.backends.reference import ReferenceBackend
+from edgewright.backends.signed import SignedSession
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Bridge, Calibration, LayerCost, Support
 from edgewright.core.errors import ConversionError, FormatMismatchError, IntegrityError
@@ -191,23 +192,13 @@ class NcnnBackend:
         return NcnnSession(artifact, target)
 
 
-class NcnnSession:
+class NcnnSession(SignedSession):
     """One loaded net; each inference has its own extractor."""
 
     def __init__(self, artifact: Artifact, target: Target) -> None:
         self._artifact = artifact
         self._shapes = _mat_shapes(artifact)
         self._net: Net | None = _load(artifact, target)
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """The signature, in the order of the artifact's inputs."""
-        return self._artifact.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """The signature, in the order of the artifact's outputs."""
-        return self._artifact.outputs
 
     def run(self, inputs: Arrays) -> Arrays:
         """Return the outputs of one sample.

@@ -13,10 +13,11 @@ import numpy as np
 
 from edgewright.backends import openvino_file, vendor
 from edgewright.backends.openvino_errors import reason_of
+from edgewright.backends.signed import SignedSession
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import LayerCost
 from edgewright.core.errors import ConversionError, DataError
-from edgewright.core.tensors import Array, Arrays, TensorSpec, check_arrays
+from edgewright.core.tensors import Array, Arrays, check_arrays
 
 
 class Profile(Protocol):
@@ -58,7 +59,7 @@ class Core(Protocol):
     def compile_model(self, model: str, device: str, config: Mapping[str, object]) -> Compiled: ...
 
 
-class OpenVINOSession:
+class OpenVINOSession(SignedSession):
     """One compiled model and one inference request."""
 
     def __init__(self, artifact: Artifact, *, threads: int, profile: bool) -> None:
@@ -69,16 +70,6 @@ class OpenVINOSession:
         self._names = [spec.name for spec in artifact.inputs]
         self._outputs = list(enumerate(spec.name for spec in artifact.outputs))
         self._memory: list[tuple[str, Array]] = []  # views of the request's inputs, good while shapes stay
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """The signature, in the order of the artifact's inputs."""
-        return self._artifact.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """The signature, in the order of the artifact's outputs."""
-        return self._artifact.outputs
 
     def run(self, inputs: Arrays) -> Arrays:
         """Return copies of the outputs for one batch.

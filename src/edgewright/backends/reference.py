@@ -12,6 +12,7 @@ import numpy as np
 
 from edgewright.backends import tensorflow_session
 from edgewright.backends.onnx_session import OnnxSession
+from edgewright.backends.signed import SignedSession
 from edgewright.backends.torchscript_session import TorchScriptSession
 from edgewright.backends.trace_litert import trace_litert
 from edgewright.backends.trace_onnx import trace_onnx
@@ -150,7 +151,7 @@ class ReferenceBackend:
         raise FormatMismatchError(f"reference traces .onnx and .tflite files, but got {artifact.path.name}.")
 
 
-class TorchSession:
+class TorchSession(SignedSession):
     """An exported program in torch, in float32 on the CPU."""
 
     def __init__(self, artifact: Artifact, *, threads: int) -> None:
@@ -171,16 +172,6 @@ class TorchSession:
             self._call: torch.nn.Module | None = exported.module()
         self._unflatten = _pytree.tree_unflatten
         self._leaves = _pytree.tree_leaves
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """The inputs in the order of the program."""
-        return self._artifact.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """The outputs in the order of the program."""
-        return self._artifact.outputs
 
     def run(self, inputs: Arrays) -> Arrays:
         """Return the outputs for one batch.
@@ -223,7 +214,7 @@ class TorchSession:
         gc.collect()
 
 
-class TfliteSession:
+class TfliteSession(SignedSession):
     """A `.tflite` file in LiteRT's own kernels, without delegates."""
 
     def __init__(self, artifact: Artifact, *, threads: int) -> None:
@@ -244,16 +235,6 @@ class TfliteSession:
         if all(spec.name in by_name for spec in specs):
             return [by_name[spec.name] for spec in specs]
         return [int(str(detail["index"])) for detail in details]
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """The inputs in the order of the program."""
-        return self._artifact.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """The outputs in the order of the program."""
-        return self._artifact.outputs
 
     def run(self, inputs: Arrays) -> Arrays:
         """Return the outputs for one batch.

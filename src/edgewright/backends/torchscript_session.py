@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.backends import vendor
+from edgewright.backends.signed import SignedSession
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import LayerCost
 from edgewright.core.errors import ConversionError, FormatMismatchError, IntegrityError
-from edgewright.core.tensors import Arrays, TensorSpec, check_arrays
+from edgewright.core.tensors import Arrays, check_arrays
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     Script = Callable[..., object]
 
 
-class TorchScriptSession:
+class TorchScriptSession(SignedSession):
     """A loaded archive, in float32 on the CPU.
 
     Args:
@@ -36,16 +37,6 @@ class TorchScriptSession:
         self._call: Script | None = (
             load_lite(artifact.path) if is_lite else load_script(artifact.path).forward
         )
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """The inputs in the order of the program."""
-        return self._artifact.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """The outputs in the order of the program."""
-        return self._artifact.outputs
 
     def run(self, inputs: Arrays) -> Arrays:
         """Return the outputs for one batch.
