@@ -45,6 +45,10 @@ class DataError(UsageError):
     """The data set does not fit the model or the metric."""
 
 
+class TrainingError(UsageError):
+    """A training function failed, gave NaN, or cannot train this model; the last good checkpoint stays."""
+
+
 class UnavailableError(EdgewrightError):
     """A toolchain or device is not here; the message says how to get it."""
 
@@ -83,6 +87,7 @@ _BY_NAME = {
         UnknownNameError,
         FormatMismatchError,
         DataError,
+        TrainingError,
         UnavailableError,
         ConversionError,
         BudgetError,
