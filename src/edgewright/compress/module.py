@@ -122,8 +122,8 @@ def weighted_layers(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
     """Return name -> convolution or linear layer, in the order of the module."""
     from torch import nn
 
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-    kinds += (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    plain = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+    kinds = (*plain, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, kinds)}
 
 
@@ -149,7 +149,7 @@ def find_layer(module: torch.nn.Module, name: str) -> torch.nn.Module:
     Raises:
         UnknownNameError: there is none, with the nearest names.
     """
-    known = {title: layer for title, layer in module.named_modules() if title}
+    known: dict[str, torch.nn.Module] = {title: layer for title, layer in module.named_modules() if title}
     if name not in known:
         raise UnknownNameError.of("layer", name, known)
     return known[name]
@@ -179,11 +179,13 @@ def fold_batch_norm(module: GraphModule) -> GraphModule:
         once = len(before.users) == 1 and calls[str(before.target)] == 1
         if not isinstance(layer, foldable) or not once or norm.running_mean is None:
             continue
+        mean, variance = norm.running_mean, norm.running_var
+        assert variance is not None  # as the mean is
+        scale = torch.ones_like(mean) if norm.weight is None else norm.weight
+        shift = torch.zeros_like(mean) if norm.bias is None else norm.bias
+        bias = torch.zeros_like(mean) if layer.bias is None else layer.bias
         fuse = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
-        scale, shift = norm.weight, norm.bias
-        weight, bias = fuse(  # type: ignore[operator]
-            layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, scale, shift
-        )
+        weight, bias = fuse(layer.weight, bias, mean, variance, norm.eps, scale, shift)
         layer.weight, layer.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
         node.replace_all_uses_with(before)
         folded.graph.erase_node(node)

@@ -194,8 +194,12 @@ def _convolution(rank: int, *, is_transposed: bool) -> Callable[[_Call], FoundLa
         if is_transposed:
             if weight.quantizer is not None:
                 return None
-            kind = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[rank - 1]
-            layer: nn.Module = kind(
+            make_layer: Callable[..., nn.Module] = (
+                nn.ConvTranspose1d,
+                nn.ConvTranspose2d,
+                nn.ConvTranspose3d,
+            )[rank - 1]
+            layer = make_layer(
                 shape[0],
                 shape[1] * groups,
                 shape[2:],
@@ -205,10 +209,9 @@ def _convolution(rank: int, *, is_transposed: bool) -> Callable[[_Call], FoundLa
                 **settings,
             )
         else:
-            kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1]
-            if weight.quantizer is not None:
-                kind = quantized_class(kind)
-            layer = kind(
+            kind: type[nn.Module] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1]
+            make_layer = kind if weight.quantizer is None else quantized_class(kind)  # type: ignore[arg-type]
+            layer = make_layer(
                 shape[1] * groups, shape[0], shape[2:], groups=groups, bias=bias is not None, **settings
             )
         return _owned(call, layer, weight, bias)
@@ -240,8 +243,10 @@ def _linear(call: _Call) -> FoundLayer | None:
     if weight is None or weight.values.ndim != 2 or not call.has("bias"):
         return None
     bias = call.tensor("bias")
-    kind = nn.Linear if weight.quantizer is None else quantized_class(nn.Linear)
-    layer = kind(weight.values.shape[1], weight.values.shape[0], bias=bias is not None)
+    make_layer: Callable[..., nn.Module] = nn.Linear
+    if weight.quantizer is not None:
+        make_layer = quantized_class(nn.Linear)
+    layer = make_layer(*weight.values.shape[::-1], bias=bias is not None)
     return _owned(call, layer, weight, bias)
 
 
@@ -254,7 +259,7 @@ def _product(call: _Call) -> FoundLayer | None:
     matrix, source = call.tensor(name), call.value("self")
     if matrix is None or matrix.ndim != 2 or not isinstance(source, torch.fx.Node):
         return None
-    layer = nn.Linear(*matrix.shape, bias=False)
+    layer = nn.Linear(matrix.shape[0], matrix.shape[1], bias=False)
     _fill(layer, {"weight": matrix.T.contiguous()})
     return FoundLayer(layer=layer, inputs=(source,), weight_name=call.name_of(name), key=_key(call))
 

@@ -28,6 +28,8 @@ class FakeQuantize(nn.Module):
             dtype: the integers' own.
         """
         super().__init__()
+        self.scale: float | Tensor
+        self.zero_point: int | Tensor
         self.axis, self.low, self.high, self.dtype = axis, low, high, dtype
         if axis is None:
             # Plain numbers, which the exported graph holds as constants, as PT2E writes them.
@@ -39,35 +41,27 @@ class FakeQuantize(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         if not self.training:
             return self.to_float(self.to_integers(values))
-        if self.axis is None:
-            return torch.fake_quantize_per_tensor_affine(
-                values, self.scale, self.zero_point, self.low, self.high
+        if isinstance(self.scale, Tensor) and isinstance(self.zero_point, Tensor) and self.axis is not None:
+            return torch.fake_quantize_per_channel_affine(
+                values, self.scale.float(), self.zero_point.int(), self.axis, self.low, self.high
             )
-        return torch.fake_quantize_per_channel_affine(
-            values, self.scale.float(), self.zero_point.int(), self.axis, self.low, self.high
-        )
+        scale, zero = float(self.scale), int(self.zero_point)
+        return torch.fake_quantize_per_tensor_affine(values, scale, zero, self.low, self.high)
 
     def to_integers(self, values: Tensor) -> Tensor:
         """Return the integers of `values`."""
-        operators = torch.ops.quantized_decomposed
-        if self.axis is None:
-            return operators.quantize_per_tensor(
-                values, self.scale, self.zero_point, self.low, self.high, self.dtype
-            )
-        return operators.quantize_per_channel(
-            values, self.scale, self.zero_point, self.axis, self.low, self.high, self.dtype
-        )
+        return self._apply_operator("quantize", values)
 
     def to_float(self, integers: Tensor) -> Tensor:
         """Return the real values of `integers`."""
-        operators = torch.ops.quantized_decomposed
-        if self.axis is None:
-            return operators.dequantize_per_tensor(
-                integers, self.scale, self.zero_point, self.low, self.high, self.dtype
-            )
-        return operators.dequantize_per_channel(
-            integers, self.scale, self.zero_point, self.axis, self.low, self.high, self.dtype
-        )
+        return self._apply_operator("dequantize", integers)
+
+    def _apply_operator(self, name: str, values: Tensor) -> Tensor:
+        kind = "per_tensor" if self.axis is None else "per_channel"
+        operator = getattr(torch.ops.quantized_decomposed, f"{name}_{kind}")
+        axis = () if self.axis is None else (self.axis,)
+        made: Tensor = operator(values, self.scale, self.zero_point, *axis, self.low, self.high, self.dtype)
+        return made
 
     def extra_repr(self) -> str:
         return f"{self.low}..{self.high}" + ("" if self.axis is None else f", axis {self.axis}")
