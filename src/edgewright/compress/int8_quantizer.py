@@ -1,12 +1,15 @@
 """Which edges of a PyTorch graph become int8: annotations that LiteRT, ONNX Runtime and OpenVINO all lower.
 
 Weights: int8, symmetric, one scale per output channel. Activations: int8, one scale and zero point per
-tensor. Biases stay float here; each runtime makes them int32 with the scales of its inputs.
+tensor. Biases stay float here; each runtime makes them int32 with the scales of its inputs. A layer may be given
+another `LayerScheme`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,12 +72,22 @@ _FUSED_ACTIVATIONS = frozenset(
 )
 
 
+class LayerScheme(StrEnum):
+    """The precision of one layer."""
+
+    W8A8 = "w8a8"
+    W4A8 = "w4a8"  # weights rounded to -7..7, in int8 where a runtime has nothing smaller
+    W8 = "w8"  # int8 weights; inputs and output are float
+    FLOAT = "float"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Schemes:
-    """The quantization of the two kinds of tensors."""
+    """The quantization of the kinds of tensors; `weight4` is that of layers in w4a8."""
 
     activation: QuantizationSpec
     weight: QuantizationSpec
+    weight4: QuantizationSpec
 
 
 def schemes() -> Schemes:
@@ -91,25 +104,32 @@ def schemes() -> Schemes:
         is_dynamic=False,
         observer_or_fake_quant_ctr=HistogramObserver,
     )
-    weight = QuantizationSpec(
-        dtype=torch.int8,
-        quant_min=-127,
-        quant_max=127,
-        qscheme=torch.per_channel_symmetric,
-        ch_axis=0,
-        is_dynamic=False,
-        observer_or_fake_quant_ctr=PerChannelMinMaxObserver,
-    )
-    return Schemes(activation=activation, weight=weight)
+
+    def weight(largest: int) -> QuantizationSpec:
+        return QuantizationSpec(
+            dtype=torch.int8,
+            quant_min=-largest,
+            quant_max=largest,
+            qscheme=torch.per_channel_symmetric,
+            ch_axis=0,
+            is_dynamic=False,
+            observer_or_fake_quant_ctr=PerChannelMinMaxObserver,
+        )
+
+    return Schemes(activation=activation, weight=weight(127), weight4=weight(7))
 
 
-def make_quantizer(chosen: Schemes) -> Quantizer:
-    """Return a PT2E quantizer that annotates as this module says."""
+def make_quantizer(chosen: Schemes, layers: Mapping[str, LayerScheme] | None = None) -> Quantizer:
+    """Return a PT2E quantizer that annotates as this module says.
+
+    Args:
+        layers: name -> scheme of the layers, as `layer_names` tells them, that are not w8a8.
+    """
     from torchao.quantization.pt2e.quantizer import Quantizer
 
     class Int8Quantizer(Quantizer):  # type: ignore[misc]
         def annotate(self, model: GraphModule) -> GraphModule:
-            annotate(model, chosen)
+            annotate(model, chosen, layers or {})
             return model
 
         def validate(self, model: GraphModule) -> None:
@@ -118,19 +138,20 @@ def make_quantizer(chosen: Schemes) -> Quantizer:
     return Int8Quantizer()
 
 
-def annotate(model: GraphModule, chosen: Schemes) -> None:
-    """Annotate the nodes of `model` in order of execution."""
+def annotate(model: GraphModule, chosen: Schemes, layers: Mapping[str, LayerScheme]) -> None:
+    """Annotate the nodes of `model` in order of execution; layers that are not in `layers` are w8a8."""
     from torchao.quantization.pt2e.quantizer import SharedQuantizationSpec
 
     for node in list(model.graph.nodes):
         kind = str(node.target)
         if _is_annotated(node) or not _is_float(node):
             continue
-        if kind in _WEIGHTED and node.args[1].op == "get_attr":
-            _mark(node, {node.args[0]: chosen.activation, node.args[1]: chosen.weight}, chosen.activation)
-        elif kind in _COMPUTED:
-            operands = [value for value in node.args if _is_tensor(value)]
-            if len(operands) == _arity(kind) and all(_is_float(value) for value in operands):
+        scheme = layers.get(_layer_name(node), LayerScheme.W8A8)
+        if _is_weighted(node):
+            _mark_weighted(node, chosen, scheme)
+        elif _is_computed(node):
+            if scheme is not LayerScheme.FLOAT:
+                operands = [value for value in node.args if _is_tensor(value)]
                 _mark(node, dict.fromkeys(operands, chosen.activation), chosen.activation)
         elif kind in _MOVED:
             source = node.args[0]
@@ -148,6 +169,39 @@ def annotate(model: GraphModule, chosen: Schemes) -> None:
 def count_weighted(model: GraphModule) -> int:
     """Return how many layers with weights of `model` are annotated."""
     return sum(1 for node in model.graph.nodes if _is_annotated(node) and str(node.target) in _WEIGHTED)
+
+
+def layer_names(model: GraphModule) -> dict[str, bool]:
+    """Return the name of each layer that can be quantized, in order of execution, and whether it has weights.
+
+    A layer with weights is called as its weight is, without `.weight`; a sum, product or mean as its node.
+    """
+    return {_layer_name(n): _is_weighted(n) for n in model.graph.nodes if _is_weighted(n) or _is_computed(n)}
+
+
+def _layer_name(node: Node) -> str:
+    return str(node.args[1].target).removesuffix(".weight") if _is_weighted(node) else str(node.name)  # type: ignore[union-attr]
+
+
+def _is_weighted(node: Node) -> bool:
+    return str(node.target) in _WEIGHTED and _is_float(node) and node.args[1].op == "get_attr"  # type: ignore[union-attr]
+
+
+def _is_computed(node: Node) -> bool:
+    kind = str(node.target)
+    if kind not in _COMPUTED or not _is_float(node):
+        return False
+    operands = [value for value in node.args if _is_tensor(value)]
+    return len(operands) == _arity(kind) and all(_is_float(value) for value in operands)  # type: ignore[arg-type]
+
+
+def _mark_weighted(node: Node, chosen: Schemes, scheme: LayerScheme) -> None:
+    source, weight = node.args[0], node.args[1]
+    if scheme is LayerScheme.W8:
+        _set(node, {weight: chosen.weight}, None)  # type: ignore[dict-item]
+    elif scheme is not LayerScheme.FLOAT:
+        chosen_weight = chosen.weight4 if scheme is LayerScheme.W4A8 else chosen.weight
+        _mark(node, {source: chosen.activation, weight: chosen_weight}, chosen.activation)  # type: ignore[dict-item]
 
 
 def _arity(kind: str) -> int:
