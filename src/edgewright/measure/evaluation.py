@@ -64,8 +64,9 @@ class _Run:
 
     program: Program
     prepared: Prepared
-    artifacts: Mapping[str, Artifact]  # by target id
+    artifacts: Mapping[str, Artifact]  # by name: the target's id, where one program is built
     targets: Mapping[str, Target]
+    reference: dict[str, Array] | None  # the source's outputs, where they are known
     workdir: Path
     cache: Cache
     progress: Progress
@@ -94,17 +95,49 @@ def evaluate_all(
         EdgewrightError: the source itself cannot be run.
         DataError: the metric cannot be computed for the source's own outputs.
     """
+    found = {target.id: conversions[target.artifact_id].artifact for target in targets}
+    return evaluate_artifacts(
+        program,
+        {name: artifact for name, artifact in found.items() if artifact is not None},
+        {target.id: target for target in targets},
+        prepared,
+        workdir=workdir,
+        cache=cache,
+        progress=progress,
+        timing=timing,
+    )
+
+
+def evaluate_artifacts(
+    program: Program,
+    artifacts: Mapping[str, Artifact],
+    targets: Mapping[str, Target],
+    prepared: Prepared,
+    *,
+    workdir: Path,
+    cache: Cache,
+    progress: Progress,
+    timing: TimingSettings | None = TimingSettings(),
+    reference: dict[str, Array] | None = None,
+) -> Measured:
+    """Measure artifacts by name, of one program or of several with the same inputs and outputs; see `evaluate_all`.
+
+    Args:
+        program: whose names and layouts the outputs get.
+        targets: how to run each artifact, by the same names.
+        reference: the outputs of `program`, where they are known; else it is run.
+    """
     artifacts = {
-        target.id: artifact
-        for target in targets
-        if (artifact := conversions[target.artifact_id].artifact) is not None
-        and artifact.proof in (Proof.RUN, Proof.INTERPRETED)
+        name: artifact
+        for name, artifact in artifacts.items()
+        if artifact.proof in (Proof.RUN, Proof.INTERPRETED)
     }
     run = _Run(
         program=program,
         prepared=prepared,
         artifacts=artifacts,
-        targets={target.id: target for target in targets if target.id in artifacts},
+        targets={name: targets[name] for name in artifacts},
+        reference=reference,
         workdir=workdir,
         cache=cache,
         progress=progress,
@@ -119,11 +152,34 @@ def evaluate_all(
             progress(name, "time", "cached")
         with _Lazy("reference", reference_environment(program.format)) as worker:
             return Measured(reference=_reference(run, worker), targets=measurements, is_timing_kept=True)
-    reference = _evaluate(run, measurements, timing)
+    outputs = _evaluate(run, measurements, timing)
     timed = {name: m for name, m in measurements.items() if artifacts[name].proof is Proof.RUN}
     if timing is not None and all(m.timing is not None for m in timed.values()):
         cache.put("timing", key, {name: _timing_record(m) for name, m in timed.items()})
-    return Measured(reference=reference, targets=measurements)
+    return Measured(reference=outputs, targets=measurements)
+
+
+def reference_outputs(
+    program: Program, prepared: Prepared, *, workdir: Path, cache: Cache, progress: Progress
+) -> dict[str, Array]:
+    """Return the outputs of `program` on the data, output name -> [n, ...], run by its own framework in a worker.
+
+    Raises:
+        EdgewrightError: it cannot be run.
+        DataError: the metric cannot be computed for its outputs.
+    """
+    run = _Run(
+        program=program,
+        prepared=prepared,
+        artifacts={},
+        targets={},
+        reference=None,
+        workdir=workdir,
+        cache=cache,
+        progress=progress,
+    )
+    with _Lazy("reference", reference_environment(program.format)) as worker:
+        return _reference(run, worker)
 
 
 def _evaluate(
@@ -251,6 +307,8 @@ class _Lazy(Worker):
 
 def _reference(run: _Run, worker: Worker) -> dict[str, Array]:
     """Return the outputs of the untouched source, run by its own framework in `worker`."""
+    if run.reference is not None:
+        return run.reference
     program, folder = run.program, run.workdir / "reference"
     run.progress("source", "run", "running")
     support = registry.get("reference").probe()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,8 +33,12 @@ def judge_all(
     budget: Budget,
 ) -> list[Result]:
     """Return one result per target, in their order, with the speed-up over fp32 of the same runtime and threads."""
+    yardstick = _Yardstick(
+        program=measured.reference, source=measured.reference, prepared=prepared, budget=budget
+    )
     results = [
-        _judge(target, conversions[target.artifact_id], measured, prepared, budget) for target in targets
+        _judge(target.id, target, conversions[target.artifact_id], measured.targets, yardstick)
+        for target in targets
     ]
     base = {
         (r.target.runtime, r.target.threads): r.latency_ms.p50
@@ -51,15 +55,57 @@ def judge_all(
     return sped
 
 
+def judge_step(
+    name: str,
+    target: Target,
+    conversion: Conversion,
+    measured: Measured,
+    program: dict[str, Array],
+    prepared: Prepared,
+) -> Result:
+    """Return the result of a changed program's artifact, called `name` in `measured`.
+
+    Its parity is with its own program (is the conversion right?); its metric is compared with that of the original
+    source, and the drop is shown, not judged: a step of a chain may lose what the next one wins back.
+
+    Args:
+        program: the outputs of the program that was converted, output name -> [n, ...].
+    """
+    yardstick = _Yardstick(
+        program=program, source=measured.reference, prepared=prepared, budget=Budget(), is_drop_judged=False
+    )
+    return _judge(name, target, conversion, measured.targets, yardstick)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Yardstick:
+    """What a measurement is held against.
+
+    Attributes:
+        program: outputs of the program that was converted; source: those of the original. Mostly the same.
+        is_drop_judged: a proven loss makes the result degraded.
+    """
+
+    program: dict[str, Array]
+    source: dict[str, Array]
+    prepared: Prepared
+    budget: Budget
+    is_drop_judged: bool = True
+
+
 def _judge(
-    target: Target, conversion: Conversion, measured: Measured, prepared: Prepared, budget: Budget
+    name: str,
+    target: Target,
+    conversion: Conversion,
+    measurements: Mapping[str, Measurement],
+    yardstick: _Yardstick,
 ) -> Result:
     artifact = conversion.artifact
     if artifact is None:
         assert conversion.error is not None
-        return _not_converted(target, conversion.error)
+        return _not_converted(name, target, conversion.error)
     result = Result(
-        id=target.id,
+        id=name,
         target=target,
         status=Status.OK,
         sha256=artifact.sha256,
@@ -68,11 +114,11 @@ def _judge(
     )
     if artifact.proof in (Proof.CONVERTED, Proof.RECIPE):
         return _not_run(result, artifact)
-    measurement = measured.targets[target.id]
+    measurement = measurements[name]
     if measurement.error is not None:
         return _failed(result, measurement.error)
     try:
-        made = _measured(result, measurement, measured.reference, prepared, budget)
+        made = _measured(result, measurement, yardstick)
     except EdgewrightError as err:
         return _failed(result, err)
     if artifact.proof is Proof.INTERPRETED and made.status is Status.OK:
@@ -93,10 +139,10 @@ def _not_run(result: Result, artifact: Artifact) -> Result:
     )
 
 
-def _not_converted(target: Target, err: EdgewrightError) -> Result:
+def _not_converted(name: str, target: Target, err: EdgewrightError) -> Result:
     status = Status.UNAVAILABLE if isinstance(err, UnavailableError) else Status.FAILED
     return Result(
-        id=target.id,
+        id=name,
         target=target,
         status=status,
         reason=str(err)[:_MAX_REASON_LENGTH],
@@ -115,11 +161,10 @@ def _failed(result: Result, err: EdgewrightError) -> Result:
     )
 
 
-def _measured(
-    result: Result, measurement: Measurement, reference: dict[str, Array], prepared: Prepared, budget: Budget
-) -> Result:
+def _measured(result: Result, measurement: Measurement, yardstick: _Yardstick) -> Result:
+    prepared, budget = yardstick.prepared, yardstick.budget
     reasons: list[str] = []
-    parity = compare_outputs(reference, measurement.outputs)
+    parity = compare_outputs(yardstick.program, measurement.outputs)
     agrees, why = judge(parity, str(result.target.precision), is_synthetic=prepared.is_synthetic)
     if not agrees:
         reasons.append(f"differs from the source: {why}")
@@ -127,7 +172,9 @@ def _measured(
     if is_quantized and prepared.severe:
         reasons.append(f"calibration cannot be trusted: {prepared.severe[0]}")
     drop = (
-        None if prepared.metric is None else _drop(prepared.metric, measurement.outputs, reference, prepared)
+        None
+        if prepared.metric is None
+        else _drop(prepared.metric, measurement.outputs, yardstick.source, prepared)
     )
     metric = None if drop is None or prepared.metric is None else _metric_result(prepared.metric, drop)
     latency, cpu_ms, samples = _latency(result.target, measurement)
@@ -145,7 +192,8 @@ def _measured(
         budget,
     )
     reasons += [f"over budget: {violation}" for violation in verdict.violations]
-    if metric is not None and budget.drop_points is None and metric.drop_ci95 is not None:
+    is_judged = yardstick.is_drop_judged and budget.drop_points is None
+    if is_judged and metric is not None and metric.drop_ci95 is not None:
         low = metric.drop_ci95[0]
         if prepared.metric is not None and prepared.metric.unit == "fraction" and low > PROVEN_DROP_POINTS:
             reasons.append(f"{metric.name} drops by at least {low:.1f} points (95 % interval)")
