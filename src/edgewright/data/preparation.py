@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,8 +63,8 @@ def prepare(request: DataRequest, program: Program, workdir: Path) -> Prepared:
     """
     metric = get_metric(request.metric) if request.metric else None
     constants = _constants(request.values, program)
-    evaluation = _read(request.data, program, constants) if request.data else None
-    training = _read(request.calibration, program, constants) if request.calibration else None
+    evaluation = read_for(program, request.data, values=request.values) if request.data else None
+    training = read_for(program, request.calibration, values=request.values) if request.calibration else None
     warnings: list[str] = []
     severe: list[str] = []
     for dataset in (evaluation, training):
@@ -138,11 +137,17 @@ def _constants(texts: tuple[str, ...], program: Program) -> dict[str, Array]:
     return constants
 
 
-def _read(spec: str, program: Program, constants: Mapping[str, Array]) -> Dataset:
+def read_for(program: Program, spec: str, *, values: tuple[str, ...] = ()) -> Dataset:
     """Return the data set of `spec` in the program's layout, constants added for the inputs that it lacks.
 
     Data come in the layout of the source; a program whose layout the user changed gets them transposed.
+
+    Args:
+        values: constants for inputs that the data do not hold, "name=number".
+    Raises:
+        DataError: the data do not fit the program.
     """
+    constants = _constants(values, program)
     wanted = [_source_spec(s, program) for s in program.inputs if s.name not in constants]
     dataset = load_dataset(spec, wanted)
     inputs = dict(dataset.inputs)

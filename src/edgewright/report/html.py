@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewright.core.errors import UnavailableError
 from edgewright.core.files import write_text
 from edgewright.core.result import Result, Status, Summary
 from edgewright.report import cells
-from edgewright.report.plots import Legend, Plot, plots_of
+from edgewright.report.page import (
+    embedded,
+    environment,
+    figure_record,
+    own_script,
+    pairs_of,
+    plotly_source,
+    policy,
+)
+from edgewright.report.plots import Legend, plots_of
 from edgewright.report.table import columns_of
 
 _MAX_SAMPLES = 80_000  # over all candidates: keeps the page under 6 MB; evidence/ holds every sample
@@ -34,91 +39,34 @@ def write_report(summary: Summary, path: Path) -> None:
 
 def render(summary: Summary) -> str:
     """Return the page as text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("edgewright.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["css_class"] = lambda status: Status(status).name.lower()
-    environment.filters["clean"] = lambda value: cells.clean(str(value))
-    environment.globals["fmt"] = cells
     plots = plots_of(summary)
-    plotly = _plotly_source() if plots else ""
-    script = _own_script()
+    plotly = plotly_source() if plots else ""
+    script = own_script()
     legend = Legend.of(summary.results)
-    return environment.get_template("report.html.j2").render(
-        summary=summary,
-        head=_head(summary),
-        rows=_rows(summary),
-        reasons=cells.reasons(summary.results),
-        remarks=cells.timing_remarks(summary.results),
-        recommended=next((r for r in summary.results if r.id == summary.recommended), None),
-        counts=_counts(summary.results),
-        plots=plots,
-        figures=_embedded({plot.key: _figure(plot) for plot in plots}),
-        legend=legend,
-        marks={name: _MARKS.get(symbol, "✚") for name, symbol in legend.symbols.items()},
-        layers=_layers(summary),
-        samples=_samples(summary.results),
-        source=_pairs(summary.source),
-        conditions=_pairs(summary.conditions),
-        plotly=plotly,
-        script=script,
-        policy=_policy([plotly, script] if plots else [script]),
-    )
-
-
-def _policy(scripts: Sequence[str]) -> str:
-    """Return a Content-Security-Policy under which only our own scripts run and nothing is loaded."""
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts
-    )
     return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            summary=summary,
+            head=_head(summary),
+            rows=_rows(summary),
+            reasons=cells.reasons(summary.results),
+            remarks=cells.timing_remarks(summary.results),
+            recommended=next((r for r in summary.results if r.id == summary.recommended), None),
+            counts=_counts(summary.results),
+            plots=plots,
+            figures=embedded({plot.key: figure_record(plot) for plot in plots}),
+            legend=legend,
+            marks={name: _MARKS.get(symbol, "✚") for name, symbol in legend.symbols.items()},
+            layers=_layers(summary),
+            samples=_samples(summary.results),
+            source=pairs_of(summary.source),
+            conditions=pairs_of(summary.conditions),
+            plotly=plotly,
+            script=script,
+            policy=policy([plotly, script] if plots else [script]),
+        )
     )
-
-
-def _plotly_source() -> str:
-    spec = importlib.util.find_spec("plotly")
-    places = (
-        [] if spec is None or spec.submodule_search_locations is None else spec.submodule_search_locations
-    )
-    for place in places:
-        file = Path(place) / "package_data" / "plotly.min.js"
-        if file.is_file():
-            return _script_text(file.read_text(encoding="utf-8"))
-    raise UnavailableError(
-        "the plotly package has no plotly.min.js. Install it again: pip install --force plotly"
-    )
-
-
-def _own_script() -> str:
-    return _script_text((Path(__file__).parent / "templates" / "report.js").read_text(encoding="utf-8"))
-
-
-def _script_text(text: str) -> str:
-    """Return `text` fit for a script element: no end tag inside, line ends as the browser will hash them."""
-    return (
-        text.replace("\r\n", "\n")
-        .replace("\r", "\n")
-        .replace("</script", "<\\/script")
-        .replace("<!--", "<\\!--")
-    )
-
-
-def _embedded(value: object) -> str:
-    """Return JSON that cannot end a script element, whatever names it holds."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _figure(plot: Plot) -> dict[str, object]:
-    return {"data": plot.data, "layout": plot.layout, "height": plot.height_px}
 
 
 def _counts(results: Sequence[Result]) -> list[tuple[str, int]]:
@@ -230,19 +178,3 @@ def _samples(results: Sequence[Result]) -> dict[str, tuple[int, str]]:
         for r in results
         if r.latency_samples_ms
     }
-
-
-def _pairs(record: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
-    """Return (name, text) of nested records, one level per " / "."""
-    pairs: list[tuple[str, str]] = []
-    for name, value in record.items():
-        label = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            pairs += _pairs(value, f"{label} / ") or [(label, "none")]
-        elif isinstance(value, list | tuple):
-            pairs.append((label, "; ".join(str(item) for item in value) or "none"))
-        elif name.endswith("_bytes") and isinstance(value, int):
-            pairs.append((label.removesuffix("_bytes"), f"{cells.megabytes(value)} MB"))
-        else:
-            pairs.append((label, str(value)))
-    return pairs
