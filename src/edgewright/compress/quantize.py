@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgewright.backends.vendor import calibration_samples, first_line, load_exported, quiet
-from edgewright.compress.int8_quantizer import count_weighted, make_quantizer, schemes
+from edgewright.compress.int8_quantizer import (
+    LayerScheme,
+    count_weighted,
+    layer_names,
+    make_quantizer,
+    schemes,
+)
 from edgewright.core.contracts import Calibration
-from edgewright.core.errors import ConversionError, FormatMismatchError
+from edgewright.core.errors import ConversionError, FormatMismatchError, UnknownNameError
 from edgewright.core.files import write_aside
 from edgewright.core.program import Program
 from edgewright.core.target import Precision
@@ -18,7 +24,10 @@ from edgewright.sources.torch_digest import digest_exported
 
 if TYPE_CHECKING:
     import torch
+    from torch.export import ExportedProgram
     from torch.fx import GraphModule
+
+    from edgewright.compress.passes import Batch
 
 NAME = "pt2e"
 CALIBRATION_BATCH = 32
@@ -73,7 +82,8 @@ def quantize_pt2e(
     samples = calibration_samples(program, calibration)
     assert calibration is not None
     with quiet():
-        exported = _quantized(program, samples)
+        batches = list(_batches(program.inputs, samples))
+        exported = quantize_exported(load_exported(program), program.inputs, batches, origin=program.origin)
         path = workdir / "quantized.pt2"
         with write_aside(path) as aside, aside.open("wb") as stream:
             import torch
@@ -87,36 +97,56 @@ def quantize_pt2e(
         )
 
 
-def _quantized(program: Program, samples: list[list[Array]]) -> torch.export.ExportedProgram:
+def quantize_exported(
+    exported: ExportedProgram,
+    inputs: Sequence[TensorSpec],
+    batches: Sequence[Batch],
+    *,
+    origin: str,
+    layers: Mapping[str, LayerScheme] | None = None,
+) -> ExportedProgram:
+    """Return `exported`, a float program, with int8 weights and activations, see `quantize_pt2e`.
+
+    Args:
+        inputs: of the program; a size that is None stays dynamic.
+        batches: real inputs, for the ranges of activations.
+        origin: what the user calls the model.
+        layers: name -> precision of the layers that are not w8a8.
+    Raises:
+        UnknownNameError: `layers` names a layer that is not there, or cannot be quantized.
+        ConversionError: no layer that can be quantized, or PT2E fails.
+    """
     import torch
     from torchao.quantization.pt2e import move_exported_model_to_eval
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    exported = load_exported(program)
+    module: GraphModule = exported.module(check_guards=False)
+    known = layer_names(module)
+    for name in layers or ():
+        if name not in known:
+            raise UnknownNameError.of("layer", name, known)
     # Sums in another order would give other ranges, and so another digest, on another number of cores.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        prepared: GraphModule = prepare_pt2e(exported.module(check_guards=False), make_quantizer(schemes()))
+        prepared: GraphModule = prepare_pt2e(module, make_quantizer(schemes(), layers))
         if count_weighted(prepared) == 0:
             raise ConversionError(
-                f"{program.origin} has no convolution or linear layer on float32 that PT2E can quantize. "
-                "Use w8 or fp16."
+                f"{origin} has no convolution or linear layer on float32 that PT2E can quantize. Use w8 or fp16."
             )
-        batches = list(_batches(program.inputs, samples))
         with torch.no_grad():
             for batch in batches:
                 prepared(*batch)
         converted = convert_pt2e(prepared, fold_quantize=False)
         move_exported_model_to_eval(converted)
         return torch.export.export(
-            converted, _example(program.inputs, samples[0]), dynamic_shapes=_dynamic_shapes(program.inputs)
+            converted, _example(inputs, batches[0]), dynamic_shapes=dynamic_shapes(inputs)
         )
     except ConversionError:
         raise
     except Exception as err:
         raise ConversionError(
-            f"PT2E failed on {program.origin}: {type(err).__name__}: {first_line(err)}. "
+            f"PT2E failed on {origin}: {type(err).__name__}: {first_line(err)}. "
             "Use the runtime's own quantizer (--quantizer native)."
         ) from err
     finally:
@@ -134,18 +164,17 @@ def _batches(specs: tuple[TensorSpec, ...], samples: list[list[Array]]) -> Itera
         yield tuple(torch.from_numpy(np.concatenate(column)) for column in columns)
 
 
-def _example(specs: tuple[TensorSpec, ...], sample: list[Array]) -> tuple[torch.Tensor, ...]:
-    """Return a sample for the export; a dynamic batch must not be 1, which would be taken as a constant."""
-    import numpy as np
+def _example(specs: Sequence[TensorSpec], batch: Batch) -> Batch:
+    """Return inputs for the export; a dynamic batch must not be 1, which would be taken as a constant."""
     import torch
 
     return tuple(
-        torch.from_numpy(np.concatenate([array, array]) if spec.has_dynamic_batch else array)
-        for spec, array in zip(specs, sample, strict=True)
+        torch.cat([tensor[:1], tensor[:1]]) if spec.has_dynamic_batch else tensor
+        for spec, tensor in zip(specs, batch, strict=True)
     )
 
 
-def _dynamic_shapes(specs: tuple[TensorSpec, ...]) -> tuple[dict[int, object], ...] | None:
+def dynamic_shapes(specs: Sequence[TensorSpec]) -> tuple[dict[int, object], ...] | None:
     import torch
 
     if all(spec.is_static for spec in specs):
