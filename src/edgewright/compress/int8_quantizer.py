@@ -90,11 +90,17 @@ class Schemes:
     weight4: QuantizationSpec
 
 
-def schemes() -> Schemes:
-    """Return the schemes; ranges of activations come from histograms, which drop rare outliers."""
+def schemes(*, is_trained: bool = False) -> Schemes:
+    """Return the schemes; ranges of activations come from histograms, which drop rare outliers.
+
+    Args:
+        is_trained: quantize in every pass, with gradients (see `qat_modules`), instead of observing only.
+    """
     import torch
     from torchao.quantization.pt2e import HistogramObserver, PerChannelMinMaxObserver
     from torchao.quantization.pt2e.quantizer import QuantizationSpec
+
+    from edgewright.compress.qat_modules import ActivationFakeQuantize, PerChannelWeightFakeQuantize
 
     activation = QuantizationSpec(
         dtype=torch.int8,
@@ -102,7 +108,7 @@ def schemes() -> Schemes:
         quant_max=127,
         qscheme=torch.per_tensor_affine,
         is_dynamic=False,
-        observer_or_fake_quant_ctr=HistogramObserver,
+        observer_or_fake_quant_ctr=ActivationFakeQuantize if is_trained else HistogramObserver,
     )
 
     def weight(largest: int) -> QuantizationSpec:
@@ -113,7 +119,9 @@ def schemes() -> Schemes:
             qscheme=torch.per_channel_symmetric,
             ch_axis=0,
             is_dynamic=False,
-            observer_or_fake_quant_ctr=PerChannelMinMaxObserver,
+            observer_or_fake_quant_ctr=(
+                PerChannelWeightFakeQuantize if is_trained else PerChannelMinMaxObserver
+            ),
         )
 
     return Schemes(activation=activation, weight=weight(127), weight4=weight(7))

@@ -19,6 +19,7 @@ class Precision(StrEnum):
     FP16 = "fp16"
     W8 = "w8"
     W8A8 = "w8a8"
+    W4A8 = "w4a8"  # as w8a8, with weights of 15 values
     W4 = "w4"  # 4-bit weights: integer groups, or a palette of 16 values
     PRUNED = "pruned"  # half of the weights are zero, and only the others are stored
 
