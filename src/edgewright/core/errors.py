@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_MAX_QUOTED_CHARACTERS = 300
+
 
 class EdgewrightError(Exception):
     """Base of every error that is not a bug of Edgewright itself."""
@@ -95,6 +97,15 @@ _BY_NAME = {
         WorkerError,
     )
 }
+
+
+def first_line(err: BaseException) -> str:
+    """Return the first line of an error's text that says something, or the name of its class."""
+    try:
+        lines = [line.strip() for line in str(err).splitlines()]
+    except Exception:  # a vendor's exception whose text cannot be made
+        lines = []
+    return next((line for line in lines if line), type(err).__name__)[:_MAX_QUOTED_CHARACTERS].rstrip(".")
 
 
 def error_from_name(name: str, message: str) -> EdgewrightError:

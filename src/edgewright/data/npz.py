@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from edgewright.core.errors import DataError
+from edgewright.core.errors import DataError, first_line
 from edgewright.core.files import write_aside
 from edgewright.core.tensors import MAX_RANK, Array
 
@@ -90,7 +90,7 @@ def _read(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Arra
             else:
                 raise DataError(f"{what} has .npy version {version}; 1.0 and 2.0 are read.")
         except (ValueError, SyntaxError, TypeError, RecursionError, tokenize.TokenError) as err:
-            raise DataError(f"{what} has a broken .npy header: {_first_line(err)}.") from err
+            raise DataError(f"{what} has a broken .npy header: {first_line(err)}.") from err
         shape, is_fortran, dtype = header
         if dtype.kind not in _NUMERIC_KINDS or dtype.hasobject or dtype.subdtype is not None:
             raise DataError(
@@ -115,10 +115,6 @@ def _read(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Arra
         raise DataError(f"{what} ends after {filled} of {size_bytes} bytes. Write the file again.")
     # A bytearray keeps the array writable, as arrays of numpy.load are.
     return np.frombuffer(content, dtype=dtype).reshape(shape, order="F" if is_fortran else "C")
-
-
-def _first_line(err: Exception) -> str:
-    return (str(err).splitlines() or [type(err).__name__])[0][:200]
 
 
 def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:

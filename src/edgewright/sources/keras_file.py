@@ -17,7 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from edgewright.core.errors import FormatMismatchError, IntegrityError, UnavailableError, UsageError
+from edgewright.core.errors import (
+    FormatMismatchError,
+    IntegrityError,
+    UnavailableError,
+    UsageError,
+    first_line,
+)
 
 if TYPE_CHECKING:
     import h5py
@@ -178,7 +184,7 @@ def _opened(path: Path, source: Path | IO[bytes]) -> Iterator[h5py.File]:
         AttributeError,
     ) as err:
         raise IntegrityError(
-            f"{path}: its HDF5 part cannot be read: {_first_line(err)}. It may be truncated; save the model again."
+            f"{path}: its HDF5 part cannot be read: {first_line(err)}. It may be truncated; save the model again."
         ) from err
 
 
@@ -282,8 +288,3 @@ def _checked_bytes(path: Path, name: str, dataset: h5py.Dataset) -> int:
     if foreign:
         raise IntegrityError(f"{path}: {name!r} needs the HDF5 plug-in {foreign[0]}, which is not loaded.")
     return math.prod(dataset.shape or ()) * int(dataset.dtype.itemsize)
-
-
-def _first_line(err: BaseException) -> str:
-    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
-    return (lines[0] if lines else type(err).__name__)[:300].rstrip(".")

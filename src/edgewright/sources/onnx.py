@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from edgewright.core.errors import FormatMismatchError, IntegrityError
+from edgewright.core.errors import FormatMismatchError, IntegrityError, first_line
 from edgewright.core.files import sha256_of_files
 from edgewright.core.program import Program
 from edgewright.core.tensors import TensorSpec
@@ -69,7 +69,7 @@ def parse_onnx(path: Path) -> onnx.ModelProto:
         model = onnx.load(path, load_external_data=False)
     except Exception as err:
         raise FormatMismatchError(
-            f"{path} is not a whole ONNX file: {_first_line(err)}. It may be truncated; export it again."
+            f"{path} is not a whole ONNX file: {first_line(err)}. It may be truncated; export it again."
         ) from err
     if not model.ir_version or not model.opset_import or not model.graph.node:
         raise FormatMismatchError(
@@ -140,10 +140,10 @@ def check_model(model: onnx.ModelProto, path: Path, *, has_externals: bool) -> N
     try:
         onnx.checker.check_model(str(path) if has_externals else model)
     except onnx.checker.ValidationError as err:
-        raise IntegrityError(f"{path} is no valid ONNX model: {_first_line(err)}. Export it again.") from err
+        raise IntegrityError(f"{path} is no valid ONNX model: {first_line(err)}. Export it again.") from err
     except Exception as err:
         raise IntegrityError(
-            f"{path} cannot be checked as ONNX: {_first_line(err)}. Export it again."
+            f"{path} cannot be checked as ONNX: {first_line(err)}. Export it again."
         ) from err
 
 
@@ -249,8 +249,3 @@ def _inputs(model: onnx.ModelProto) -> tuple[tuple[TensorSpec, ...], list[str]]:
         if free:
             notes.append(f"input {spec.name!r} is dynamic in {', '.join(free[:_LISTED])}")
     return specs, notes
-
-
-def _first_line(err: BaseException) -> str:
-    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
-    return (lines[0] if lines else type(err).__name__)[:300].rstrip(".")

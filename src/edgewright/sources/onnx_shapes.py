@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgewright.core.errors import ConversionError, UsageError
+from edgewright.core.errors import ConversionError, UsageError, first_line
 from edgewright.core.files import sha256_of, write_aside
 from edgewright.core.program import Program
 from edgewright.core.tensors import TensorSpec
@@ -37,7 +37,7 @@ def fix_onnx_shapes(program: Program, texts: Sequence[str], workdir: Path) -> Pr
     try:
         model = onnx.load(program.path)
     except Exception as err:  # external data that cannot be read: protobuf, OS and onnx errors
-        raise ConversionError(f"{program.path} cannot be read whole: {_first_line(err)}.") from err
+        raise ConversionError(f"{program.path} cannot be read whole: {first_line(err)}.") from err
     for value in model.graph.input:
         for spec in specs:
             if spec.name == value.name:
@@ -141,9 +141,5 @@ def _run_shapes(
         )
         results = session.run(list(names), zeros)
     except Exception as err:  # onnxruntime has one class per status code, without a common base
-        raise ConversionError(f"the model does not run on zeros of these sizes: {_first_line(err)}") from err
+        raise ConversionError(f"the model does not run on zeros of these sizes: {first_line(err)}") from err
     return [tuple(np.shape(result)) for result in results]
-
-
-def _first_line(err: BaseException) -> str:
-    return next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)[:300]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgewright.core.errors import FormatMismatchError, IntegrityError
+from edgewright.core.errors import FormatMismatchError, IntegrityError, first_line
 
 if TYPE_CHECKING:
     from ai_edge_litert import schema_py_generated as schema
@@ -97,7 +97,7 @@ def read_flatbuffer(path: Path) -> FlatModel:
         return _Reader(content).model()
     except _READ_ERRORS as err:
         raise IntegrityError(
-            f"{path} is a damaged .tflite file: {type(err).__name__}: {_first_line(err)}. Export it again."
+            f"{path} is a damaged .tflite file: {type(err).__name__}: {first_line(err)}. Export it again."
         ) from err
 
 
@@ -230,8 +230,3 @@ class _Reader:
 def _text(raw: bytes | None) -> str:
     # Names are for people: what is not UTF-8 is shown, not refused.
     return (raw or b"").decode("utf-8", "replace")
-
-
-def _first_line(err: BaseException) -> str:
-    text = str(err).strip()
-    return (text.splitlines()[0] if text else "no detail")[:200].rstrip(".")

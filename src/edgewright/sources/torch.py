@@ -19,6 +19,7 @@ from edgewright.core.errors import (
     UnavailableError,
     UnknownNameError,
     UsageError,
+    first_line,
 )
 from edgewright.core.files import sha256_of
 from edgewright.core.program import Program
@@ -98,7 +99,7 @@ def load_exported(path: Path, *, title: str) -> ExportedProgram:
     except Exception as err:
         raise IntegrityError(
             f"{title} is a .pt2 archive, but torch {torch.__version__} cannot read its program: "
-            f"{_first_line(err)}. It may be damaged or written by another version; export it again."
+            f"{first_line(err)}. It may be damaged or written by another version; export it again."
         ) from err
 
 
@@ -120,7 +121,7 @@ def _register_operators(path: Path) -> None:
         importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
     except ImportError as err:
         raise UnavailableError(
-            f"{path.name} is a quantized program, which needs torchao: {_first_line(err)}. "
+            f"{path.name} is a quantized program, which needs torchao: {first_line(err)}. "
             "Install it with pip install 'edgewright[torch]'."
         ) from err
 
@@ -166,7 +167,7 @@ def _make(spec: str, import_path: Sequence[str]) -> torch.nn.Module:
         ) from err
     except Exception as err:
         raise UsageError(
-            f"importing {module_name!r} failed with {type(err).__name__}: {_first_line(err)}. Correct it."
+            f"importing {module_name!r} failed with {type(err).__name__}: {first_line(err)}. Correct it."
         ) from err
     factory = getattr(package, factory_name, None)
     if factory is None:
@@ -182,7 +183,7 @@ def _make(spec: str, import_path: Sequence[str]) -> torch.nn.Module:
         raise
     except Exception as err:
         raise ConversionError(
-            f"factory {spec} failed with {type(err).__name__}: {_first_line(err)}. It is called without arguments."
+            f"factory {spec} failed with {type(err).__name__}: {first_line(err)}. It is called without arguments."
         ) from err
     if not isinstance(made, torch.nn.Module):
         raise UsageError(f"factory {spec} returned {type(made).__name__}; a torch.nn.Module is expected.")
@@ -235,8 +236,3 @@ def _check_positional(exported: ExportedProgram, spec: str) -> None:
             f"{spec} takes keyword arguments or nested inputs; tensors by position are expected. "
             "Export a wrapper whose forward takes each tensor as its own positional argument."
         )
-
-
-def _first_line(err: BaseException) -> str:
-    text = str(err).strip()
-    return (text.splitlines()[0] if text else type(err).__name__)[:300].rstrip(".")

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgewright.core.errors import ConversionError, FormatMismatchError, UsageError
+from edgewright.core.errors import ConversionError, FormatMismatchError, UsageError, first_line
 from edgewright.core.program import Program
 from edgewright.core.tensors import DTYPES, Layout, TensorSpec
 from edgewright.sources.torch_digest import digest_exported
@@ -229,7 +229,7 @@ def _call_export(
             warnings.simplefilter("ignore")
             return torch.export.export(module, tuple(examples), dynamic_shapes=shapes)
     except Exception as err:
-        raise ConversionError(f"torch.export refused: {_first_line(err)}") from err
+        raise ConversionError(f"torch.export refused: {first_line(err)}") from err
 
 
 def disagreement(exported: ExportedProgram, module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> str:
@@ -240,7 +240,7 @@ def disagreement(exported: ExportedProgram, module: torch.nn.Module, inputs: Seq
     try:
         got = flat_tensors(exported.module()(*(tensor.clone() for tensor in inputs)))
     except Exception as err:
-        return f"the exported program fails: {_first_line(err)}"
+        return f"the exported program fails: {first_line(err)}"
     for index, (left, right) in enumerate(zip(want, got, strict=True)):
         if left.shape != right.shape or left.dtype != right.dtype:
             return f"output {index} is {right.dtype}{list(right.shape)}, not {left.dtype}{list(left.shape)}"
@@ -262,7 +262,7 @@ def _run_module(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> obje
     except Exception as err:
         shapes = ", ".join(f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)}" for t in inputs)
         raise UsageError(
-            f"the module refuses inputs of {shapes}: {_first_line(err)}. Give the shapes that forward() takes."
+            f"the module refuses inputs of {shapes}: {first_line(err)}. Give the shapes that forward() takes."
         ) from err
 
 
@@ -316,8 +316,3 @@ def _eval_mode(module: torch.nn.Module) -> Iterator[None]:
 
 def _stem(origin: str) -> str:
     return re.sub(r"\W+", "_", origin).strip("_") or "model"
-
-
-def _first_line(err: BaseException) -> str:
-    text = str(err).strip()
-    return (text.splitlines()[0] if text else type(err).__name__)[:300].rstrip(".")

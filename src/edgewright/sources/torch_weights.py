@@ -8,7 +8,13 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgewright.core.errors import EdgewrightError, FormatMismatchError, UnavailableError, UsageError
+from edgewright.core.errors import (
+    EdgewrightError,
+    FormatMismatchError,
+    UnavailableError,
+    UsageError,
+    first_line,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +41,7 @@ def read_state_dict(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...
         try:
             content: object = load_file(path)
         except (SafetensorError, OSError, ValueError) as err:
-            raise FormatMismatchError(f"{path} is not a whole safetensors file: {_first_line(err)}.") from err
+            raise FormatMismatchError(f"{path} is not a whole safetensors file: {first_line(err)}.") from err
     else:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -113,7 +119,7 @@ def _unreadable(path: Path, err: Exception) -> EdgewrightError:
     names = pickle_globals(path)
     if names is None:
         return FormatMismatchError(
-            f"{path} cannot be read as PyTorch weights: {_first_line(err)}. It may be truncated; save it again."
+            f"{path} cannot be read as PyTorch weights: {first_line(err)}. It may be truncated; save it again."
         )
     if any(name.startswith("__torch__") for name in names):
         return UnavailableError(
@@ -121,7 +127,7 @@ def _unreadable(path: Path, err: Exception) -> EdgewrightError:
             "Export the module with torch.export.save, or give package.module:factory and --weights."
         )
     strange = [name for name in names if not name.startswith(("torch.", "collections.", "torch._utils"))]
-    found = f" It names {', '.join(strange[:_LISTED])}." if strange else f" {_first_line(err)}."
+    found = f" It names {', '.join(strange[:_LISTED])}." if strange else f" {first_line(err)}."
     return UsageError(
         f"{path} is a pickle that is not a plain state dict; reading it would run code, so it is refused.{found} "
         "Save the weights alone: torch.save(model.state_dict(), ...), and give package.module:factory with --weights."
@@ -181,8 +187,3 @@ def _listed(names: list[str], candidates: list[str]) -> str:
         parts.append(f"{name!r}" + (f" (the file has {nearest[0]!r})" if nearest else ""))
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return f"{len(names)}: {', '.join(parts)}{more}"
-
-
-def _first_line(err: BaseException) -> str:
-    text = str(err).strip()
-    return (text.splitlines()[0] if text else type(err).__name__)[:200].rstrip(".")
