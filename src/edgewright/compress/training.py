@@ -299,8 +299,9 @@ class Trainer:
         return outputs
 
     def _memory_format(self, module: torch.nn.Module) -> torch.memory_format:
-        """Return channels-last for convolutions over images: a quarter faster on CPUs; the values stay the same.
+        """Return channels-last for convolutions over images, whose values stay the same.
 
+        A step of LeNet-5 takes half the time on a CPU, one of a depthwise-separable network as long as before.
         A model with views over channels cannot be run so; a copy is tried on two samples.
         """
         import torch
@@ -403,8 +404,8 @@ def first_output(outputs: object) -> Tensor:
 
 
 def is_probabilities(outputs: Tensor) -> bool:
-    """Return whether every row of `outputs`, [n, classes], is positive and sums to 1: a softmax is in the model."""
-    if outputs.ndim != 2 or outputs.shape[1] < 2:
+    """Return whether `outputs`, [n, classes, ...], are positive and sum to 1 over the classes, as of a softmax."""
+    if outputs.ndim < 2 or outputs.shape[1] < 2:
         return False
     return bool((outputs >= 0).all()) and bool(((outputs.sum(1) - 1).abs() < 1e-3).all())
 

@@ -54,6 +54,9 @@ def load_train(spec: str, *, folder: Path | None = None) -> Train:
         raise TrainingError(f"{module_name!r} has no function {name!r}; it has {', '.join(known[:12])}.")
     function: Callable[..., object] = found
     _require_arity(function, spec)
+    if hasattr(found, "train_epochs"):  # it can go on after a kill by itself
+        resumable: Train = found
+        return resumable
 
     @functools.wraps(function)
     def train(module: torch.nn.Module, epochs: int) -> None:
