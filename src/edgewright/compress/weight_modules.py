@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
@@ -30,48 +32,64 @@ class Mask(nn.Module):
 class Codebook(nn.Module):
     """Weights that share values: what trains is the codebook, what the layer sees is codebook[indices].
 
-    The gradient of a shared value is the sum over its weights (Han, Mao, Dally 2016, "Deep Compression", 3.2).
+    A shared value gets the sum of the gradients of its weights (Han, Mao, Dally 2016, "Deep Compression", 3.2),
+    divided by their number: SGD then takes the dense step projected onto weights that share values, so a learning
+    rate that suits the weights suits the codebook. With the plain sum it would have to be as much smaller as
+    there are weights in a cluster. Adam takes the same step either way.
     """
 
     indices: Tensor
     scale: Tensor
 
     def __init__(
-        self, codebook: Tensor, indices: Tensor, *, has_zero: bool, scale: Tensor | None, limit: int
+        self, values: Tensor, indices: Tensor, *, has_zero: bool = False, grid: IntegerGrid | None = None
     ) -> None:
         """Describe the shared values.
 
         Args:
-            codebook: float32 [k], the values that train; in steps of `scale` where that is given.
-            indices: int64, shaped like the weight; one more than k values where `has_zero`, the first being 0.
-            has_zero: index 0 is a fixed zero, and index i > 0 is codebook[i - 1].
-            scale: float32, broadcastable to the weight: its integer grid. The codebook is then rounded to
-                integers in -limit..limit with a straight-through gradient, and multiplied by it.
-            limit: the largest integer of that grid; not used without `scale`.
+            values: float32 [k], where the codebook starts.
+            indices: int64, shaped like the weight; below k, or k + 1 where `has_zero`.
+            has_zero: index 0 is a zero that does not train, and index i > 0 is number i - 1 of the codebook.
+            grid: where the layer's weights are quantized: the codebook is rounded to it, with a straight-through
+                gradient.
         """
         super().__init__()
-        self.has_zero, self.limit = has_zero, limit
-        self.start = codebook
+        self.has_zero, self.grid = has_zero, grid
+        self.start = values
         self.register_buffer("indices", indices)
-        self.register_buffer("scale", scale)
 
     def forward(self, codebook: Tensor) -> Tensor:
         values = codebook
-        if self.scale is not None:
-            rounded = codebook.round().clamp(-self.limit, self.limit)
-            values = codebook + (rounded - codebook).detach()
+        if self.grid is not None:
+            steps = codebook.detach() / self.grid.unit
+            rounded = steps.round().clamp(self.grid.low, self.grid.high)
+            values = codebook / self.grid.unit + (rounded - steps)
         if self.has_zero:
             values = torch.cat([values.new_zeros(1), values])
         weight: Tensor = _Lookup.apply(values, self.indices)  # type: ignore[no-untyped-call]
-        return weight if self.scale is None else weight * self.scale
+        return weight if self.grid is None else weight * self.grid.scale
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return the codebook, whatever the weight: it was fitted to it before."""
         return self.start.to(weight.dtype)
 
 
+@dataclass(frozen=True, kw_only=True)
+class IntegerGrid:
+    """The integers of a quantized weight: low..high, each times `scale`, which broadcasts to the weight.
+
+    Attributes:
+        unit: the mean scale, in which the codebook is counted, so that it has the size of the weights.
+    """
+
+    scale: Tensor
+    unit: float
+    low: int
+    high: int
+
+
 class _Lookup(torch.autograd.Function):
-    """values[indices]; its gradient by counting, many times faster than the scatter of plain indexing."""
+    """values[indices], with the mean gradient of each value's weights; counts are faster than a scatter."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, values: Tensor, indices: Tensor) -> Tensor:
@@ -81,8 +99,10 @@ class _Lookup(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
         values, indices = ctx.saved_tensors  # type: ignore[attr-defined]
-        sums = torch.bincount(indices.flatten(), gradient.flatten().double(), minlength=len(values))
-        return sums.to(gradient.dtype), None
+        places = indices.flatten()
+        sums = torch.bincount(places, gradient.flatten().double(), minlength=len(values))
+        counts = torch.bincount(places, minlength=len(values)).clamp(min=1)
+        return (sums / counts).to(gradient.dtype), None
 
 
 def hold(layer: nn.Module, name: str, parametrization: nn.Module, *, title: str) -> None:
@@ -102,4 +122,7 @@ def hold(layer: nn.Module, name: str, parametrization: nn.Module, *, title: str)
 
 def release(layer: nn.Module, name: str) -> None:
     """Make the value that a parametrization gives the plain parameter again."""
+    value = getattr(layer, name).detach().clone()
     parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
+    # A new parameter: the old one may keep a gradient shaped like the codebook, with which torch.export fails.
+    layer.register_parameter(name, nn.Parameter(value))
