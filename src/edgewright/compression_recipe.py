@@ -255,9 +255,10 @@ class CompressionRecipe:
 
 
 def is_training(step: CompressionStep) -> bool:
-    """Return whether the step's options ask for training: every pass calls that `epochs`."""
-    epochs = getattr(step.options, "epochs", 0)
-    return isinstance(epochs, int) and epochs > 0
+    """Return whether the step's options ask for training: passes call it `epochs`, or `final_epochs` and the like."""
+    record = step.record()
+    epochs = [value for name, value in record.items() if name == "epochs" or name.endswith("_epochs")]
+    return any(isinstance(value, int | float) and value > 0 for value in epochs)
 
 
 def made_precision(step: CompressionStep, precision: str) -> str:

@@ -9,8 +9,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from edgewright.cli import show, toolchain
+from edgewright.cli.compress import add_commands as add_compression
 from edgewright.cli.ending import run_to_exit_code, unwind_on_termination
 from edgewright.cli.explain import explain
+from edgewright.cli.pack import pack, unpack
 from edgewright.core.errors import UsageError
 
 # Plain help: drawing it with rich alone would take longer than all the rest of `--help`.
@@ -33,6 +35,9 @@ app = typer.Typer(
 )
 
 app.command(short_help="Tell what each runtime would make of a model.")(explain)
+add_compression(app)
+app.command(short_help="Pack an artifact for the download.")(pack)
+app.command(short_help="Unpack a .ewz, checked.")(unpack)
 app.add_typer(toolchain.app, name="toolchain", short_help="Environments for toolchains that need their own.")
 
 Model = Annotated[
@@ -136,7 +141,7 @@ def build(
         typer.Option(
             "--precision",
             metavar="NAME,...",
-            help="fp32, fp16, w8 (weights), w8a8 (weights and activations), w4, pruned.",
+            help="fp32, fp16, w8 (weights), w8a8, w4a8 (weights and activations), w4, pruned.",
         ),
     ] = "fp32,fp16,w8,w8a8",
     threads: Annotated[
@@ -281,7 +286,7 @@ def convert(
     model: Model,
     to: Annotated[str, typer.Option("--to", metavar="NAME,...", help="One runtime.")],
     precision: Annotated[
-        str, typer.Option("--precision", metavar="NAME,...", help="fp32, fp16, w8, w8a8, w4 or pruned.")
+        str, typer.Option("--precision", metavar="NAME,...", help="fp32, fp16, w8, w8a8, w4a8, w4 or pruned.")
     ] = "fp32",
     weights: Weights = "",
     input_shape: Shapes = None,

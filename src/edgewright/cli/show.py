@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgewright.benchmark import Benchmark
+    from edgewright.compression import CompressionResult
     from edgewright.core.tensors import Array
     from edgewright.doctor import Diagnosis
     from edgewright.pipeline import BuildResult
@@ -48,11 +49,11 @@ class Record(Protocol):
 
 
 @contextmanager
-def progress(as_json: bool, target_ids: Sequence[str]) -> Iterator[Progress]:
+def progress(as_json: bool, target_ids: Sequence[str], *, unit: str = "targets") -> Iterator[Progress]:
     """Show live progress on stderr; with --json on a terminal as well, since stdout stays clean."""
     from edgewright.report.progress import LiveProgress
 
-    with LiveProgress(target_ids) as live:
+    with LiveProgress(target_ids, unit=unit) as live:
         yield live
 
 
@@ -67,6 +68,22 @@ def build_result(result: BuildResult, as_json: bool) -> None:
     render_table(result.summary, console)
     console.print(
         f"\nReport: {result.report}\nRecipe: {result.out / 'recipe.toml'}", soft_wrap=True, highlight=False
+    )
+
+
+def compression(result: CompressionResult, as_json: bool) -> None:
+    """Print the table of all steps, and where everything is."""
+    if as_json:
+        _json(result.summary.to_json())
+        return
+    from edgewright.report.compression import render_table
+
+    console = _console()
+    render_table(result.summary, console)
+    console.print(
+        f"\nReport: {result.report}\nModel: {result.model}\nRecipe: {result.out / 'compress.toml'}",
+        soft_wrap=True,
+        highlight=False,
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
+import re
 import tomllib
 import types
 import typing
@@ -21,11 +23,12 @@ OptionsT = TypeVar("OptionsT", bound="DataclassInstance")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptionField:
-    """One option as help and documentation show it; `default` is empty where there is none."""
+    """One option as help shows it; `default` is empty where there is none, `text` is what its docstring says."""
 
     name: str
     kind: str
     default: str
+    text: str = ""
 
 
 def read_options(cls: type[OptionsT], record: Mapping[str, object], *, what: str) -> OptionsT:
@@ -82,11 +85,33 @@ def options_record(options: DataclassInstance) -> dict[str, object]:
 
 def option_fields(cls: type[DataclassInstance]) -> list[OptionField]:
     """Return what can be set, in the order of the dataclass."""
-    hints = typing.get_type_hints(cls)
+    hints, texts = typing.get_type_hints(cls), _attribute_texts(cls)
     return [
-        OptionField(name=field.name, kind=_kind(hints[field.name]), default=_default_text(field))
+        OptionField(
+            name=field.name,
+            kind=_kind(hints[field.name]),
+            default=_default_text(field),
+            text=texts.get(field.name, ""),
+        )
         for field in dataclasses.fields(cls)
     ]
+
+
+def _attribute_texts(cls: type[object]) -> dict[str, str]:
+    """Return attribute -> text of the section "Attributes" in the docstring of `cls`."""
+    lines = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2].splitlines()
+    texts: dict[str, str] = {}
+    names: list[str] = []
+    for line in lines:
+        begins = re.match(r"    (\w[\w, ]*): (.*)", line)
+        if begins:
+            names = [name.strip() for name in begins[1].split(",")]
+            texts |= dict.fromkeys(names, begins[2].strip())
+        elif line.startswith("     ") and names:
+            texts |= {name: f"{texts[name]} {line.strip()}" for name in names}
+        else:
+            break
+    return texts
 
 
 def _checked(value: object, hint: object, what: str) -> object:

@@ -5,29 +5,9 @@ from __future__ import annotations
 import importlib
 from functools import cache
 
+from edgewright.compress.names import PASSES
 from edgewright.compress.passes import Pass
 from edgewright.core.errors import UnavailableError, UnknownNameError
-
-PASSES = {
-    "prune": "edgewright.compress.prune:PASS",
-    "sparsify": "edgewright.compress.sparsify:PASS",
-    "distill": "edgewright.compress.distill:PASS",
-    "qat": "edgewright.compress.qat:PASS",
-    "repair": "edgewright.compress.repair:PASS",
-    "cluster": "edgewright.compress.cluster:PASS",
-    "entropy": "edgewright.compress.entropy:PASS",
-}
-
-# What `--help` says of each, so that it imports none of them.
-SUMMARIES = {
-    "prune": "Remove whole channels, heads and neurons.",
-    "sparsify": "Set small weights to zero, one by one or N of M.",
-    "distill": "Train the model to answer as a teacher does.",
-    "qat": "Train with quantization, to int8 or int4 weights.",
-    "repair": "Win back what quantization lost, without training.",
-    "cluster": "Let weights share a few values per layer.",
-    "entropy": "Pack each runtime's artifact for the download.",
-}
 
 
 def names() -> list[str]:

@@ -23,7 +23,13 @@ _KNOWN_COLOURS = {
 _OTHER_COLOURS = (
     "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7B4FBF", "#B8A300", "#4C5B6B", "#E377C2", "#66A61E", "#A6761D",
 )  # fmt: skip
-_SYMBOLS = {"fp32": "circle", "fp16": "square", "w8": "diamond", "w8a8": "triangle-up"}
+_SYMBOLS = {
+    "fp32": "circle",
+    "fp16": "square",
+    "w8": "diamond",
+    "w8a8": "triangle-up",
+    "w4a8": "triangle-down",
+}
 _LOG_FROM_RATIO = 8.0
 _ROW_PX = 20
 _FRAME_PX = 74

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _REFRESH_PER_S = 10
 _MAX_LINES = 40
+_LAST_STEPS = ("time", "compress")  # of a target, and of a step of a compression
+_STEP_CHARACTERS = 90
 _STYLES = {
     "running": "cyan",
     "done": "green",
@@ -42,9 +44,13 @@ class LiveProgress:
     Args:
         target_ids: the ids expected, in the order to show; others (artifacts, "source") appear as they come.
         stream: where to write; default: stderr as it is at the start.
+        unit: what the ids are of.
     """
 
-    def __init__(self, target_ids: Sequence[str], *, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, target_ids: Sequence[str], *, stream: TextIO | None = None, unit: str = "targets"
+    ) -> None:
+        self._unit = unit
         self._target_ids = tuple(dict.fromkeys(target_ids))
         self._stream = stream
         self._lock = threading.Lock()
@@ -120,7 +126,7 @@ class LiveProgress:
                 lines.append(Text(f"  . {label}  waits", style="bright_black"))
                 continue
             time_text = f"  {_elapsed(now_s - step.since_s)}" if step.state == "running" else ""
-            text = f"  {_SIGNS.get(step.state, '?')} {label}  {shorten(step.step, 40)}"
+            text = f"  {_SIGNS.get(step.state, '?')} {label}  {shorten(step.step, _STEP_CHARACTERS)}"
             lines.append(
                 Text(
                     text + (time_text or f" {step.state}"),
@@ -153,11 +159,11 @@ class LiveProgress:
             f"{shorten(name, 40)} {step.step}" for name, step in steps.items() if step.state == "running"
         ]
         what = f"now {'; '.join(running[:3])}" if running else "waiting"
-        return f"{_elapsed(now_s - self._started_s)}  {finished}/{total} targets  {what}"
+        return f"{_elapsed(now_s - self._started_s)}  {finished}/{total} {self._unit}  {what}"
 
 
 def _is_last(step: _Step) -> bool:
-    return step.step == "time" and step.state in ("done", "cached")
+    return step.step in _LAST_STEPS and step.state in ("done", "cached")
 
 
 def _artifact_ended(steps: dict[str, _Step], target_id: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +26,16 @@ def write_results(summary: Summary, out: Path) -> None:
     Raises:
         UsageError: the folder cannot be written or the disk is full.
     """
+    write_evidence(summary.results, summary.conditions, out)
+    write_json(out / RESULTS_NAME, summary.to_json())
+
+
+def write_evidence(results: Sequence[Result], conditions: Mapping[str, object], out: Path) -> None:
+    """Write one record per figure of `results` into `out/evidence`, and remove those of an earlier run."""
     folder = out / EVIDENCE_FOLDER
     written = set()
-    for result in summary.results:
-        for evidence in evidence_of(result, summary.conditions):
+    for result in results:
+        for evidence in evidence_of(result, conditions):
             path = folder / _file_name(result.id, evidence.kind)
             write_json(path, evidence.to_statement())
             written.add(path.name)
@@ -37,7 +43,6 @@ def write_results(summary: Summary, out: Path) -> None:
         for path in folder.glob(f"*.{kind}.json"):
             if path.name not in written:
                 path.unlink(missing_ok=True)
-    write_json(out / RESULTS_NAME, summary.to_json())
 
 
 def evidence_of(result: Result, conditions: Mapping[str, object]) -> Iterator[Evidence]:

@@ -14,7 +14,7 @@ from edgewright.report import cells
 if TYPE_CHECKING:
     from rich.console import Console
 
-_STYLES = {
+STYLES = {
     Status.OK: "green",
     Status.INTERPRETED: "cyan",
     Status.CONVERTED: "bright_black",
@@ -98,7 +98,7 @@ def render_table(summary: Summary, console: Console) -> None:
         is_best = result.id == summary.recommended
         row: list[Text] = [Text(marks.of_result(result, summary), style="bold yellow" if is_best else "")]
         for column in columns:
-            style = _STYLES[result.status] if column.heading == "status" else "bold" if is_best else ""
+            style = STYLES[result.status] if column.heading == "status" else "bold" if is_best else ""
             row.append(Text(column.cell(result), style=style))
         table.add_row(*row)
     console.print(table, highlight=False)
@@ -206,7 +206,7 @@ def _lines(summary: Summary, marks: _Marks) -> list[tuple[str, str]]:
         lines.append(("", ""))
     for status, reason, ids in found:
         text = f"{status}: {_ids(ids)}: {cells.shorten(reason, _MAX_REASON_CHARACTERS)}"
-        lines.append((text, _STYLES[status]))
+        lines.append((text, STYLES[status]))
     if summary.warnings:
         lines.append(("", ""))
     for warning in summary.warnings[:_MAX_WARNINGS]:

@@ -34,6 +34,7 @@
   }
 
   const table = document.getElementById("results");
+  if (!table) return;
   table.querySelectorAll("thead button").forEach((button) => {
     button.addEventListener("click", () => {
       const cell = button.closest("th"), index = cell.cellIndex;
