@@ -1,0 +1,86 @@
+"""Segments of a file whose format is not understood: cut where the statistics of its bytes change."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+import numpy.typing as npt
+
+from edgewright.core.tensors import Array
+
+Counts = npt.NDArray[np.int64]
+WINDOW_BYTES = 1 << 11
+_PHASES = 4
+_TABLE_BITS = 400.0  # of a table of bytes; a sparse one takes less
+_RANGE_BITS = 100.0
+
+
+def find_segments(content: Array) -> list[tuple[int, int]]:
+    """Return (start, length) of the pieces of `content` (uint8) that are each best coded by tables of their own.
+
+    Windows of 2 KiB are merged with their neighbours, those first that save most, as long as one set of tables takes
+    fewer bits than two.
+    """
+    count = len(content) // WINDOW_BYTES
+    if count == 0:
+        return []
+    windows = content[: count * WINDOW_BYTES].reshape(count, WINDOW_BYTES // _PHASES, _PHASES)
+    index = windows.astype(np.int64) + 256 * np.arange(_PHASES)
+    counts = [np.bincount(window.reshape(-1), minlength=256 * _PHASES) for window in index]
+    costs = [_bits(c) for c in counts]
+    after = [*range(1, count), -1]
+    before = list(range(-1, count - 1))
+    version = [0] * count
+    size = [1] * count
+    waiting: list[tuple[float, int, int, int, int]] = []
+
+    def offer(first: int, second: int) -> None:
+        gain = costs[first] + costs[second] - _bits(counts[first] + counts[second])
+        if gain > 0:
+            # Per window, or two long alike segments would go before many short ones.
+            waiting_gain = gain / min(size[first], size[second])
+            heapq.heappush(waiting, (-waiting_gain, first, second, version[first], version[second]))
+
+    for first in range(count - 1):
+        offer(first, first + 1)
+    while waiting:
+        _, first, second, own, other = heapq.heappop(waiting)
+        if version[first] != own or version[second] != other:
+            continue
+        counts[first] = counts[first] + counts[second]
+        costs[first] = _bits(counts[first])
+        size[first] += size[second]
+        version[first] += 1
+        version[second] = -1
+        after[first] = after[second]
+        if after[first] >= 0:
+            before[after[first]] = first
+            offer(first, after[first])
+        if before[first] >= 0:
+            offer(before[first], first)
+    pieces = []
+    at = 0
+    while at >= 0:
+        pieces.append((at * WINDOW_BYTES, size[at] * WINDOW_BYTES))
+        at = after[at]
+    start, length = pieces[-1]
+    pieces[-1] = (start, len(content) - start if len(content) - start - length < WINDOW_BYTES else length)
+    return pieces
+
+
+def _bits(counts: Counts) -> float:
+    """Return about how many bits the bytes counted by phase (int64 [4 * 256]) take, as bytes or as byte planes."""
+    planes = counts.reshape(_PHASES, 256)
+    return _RANGE_BITS + min(
+        _entropy(planes.sum(axis=0, keepdims=True)),
+        _entropy(planes[:2] + planes[2:]),
+        _entropy(planes),
+    )
+
+
+def _entropy(planes: Counts) -> float:
+    used = np.maximum(planes, 1)
+    totals = np.maximum(planes.sum(axis=1), 1)
+    bits = float((totals * np.log2(totals)).sum() - (planes * np.log2(used)).sum())
+    return bits + float(np.minimum(2.0 * (planes > 0).sum(axis=1) + 20.0, _TABLE_BITS).sum())
