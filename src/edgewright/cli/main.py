@@ -13,7 +13,6 @@ from edgewright.cli.compress import add_commands as add_compression
 from edgewright.cli.ending import run_to_exit_code, unwind_on_termination
 from edgewright.cli.explain import explain
 from edgewright.cli.pack import pack, unpack
-from edgewright.cli.pack import pack, unpack
 from edgewright.core.errors import UsageError
 
 # Plain help: drawing it with rich alone would take longer than all the rest of `--help`.
@@ -37,8 +36,6 @@ app = typer.Typer(
 
 app.command(short_help="Tell what each runtime would make of a model.")(explain)
 add_compression(app)
-app.command(short_help="Pack an artifact for the download.")(pack)
-app.command(short_help="Unpack a .ewz, checked.")(unpack)
 app.command(short_help="Pack an artifact for the download.")(pack)
 app.command(short_help="Unpack a .ewz, checked.")(unpack)
 app.add_typer(toolchain.app, name="toolchain", short_help="Environments for toolchains that need their own.")
