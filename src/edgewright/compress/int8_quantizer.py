@@ -22,7 +22,7 @@ _WEIGHTED = frozenset(
 )
 # Quantized inputs, and an output with a range of its own. A mean over an image is far smaller than its
 # largest pixel: sharing the input's range, as pooling does, would throw away most of the 256 steps.
-_COMPUTED = frozenset(
+COMPUTED = frozenset(
     (
         "aten.add.Tensor",
         "aten.add_.Tensor",
@@ -197,7 +197,7 @@ def _is_weighted(node: Node) -> bool:
 
 def _is_computed(node: Node) -> bool:
     kind = str(node.target)
-    if kind not in _COMPUTED or not _is_float(node):
+    if kind not in COMPUTED or not _is_float(node):
         return False
     operands = [value for value in node.args if _is_tensor(value)]
     return len(operands) == _arity(kind) and all(_is_float(value) for value in operands)  # type: ignore[arg-type]
