@@ -6,7 +6,7 @@ asymmetric reconstruction behind the activation (section 4.2).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,7 @@ def round_weights(
     *,
     iterations: int = 400,
     batch: int = 32,
+    skip: Collection[str] = (),
     seed: int = 0,
 ) -> dict[str, Rounded]:
     """Choose the integers of `quantized`'s weights, layer by layer, and write them as floats on their integer.
@@ -65,6 +66,7 @@ def round_weights(
         calibration: real inputs.
         iterations: steps of Adam for each layer.
         batch: samples of a step.
+        skip: layers that stay as they are.
     Raises:
         UsageError: `iterations` or `batch` is out of range.
         ConversionError: the modules have no quantized layer in common.
@@ -82,9 +84,10 @@ def round_weights(
     def visit(
         name: str, layer: torch.nn.Module, inputs: list[torch.Tensor], expected: list[torch.Tensor]
     ) -> None:
-        made[name] = _round_layer(
-            layer, torch.cat(inputs), torch.cat(expected), activations[name], iterations, batch, generator
-        )
+        if name not in skip:
+            made[name] = _round_layer(
+                layer, torch.cat(inputs), torch.cat(expected), activations[name], iterations, batch, generator
+            )
 
     correct_layers(reference, quantized, calibration, visit)
     return made
