@@ -11,7 +11,7 @@ from edgewright.backends import registry
 from edgewright.core.budget import Budget
 from edgewright.core.errors import RecipeError, UnavailableError, UnknownNameError, UsageError
 from edgewright.core.files import write_text
-from edgewright.core.target import Precision, Quantizer, Target
+from edgewright.core.target import INTEGER_PRECISIONS, Precision, Quantizer, Target
 from edgewright.core.tensors import parse_layout
 from edgewright.data.preparation import DataRequest
 
@@ -130,7 +130,7 @@ class Recipe:
             data=self.data,
             calibration=self.calibration,
             calibration_count=self.calibration_count,
-            needs_calibration=Precision.W8A8 in self.precisions,
+            needs_calibration=any(precision in INTEGER_PRECISIONS for precision in self.precisions),
             metric=self.metric,
             values=self.values,
             seed=self.seed,

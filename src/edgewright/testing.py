@@ -35,6 +35,7 @@ MIN_SNR_DB: Mapping[Precision, float] = {
     Precision.FP16: 40.0,
     Precision.W8: 25.0,
     Precision.W8A8: 15.0,
+    Precision.W4A8: 8.0,
     Precision.W4: 10.0,
     Precision.PRUNED: 3.0,
 }
@@ -58,7 +59,7 @@ VENDOR_PACKAGES = (
     "h5py",
 )
 
-Quantize = Callable[[Program, Calibration, Path], Program]
+Quantize = Callable[[Program, Precision, Calibration, Path], Program]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +186,7 @@ def _check_pair(
     source = program
     if backend.quantizer(program, target) is Quantizer.PT2E:
         assert calibration is not None, f"{what}: give a calibration for {program.path}"
-        source = quantize(program, calibration, folder / "pt2e")
+        source = quantize(program, target.precision, calibration, folder / "pt2e")
     first, second = (folder / name for name in ("first", "second"))
     before = _files_in(folder)
     artifact = _convert(backend, source, target, calibration, first)
@@ -366,8 +367,8 @@ def _files_in(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file()}
 
 
-def _quantize(program: Program, calibration: Calibration, folder: Path) -> Program:
+def _quantize(program: Program, precision: Precision, calibration: Calibration, folder: Path) -> Program:
     from edgewright.compress.quantize import quantize_pt2e
 
-    quantized = quantize_pt2e(program, precision=Precision.W8A8, calibration=calibration, workdir=folder)
+    quantized = quantize_pt2e(program, precision=precision, calibration=calibration, workdir=folder)
     return replace(quantized, inputs=program.inputs)

@@ -16,7 +16,7 @@ from edgewright.backends.onnxruntime import OnnxRuntimeBackend
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, LayerCost, Session
 from edgewright.core.program import Program
-from edgewright.core.target import Precision, Target
+from edgewright.core.target import INTEGER_PRECISIONS, Precision, Target
 from edgewright.core.tensors import Arrays, TensorSpec
 from edgewright.testing import CheckedPair, check_backend
 
@@ -43,7 +43,7 @@ SOURCES = {
 }
 
 
-PLAIN = (Precision.FP32, Precision.FP16, Precision.W8, Precision.W8A8)
+PLAIN = (Precision.FP32, Precision.FP16, Precision.W8, *INTEGER_PRECISIONS)
 # TensorFlow's formats are tested where TensorFlow is: tests/bridges/test_tensorflow.py and test_openvino.py.
 FORMATS = ("pt2", "onnx", "tflite", "torchscript")
 
@@ -73,7 +73,7 @@ def test_built_in_backend_conforms(name: str, tmp_path: Path) -> None:
         programs=sources,
         calibrations=calibrations,
         workdir=tmp_path / "work",
-        precisions=PLAIN,  # 4-bit weights need larger layers than these programs have: test_openvino.py
+        precisions=PLAIN,  # w4 needs larger layers than these programs have: test_openvino.py
         formats=[form for form in backend.consumes if form in FORMATS],
     )
     done = {(pair.program, pair.precision) for pair in report.converted}

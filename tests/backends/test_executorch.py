@@ -19,7 +19,7 @@ from edgewright.core.errors import (
     WorkerError,
 )
 from edgewright.core.program import Program
-from edgewright.core.target import Precision, Quantizer, Target
+from edgewright.core.target import INTEGER_PRECISIONS, Precision, Quantizer, Target
 from edgewright.sources.inspect_executorch import inspect_executorch
 from edgewright.testing import check_backend
 from edgewright.workers.pool import Limits, Worker
@@ -49,7 +49,7 @@ def test_conforms(tmp_path: Path) -> None:
     calibrations = {str(p.path): programs.calibration_for(p, p.path.parent) for p in sources}
     report = check_backend("executorch", programs=sources, calibrations=calibrations, workdir=tmp_path / "w")
     done = {(pair.program, pair.precision) for pair in report.converted}
-    wanted = (Precision.FP32, Precision.FP16, Precision.W8, Precision.W8A8)
+    wanted = (Precision.FP32, Precision.FP16, Precision.W8, *INTEGER_PRECISIONS)
     assert done == {(source.path.name, precision) for source in sources for precision in wanted}
 
 

@@ -14,7 +14,7 @@ from edgewright.core.contracts import Backend, Bridge, Calibration
 from edgewright.core.errors import ConversionError, EdgewrightError, UnavailableError, UnknownNameError
 from edgewright.core.program import Program
 from edgewright.core.progress import Progress
-from edgewright.core.target import Precision, Quantizer, Target
+from edgewright.core.target import INTEGER_PRECISIONS, Precision, Quantizer, Target
 from edgewright.workers.cache import Cache
 from edgewright.workers.jobs import Job, JobEvent, JobState, Outcome, map_jobs
 from edgewright.workers.limits import limits_from_environment
@@ -111,7 +111,7 @@ def _request(
     reason = backend.refuses(lowered, target)
     if reason is not None:
         raise UnavailableError(reason)
-    is_calibrated = target.precision is Precision.W8A8 and program.precision == Precision.FP32
+    is_calibrated = target.precision in INTEGER_PRECISIONS and program.precision == Precision.FP32
     if is_calibrated and calibration is None:
         raise UnavailableError(
             f"{target.precision} needs calibration samples: give --calibration, or --data to take them from. "

@@ -22,7 +22,7 @@ from edgewright.core.contracts import Calibration, LayerCost, Session, Support
 from edgewright.core.errors import ConversionError, DataError, FormatMismatchError, IntegrityError
 from edgewright.core.files import sha256_of_files
 from edgewright.core.program import Program
-from edgewright.core.target import Precision, Quantizer, Target
+from edgewright.core.target import INTEGER_PRECISIONS, Precision, Quantizer, Target
 from edgewright.core.tensors import Array, Arrays, TensorSpec, check_arrays
 
 _PACKAGES = ("coremltools", "torch")
@@ -39,6 +39,7 @@ _NOTES = {
     Precision.PRUNED: "the smaller half of each weight tensor is zero and not stored, without training afterwards; "
     "arithmetic is float16; depthwise filters and tensors below 512 weights stay whole",
     Precision.W8A8: "int8 weights and activations by PT2E; what is not int8 is float16",
+    Precision.W4A8: f"{vendor.LOW_BITS_NOTE}; int8 activations by PT2E; what is not int8 is float16",
 }
 _TARGET_NOTE = "needs iOS 18 or macOS 15, for which the weights' compressed forms exist"
 _INTERPRETED_NOTE = (
@@ -75,17 +76,17 @@ class CoremlBackend:
                 return f"Core ML has no {what} of {', '.join(strange)}; it has {', '.join(known)}"
         if program.precision not in (Precision.FP32, target.precision):
             return f"the source is already {program.precision}; only {program.precision} keeps what it is"
-        if target.precision is Precision.W8A8 and target.quantizer is Quantizer.NATIVE:
+        if target.precision in INTEGER_PRECISIONS and target.quantizer is Quantizer.NATIVE:
             return "coremltools finds the ranges of activations on macOS alone; PT2E finds them here (quantizer pt2e)"
-        if target.precision is Precision.W8A8 and program.format != "pt2":
-            return f"w8a8 is made by PT2E of exported programs, but the program is {program.format}"
+        if target.precision in INTEGER_PRECISIONS and program.format != "pt2":
+            return f"{target.precision} is made by PT2E of exported programs, but the program is {program.format}"
         return vendor.refuses(program, target, self.consumes)
 
     def quantizer(self, program: Program, target: Target) -> Quantizer | None:
         """Return who quantizes: PT2E for w8a8, coremltools for weights alone."""
         if program.precision != Precision.FP32:
             return None
-        if target.precision is Precision.W8A8:
+        if target.precision in INTEGER_PRECISIONS:
             return Quantizer.PT2E
         is_float = target.precision in (Precision.FP32, Precision.FP16)
         return None if is_float else Quantizer.NATIVE
@@ -104,7 +105,7 @@ class CoremlBackend:
             raise FormatMismatchError(
                 f"coreml cannot make {target.precision} of {program.path.name}: {reason}."
             )
-        if target.precision is Precision.W8A8 and program.precision != Precision.W8A8:
+        if target.precision in INTEGER_PRECISIONS and program.precision != target.precision:
             raise ConversionError(
                 "coreml lowers a program that PT2E has quantized, but was given a float one. "
                 "Quantize it first (compress.quantize_pt2e)."
@@ -130,7 +131,9 @@ class CoremlBackend:
             outputs=_paired(package.model.outputs, program.outputs, "outputs"),
             sha256=sha256_of_files(files),
             source_sha256=program.sha256,
-            toolchain=vendor.versions((*_PACKAGES, *(("torchao",) if program.precision == "w8a8" else ()))),
+            toolchain=vendor.versions(
+                (*_PACKAGES, *(("torchao",) if program.precision in INTEGER_PRECISIONS else ()))
+            ),
             notes=(*notes, told),
             proof=proof,
         )

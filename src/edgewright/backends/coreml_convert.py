@@ -24,7 +24,7 @@ from edgewright.backends import vendor
 from edgewright.backends.coreml_file import WEIGHTS_PATH, write_package
 from edgewright.core.errors import ConversionError
 from edgewright.core.program import Program
-from edgewright.core.target import Precision
+from edgewright.core.target import INTEGER_PRECISIONS, Precision
 from edgewright.core.tensors import Array, TensorSpec
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def to_coreml(program: Program, precision: Precision) -> Converted:
             for name, spec in zip(names[len(program.inputs) :], program.outputs, strict=True)
         ],
     }
-    if program.precision == Precision.W8A8:
+    if program.precision in INTEGER_PRECISIONS:
         source: object = _folded(program, examples)
     else:
         source = _traced(program, examples)

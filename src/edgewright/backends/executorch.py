@@ -16,7 +16,7 @@ from edgewright.core.contracts import Calibration, Session, Support
 from edgewright.core.errors import ConversionError, FormatMismatchError
 from edgewright.core.files import sha256_of_files, write_aside
 from edgewright.core.program import Program
-from edgewright.core.target import Precision, Quantizer, Target
+from edgewright.core.target import INTEGER_PRECISIONS, Precision, Quantizer, Target
 from edgewright.core.tensors import TensorSpec
 
 FILE_NAME = "model.pte"
@@ -99,7 +99,7 @@ class ExecutorchBackend(_Executorch):
     """Lowers to XNNPACK, and runs with the runtime of the Python package."""
 
     name = "executorch"
-    precisions: tuple[Precision, ...] = (Precision.FP32, Precision.FP16, Precision.W8, Precision.W8A8)
+    precisions: tuple[Precision, ...] = (Precision.FP32, Precision.FP16, Precision.W8, *INTEGER_PRECISIONS)
     delegate = "XNNPACK"
 
     def _lowered(
@@ -119,7 +119,9 @@ class ExecutorchBackend(_Executorch):
             is_half = target.precision is Precision.FP16 and is_float
             exported = executorch_lower.static_program(program, is_half=is_half)
         content, delegation = executorch_lower.lower(exported, XnnpackPartitioner(), program)
-        if target.precision in (Precision.W8, Precision.W8A8) and not delegation.int8:
+        if target.precision is Precision.W4A8:
+            notes = (*notes, vendor.LOW_BITS_NOTE)
+        if target.precision in (Precision.W8, *INTEGER_PRECISIONS) and not delegation.int8:
             raise ConversionError(
                 f"{program.path.name} in {target.precision} leaves XNNPACK no layer with int8 weights, so that it "
                 "would be slower and no smaller than in fp32. Use fp32 or fp16."

@@ -20,7 +20,7 @@ from edgewright.core.contracts import Calibration, LayerCost, Support, TracedLay
 from edgewright.core.errors import ConversionError, DataError, EdgewrightError, FormatMismatchError
 from edgewright.core.files import sha256_of
 from edgewright.core.program import Program
-from edgewright.core.target import Precision, Quantizer, Target
+from edgewright.core.target import INTEGER_PRECISIONS, Precision, Quantizer, Target
 from edgewright.core.tensors import Array, Arrays, TensorSpec
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class LiteRTBackend:
     environment = ""
     runtime_module = "ai_edge_litert.interpreter"
     consumes: tuple[str, ...] = ("pt2", "tflite")
-    precisions: tuple[Precision, ...] = (Precision.FP32, Precision.FP16, Precision.W8, Precision.W8A8)
+    precisions: tuple[Precision, ...] = (Precision.FP32, Precision.FP16, Precision.W8, *INTEGER_PRECISIONS)
 
     def probe(self) -> Support:
         """Say whether the runtime and its converters are installed."""
@@ -108,7 +108,8 @@ class LiteRTBackend:
             notes.append(_QUANTIZED_NOTES[target.precision])
         if program.format == "pt2" or not is_quantized:
             _float_io_where_the_source_has_it(model, program)
-        if target.precision is Precision.W8A8 and not litert_file.has_int8_compute(model):
+        notes += [vendor.LOW_BITS_NOTE] if target.precision is Precision.W4A8 else []
+        if target.precision in INTEGER_PRECISIONS and not litert_file.has_int8_compute(model):
             notes.append("no layer computes in int8: nothing here could be quantized")
         notes += litert_file.quantized_io(model)
         litert_file.write(model, path)

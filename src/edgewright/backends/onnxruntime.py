@@ -11,10 +11,12 @@ from edgewright.backends import onnx_graph, onnx_qdq
 from edgewright.backends.onnx_session import OnnxSession
 from edgewright.backends.trace_onnx import trace_onnx
 from edgewright.backends.vendor import (
+    LOW_BITS_NOTE,
     calibration_samples,
     first_line,
     load_exported,
     quiet,
+    refuses_low_bits,
     support,
     versions,
 )
@@ -23,7 +25,7 @@ from edgewright.core.contracts import Calibration, Session, Support, TracedLayer
 from edgewright.core.errors import ConversionError, FormatMismatchError
 from edgewright.core.files import copy_files, sha256_of_files
 from edgewright.core.program import Program
-from edgewright.core.target import Precision, Quantizer, Target
+from edgewright.core.target import INTEGER_PRECISIONS, Precision, Quantizer, Target
 from edgewright.core.tensors import Arrays, Layout, TensorSpec
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class OnnxRuntimeBackend:
     environment = ""
     runtime_module = "onnxruntime"
     consumes: tuple[str, ...] = ("pt2", "onnx")
-    precisions: tuple[Precision, ...] = (Precision.FP32, Precision.FP16, Precision.W8, Precision.W8A8)
+    precisions: tuple[Precision, ...] = (Precision.FP32, Precision.FP16, Precision.W8, *INTEGER_PRECISIONS)
 
     def probe(self) -> Support:
         """Say whether ONNX Runtime and the exporter's packages are installed."""
@@ -64,6 +66,9 @@ class OnnxRuntimeBackend:
             return "onnxruntime has no accuracy-controlled quantization: use pt2e or native."
         if target.quantizer is Quantizer.PT2E and target.precision is Precision.W8:
             return "PT2E quantizes weights and activations (w8a8); w8 is made by the native quantizer."
+        low_bits = refuses_low_bits(program, target)
+        if low_bits is not None:
+            return f"{low_bits}."
         if (
             target.quantizer is Quantizer.PT2E
             and target.precision is Precision.W8A8
@@ -78,11 +83,11 @@ class OnnxRuntimeBackend:
 
     def quantizer(self, program: Program, target: Target) -> Quantizer | None:
         """Return who quantizes: for w8a8 PT2E for PyTorch programs unless the target says otherwise."""
-        if program.precision != Precision.FP32 and not _is_from_pt2e(program):
+        if program.precision != Precision.FP32:
             return None
         if target.precision is Precision.W8:
             return Quantizer.NATIVE
-        if target.precision is Precision.W8A8:
+        if target.precision in INTEGER_PRECISIONS:
             default = Quantizer.PT2E if program.format == "pt2" else Quantizer.NATIVE
             return target.quantizer or default
         return None
@@ -129,7 +134,7 @@ class OnnxRuntimeBackend:
             sha256=sha256_of_files((path,)),
             source_sha256=program.sha256,
             toolchain=versions((*_PACKAGES, "torch") if program.format == "pt2" else _PACKAGES),
-            notes=notes,
+            notes=(*notes, *((LOW_BITS_NOTE,) if target.precision is Precision.W4A8 else ())),
         )
 
     def _made(
@@ -177,7 +182,7 @@ class OnnxRuntimeBackend:
 
 
 def _is_from_pt2e(program: Program) -> bool:
-    return program.format == "pt2" and program.precision == Precision.W8A8
+    return program.format == "pt2" and program.precision in INTEGER_PRECISIONS
 
 
 def _copy_as(source: Path, model: ModelProto, path: Path) -> None:

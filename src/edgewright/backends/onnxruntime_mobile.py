@@ -18,7 +18,7 @@ from edgewright.core.contracts import Calibration, Session, Support
 from edgewright.core.errors import ConversionError, FormatMismatchError
 from edgewright.core.files import copy_files, sha256_of_files, work_folder
 from edgewright.core.program import Program
-from edgewright.core.target import Precision, Quantizer, Target
+from edgewright.core.target import INTEGER_PRECISIONS, Precision, Quantizer, Target
 
 FILE_NAME = "model.ort"
 CONFIG_NAME = "required_operators.config"
@@ -39,7 +39,7 @@ class OnnxRuntimeMobileBackend:
     environment = ""
     runtime_module = "onnxruntime"
     consumes: tuple[str, ...] = OnnxRuntimeBackend.consumes
-    precisions: tuple[Precision, ...] = (Precision.FP32, Precision.W8, Precision.W8A8)
+    precisions: tuple[Precision, ...] = (Precision.FP32, Precision.W8, *INTEGER_PRECISIONS)
 
     def __init__(self) -> None:
         self._full = OnnxRuntimeBackend()

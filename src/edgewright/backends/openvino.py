@@ -19,7 +19,7 @@ from edgewright.core.contracts import Calibration, Support, TracedLayer
 from edgewright.core.errors import ConversionError, FormatMismatchError
 from edgewright.core.files import sha256_of_files
 from edgewright.core.program import Program
-from edgewright.core.target import Precision, Quantizer, Target
+from edgewright.core.target import INTEGER_PRECISIONS, Precision, Quantizer, Target
 from edgewright.core.tensors import Arrays, TensorSpec
 
 _RUNTIME = ("openvino",)
@@ -34,6 +34,7 @@ _NOTES = {
     "(INFERENCE_PRECISION_HINT=f32), for x86 has float16 arithmetic on few CPUs",
     Precision.W8: "weights are int8 per channel, dequantized at load; activations and arithmetic are float32",
     Precision.W8A8: _FLOAT_NOTE,
+    Precision.W4A8: f"{vendor.LOW_BITS_NOTE}; {_FLOAT_NOTE}",
     Precision.W4: "weights are 4-bit in groups of 32, dequantized at load; activations and arithmetic are float32",
 }
 _WEIGHT_BITS = {Precision.W8: 8, Precision.W4: 4}
@@ -101,7 +102,7 @@ class OpenVINOBackend:
         Precision.FP32,
         Precision.FP16,
         Precision.W8,
-        Precision.W8A8,
+        *INTEGER_PRECISIONS,
         Precision.W4,
     )
 

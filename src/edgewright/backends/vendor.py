@@ -14,12 +14,14 @@ import numpy as np
 from edgewright.core.contracts import Calibration, Support
 from edgewright.core.errors import ConversionError, DataError, FormatMismatchError
 from edgewright.core.program import Program
-from edgewright.core.target import Precision, Quantizer, Target
+from edgewright.core.target import INTEGER_PRECISIONS, Precision, Quantizer, Target
 from edgewright.core.tensors import Array, TensorSpec
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
     from torch.export import ExportedProgram
+
+LOW_BITS_NOTE = "4-bit weights (-7..7 per channel) stored in bytes: packed by .ewz"
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
@@ -165,12 +167,22 @@ def refuses(
         return f"{target.runtime} has no quantizer {target.quantizer}; use {' or '.join(quantizers)}"
     if target.quantizer is Quantizer.PT2E and program.format != "pt2":
         return f"PT2E quantizes PyTorch programs, but the program is {program.format}; use quantizer native"
-    return None
+    return refuses_low_bits(program, target)
+
+
+def refuses_low_bits(program: Program, target: Target) -> str | None:
+    """Return why w4a8 cannot be made of `program`, or None: PT2E alone makes it."""
+    if target.precision is not Precision.W4A8 or program.precision == Precision.W4A8:
+        return None
+    if program.format == "pt2" and target.quantizer in (None, Quantizer.PT2E):
+        return None
+    who = target.quantizer or "its default"
+    return f"w4a8 is made by PT2E of .pt2 programs alone; this is {program.format}, quantizer {who}"
 
 
 def quantizer(program: Program, target: Target) -> Quantizer | None:
     """Return who quantizes: nobody for floats and quantized sources; weights alone always the runtime's own tool."""
-    if target.precision not in (Precision.W8, Precision.W8A8) or program.precision != Precision.FP32:
+    if target.precision not in (Precision.W8, *INTEGER_PRECISIONS) or program.precision != Precision.FP32:
         return None
     if target.precision is Precision.W8:
         return Quantizer.NATIVE

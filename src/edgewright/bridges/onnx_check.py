@@ -20,8 +20,8 @@ _SEED = 20261121
 # float32 sums in another order keep 1e-6 of the largest value in a deep network; a wrong constant, mode or rounding
 # does not come below these. float16 models are computed in float32 here and in float16 there.
 _RTOL = {"fp16": 2e-2}
-_ATOL_OF_MAX = {"fp16": 5e-3, "w8": 1e-3, "w8a8": 5e-2}
-_STEPS = {"w8a8": 1}  # by which integers may differ
+_ATOL_OF_MAX = {"fp16": 5e-3, "w8": 1e-3, "w8a8": 5e-2, "w4a8": 5e-2}
+_STEPS = {"w8a8": 1, "w4a8": 1}  # by which integers may differ
 _DEFAULT_RTOL, _DEFAULT_ATOL_OF_MAX = 1e-4, 2e-5
 _ATOL = 1e-6  # for outputs that are all small, such as probabilities, behind values of about 1
 

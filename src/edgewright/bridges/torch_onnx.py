@@ -15,12 +15,12 @@ from edgewright.core.contracts import Support
 from edgewright.core.errors import ConversionError, FormatMismatchError
 from edgewright.core.files import sha256_of
 from edgewright.core.program import Program
-from edgewright.core.target import Precision, Target
+from edgewright.core.target import INTEGER_PRECISIONS, Target
 
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
-# By how much the export may differ, as a share of the largest value: float32 sums in another order, and for w8a8 a few
+# By how much the export may differ, as a share of the largest value: float32 sums in another order, for integers a few
 # activations that round to the next step and are carried on.
-_LARGEST_SHARE = {"fp32": 1e-4, "fp16": 2e-2, "w8a8": 5e-2}
+_LARGEST_SHARE = {"fp32": 1e-4, "fp16": 2e-2, "w8a8": 5e-2, "w4a8": 5e-2}
 _STEP = "pt2 -> onnx (torch.onnx.export)"
 
 
@@ -47,7 +47,7 @@ class TorchToOnnx:
         if program.format != "pt2":
             raise FormatMismatchError(f"{self.name} reads pt2, but {program.path.name} is {program.format}.")
         model = export(program)
-        if program.precision == Precision.W8A8:
+        if program.precision in INTEGER_PRECISIONS:
             onnx_qdq.lower_pt2e(model)
         inputs, outputs = onnx_graph.signature(model)
         have = [spec.name for spec in (*inputs, *outputs)]

@@ -163,7 +163,7 @@ def prepare(program: Program, calibration: Sequence[Batch], options: QatOptions)
             "training with quantization needs calibration samples for its first ranges; got none."
         )
     chosen = schemes(is_trained=True)
-    if options.precision == Precision.W4A8:
+    if options.precision == "w4a8":
         chosen = replace(chosen, weight=chosen.weight4)
     with quiet():
         exported = load_exported(program)
@@ -257,7 +257,7 @@ def _weights(prepared: GraphModule) -> list[tuple[torch.nn.Module, torch.Tensor]
     """Return the fake quantization of each weight, and the weight."""
     from edgewright.compress.qat_modules import PerChannelWeightFakeQuantize
 
-    found = []
+    found: list[tuple[torch.nn.Module, torch.Tensor]] = []
     for node in prepared.graph.nodes:
         layer = prepared.get_submodule(node.target) if node.op == "call_module" else None
         if isinstance(layer, PerChannelWeightFakeQuantize):

@@ -18,7 +18,7 @@ from edgewright.core.contracts import Calibration
 from edgewright.core.errors import ConversionError, FormatMismatchError, UnknownNameError
 from edgewright.core.files import write_aside
 from edgewright.core.program import Program
-from edgewright.core.target import Precision
+from edgewright.core.target import INTEGER_PRECISIONS, Precision
 from edgewright.core.tensors import Array, TensorSpec
 from edgewright.sources.torch_digest import digest_exported
 
@@ -65,7 +65,7 @@ def quantize_pt2e(
     calibration give the same digest.
 
     Raises:
-        FormatMismatchError: not a float PyTorch program, or another precision than w8a8.
+        FormatMismatchError: not a float PyTorch program, or another precision than w8a8 and w4a8.
         ConversionError: no calibration, or no layer that can be quantized.
         DataError: the calibration does not fit the inputs.
     """
@@ -74,16 +74,23 @@ def quantize_pt2e(
             f"PT2E quantizes float PyTorch programs, but {program.path.name} is {program.format} in "
             f"{program.precision}. Use the runtime's own quantizer (--quantizer native)."
         )
-    if precision is not Precision.W8A8:
+    if precision not in INTEGER_PRECISIONS:
         raise FormatMismatchError(
-            f"PT2E makes {Precision.W8A8}, not {precision}. "
+            f"PT2E makes {' and '.join(INTEGER_PRECISIONS)}, not {precision}. "
             "Use the runtime's own quantizer (--quantizer native)."
         )
     samples = calibration_samples(program, calibration)
     assert calibration is not None
     with quiet():
         batches = list(_batches(program.inputs, samples))
-        exported = quantize_exported(load_exported(program), program.inputs, batches, origin=program.origin)
+        source = load_exported(program)
+        low = LayerScheme.W4A8 if precision is Precision.W4A8 else None
+        layers = {
+            name: low
+            for name, is_weighted in layer_names(source.module(check_guards=False)).items()
+            if low and is_weighted
+        }
+        exported = quantize_exported(source, program.inputs, batches, origin=program.origin, layers=layers)
         path = workdir / "quantized.pt2"
         with write_aside(path) as aside, aside.open("wb") as stream:
             import torch

@@ -36,6 +36,10 @@ class Precision(StrEnum):
             raise UnknownNameError.of("precision", text, [p.value for p in Precision]) from None
 
 
+# Activations are integers too, so their ranges come from samples.
+INTEGER_PRECISIONS = (Precision.W8A8, Precision.W4A8)
+
+
 class Quantizer(StrEnum):
     """Who computes the integer weights and ranges."""
 

@@ -82,7 +82,7 @@ def refusal_of_signature(runtime: str, graph: Graph, precision: str) -> str:
             return "Core ML has no inputs of rank 0: give them one dimension"
         if graph.passes_through:
             return "Core ML has no output that is an input as it is: add an operator between, or leave the output out"
-    if runtime == "executorch" and precision in ("w8", "w8a8"):
+    if runtime == "executorch" and precision in ("w8", "w8a8", "w4a8"):
         names = [operation.operator for operation in graph.operations]
         if not any(name.startswith("quantized_decomposed.dequantize") for name in names):
             return (

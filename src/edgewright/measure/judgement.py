@@ -12,7 +12,7 @@ from edgewright.core.artifact import Artifact, Proof
 from edgewright.core.budget import Budget, Verdict, gate
 from edgewright.core.errors import EdgewrightError, UnavailableError
 from edgewright.core.result import LatencyResult, MetricResult, ParityResult, Result, Status
-from edgewright.core.target import Precision, Target
+from edgewright.core.target import INTEGER_PRECISIONS, Precision, Target
 from edgewright.core.tensors import Array
 from edgewright.data.metrics import Metric
 from edgewright.data.preparation import Prepared
@@ -168,7 +168,7 @@ def _measured(result: Result, measurement: Measurement, yardstick: _Yardstick) -
     agrees, why = judge(parity, str(result.target.precision), is_synthetic=prepared.is_synthetic)
     if not agrees:
         reasons.append(f"differs from the source: {why}")
-    is_quantized = result.target.precision is Precision.W8A8
+    is_quantized = result.target.precision in INTEGER_PRECISIONS
     if is_quantized and prepared.severe:
         reasons.append(f"calibration cannot be trusted: {prepared.severe[0]}")
     drop = (

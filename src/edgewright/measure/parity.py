@@ -73,6 +73,7 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "w8": Tolerance(max_rel=None, cosine=0.98, varied_snr_db=18.0, agreement=0.85),
     "w8a8": Tolerance(max_rel=None, cosine=0.95, varied_snr_db=13.0, agreement=0.80),
     # No looser than w8a8: without training many a network does not keep this, and the user should see it.
+    "w4a8": Tolerance(max_rel=None, cosine=0.95, varied_snr_db=13.0, agreement=0.80),
     "w4": Tolerance(max_rel=None, cosine=0.95, varied_snr_db=13.0, agreement=0.80),
     "pruned": Tolerance(max_rel=None, cosine=0.95, varied_snr_db=13.0, agreement=0.80),
 }

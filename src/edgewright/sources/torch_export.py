@@ -142,17 +142,39 @@ def tensor_specs(
 
 
 def precision_of(exported: ExportedProgram) -> str:
-    """Return w8a8 or w8 for a program quantized by PT2E, fp16 for half weights, else fp32."""
+    """Return w8a8, w4a8 or w8 for a program quantized by PT2E, fp16 for half weights, else fp32.
+
+    What most weights have decides between w8a8 and w4a8.
+    """
     import torch
 
     names = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
     quantizes = any("quantize_per_tensor" in n and "dequantize" not in n for n in names)
     if quantizes:
-        return "w8a8"
+        return "w4a8" if _has_low_bits(exported) else "w8a8"
     if any("dequantize_per_" in name for name in names):
         return "w8"
     dtypes = {t.dtype for t in exported.state_dict.values() if t.is_floating_point()}
     return "fp16" if dtypes and dtypes <= {torch.float16, torch.bfloat16} else "fp32"
+
+
+def _has_low_bits(exported: ExportedProgram) -> bool:
+    """Return whether most quantized weights have no more than 16 values."""
+    import torch
+
+    computed = set(exported.graph_signature.user_inputs)
+    sizes = {True: 0, False: 0}
+    for node in exported.graph.nodes:
+        if "quantized_decomposed.dequantize" not in str(node.target):
+            continue
+        weight, (low, high) = node.args[0], node.args[-3:-1]
+        if isinstance(weight, torch.fx.Node) and "quantized_decomposed.quantize" in str(weight.target):
+            weight = weight.args[0]
+        if not isinstance(weight, torch.fx.Node) or weight.op != "placeholder" or weight.name in computed:
+            continue
+        if isinstance(low, int) and isinstance(high, int):
+            sizes[high - low < 16] += weight.meta["val"].numel()
+    return sizes[True] > sizes[False]
 
 
 def repeat_batch(example: torch.Tensor, size: int) -> torch.Tensor:
