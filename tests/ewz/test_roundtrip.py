@@ -54,7 +54,18 @@ def weights(kind: str, count: int = 20_000) -> bytes:
     return made[kind].tobytes()
 
 
-KINDS = ("int8", "nibbles", "float32", "float16", "clustered", "clustered16", "sparse", "noise", "constant", "text")
+KINDS = (
+    "int8",
+    "nibbles",
+    "float32",
+    "float16",
+    "clustered",
+    "clustered16",
+    "sparse",
+    "noise",
+    "constant",
+    "text",
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)

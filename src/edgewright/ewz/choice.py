@@ -39,7 +39,8 @@ class Coding:
         tables: levels; those that the control has kept are meant again.
         picks: which table each block takes.
         bits: log2 of the sum of the frequencies.
-        cost_bits: about what it takes, tables and description counted.
+        data_bits, cost_bits: about what it takes without tables and description, and with them.
+        bound_bits: the zero-order entropy of its symbols.
     """
 
     symbols: Symbols
@@ -47,22 +48,27 @@ class Coding:
     block: int
     picks: Array
     bits: int
+    data_bits: float
     cost_bits: float
+    bound_bits: float
 
 
 def choose(content: bytes, control: ControlWriter) -> Coding | None:
     """Return the smallest coding of `content`; None where it is none smaller than the bytes as they are."""
     if len(content) < MIN_RANGE_BYTES:
         return None
-    candidates: list[tuple[float, int, Symbols]] = []
+    candidates: list[tuple[float, Symbols, list[Array]]] = []
     for kind, stride in _TRIED:
         symbols = from_bytes(content, kind, stride)
         if symbols is not None:
-            candidates.append((_estimate(symbols), len(candidates), symbols))
+            planes = _planes(symbols)
+            candidates.append((_estimate(symbols, planes), symbols, planes))
     if not candidates:
         return None
-    best = min(candidates)[0]
-    codings = [_code(symbols, control) for cost, _, symbols in candidates if cost <= 1.02 * best + 256]
+    best = min(cost for cost, _, _ in candidates)
+    codings = [
+        _code(symbols, planes, control) for cost, symbols, planes in candidates if cost <= 1.02 * best + 256
+    ]
     chosen = min(codings, key=lambda coding: coding.cost_bits)
     return chosen if chosen.cost_bits < 8 * min(len(content) - 8, trial_bytes(content)) else None
 
@@ -76,29 +82,36 @@ def entropy_bits(counts: Array) -> float:
 
 
 def _planes(symbols: Symbols) -> list[Array]:
-    return [
-        np.bincount(plane, minlength=symbols.alphabet).astype(np.int64)
-        for plane in symbols.values.reshape(symbols.stride, -1)
-    ]
+    from edgewright.ewz.kernels import count_planes
+
+    return list(count_planes(symbols.values, symbols.stride, False)[:, : symbols.alphabet])
 
 
-def _estimate(symbols: Symbols) -> float:
+def _estimate(symbols: Symbols, planes: Sequence[Array]) -> float:
     cost = 30.0 * len(symbols.codebook)
-    for counts in _planes(symbols):
+    for counts in planes:
         cost += entropy_bits(counts) + 1.5 * np.count_nonzero(counts)
     return cost
 
 
-def _code(symbols: Symbols, control: ControlWriter) -> Coding:
-    planes = _planes(symbols)
+def _code(symbols: Symbols, planes: Sequence[Array], control: ControlWriter) -> Coding:
     block = len(symbols.values) // symbols.stride
     made = [_table(counts, control) for counts in planes]
     tables = tuple(levels for levels, _ in made)
     bits = _precision(planes, tables)
     cost = _FIELD_BITS + 24.0 * len(symbols.codebook) + sum(table_bits for _, table_bits in made)
-    cost += sum(_data_bits(counts, levels, bits) for counts, levels in zip(planes, tables, strict=True))
+    data_bits = sum(_data_bits(counts, levels, bits) for counts, levels in zip(planes, tables, strict=True))
     picks = np.arange(len(planes), dtype=np.int64)
-    return Coding(symbols=symbols, tables=tables, block=block, picks=picks, bits=bits, cost_bits=cost)
+    return Coding(
+        symbols=symbols,
+        tables=tables,
+        block=block,
+        picks=picks,
+        bits=bits,
+        data_bits=data_bits,
+        cost_bits=cost + data_bits,
+        bound_bits=entropy_bits(np.sum(planes, axis=0)),
+    )
 
 
 def _table(counts: Array, control: ControlWriter) -> tuple[Array, float]:

@@ -232,6 +232,20 @@ def get_integer(state: Array, data: Array, contexts: Array, base: int) -> int:
 
 
 @compiled
+def count_planes(values: Array, planes: int, is_interleaved: bool) -> Array:
+    """Return int64 [planes, 256]: how often each value (uint8) occurs in each plane.
+
+    Interleaved: value i is of plane i % planes; else the planes follow one another.
+    """
+    counts = np.zeros((planes, 256), dtype=np.int64)
+    length = len(values) // planes
+    for plane in range(planes):
+        for i in range(length):
+            counts[plane, values[i * planes + plane if is_interleaved else plane * length + i]] += 1
+    return counts
+
+
+@compiled
 def frequencies(levels: Array, bits: int) -> Array:
     """Return int64 frequencies with the sum 2**bits; a symbol of level 0 has none, every other at least 1.
 

@@ -54,8 +54,9 @@ def unpack_rest(method: int, packed: bytes, size: int) -> bytes:
     if method == Method.ZSTD:
         decoder = zstd.ZstdDecompressor(max_window_size=FRAME_BYTES, format=zstd.FORMAT_ZSTD1_MAGICLESS)
         try:
-            # One byte more than expected, since a limit of 0 would be none.
-            rest = decoder.decompress(packed, max_output_size=size + 1)
+            # As a stream: a frame may promise any size of content, and the memory for it would be taken at once.
+            with decoder.stream_reader(packed) as stream:
+                rest = stream.read(size + 1)
         except zstd.ZstdError as err:
             raise IntegrityError(f"the rest of a frame is not what zstd wrote: {err}") from err
     elif method != Method.RAW:

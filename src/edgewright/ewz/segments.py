@@ -11,6 +11,7 @@ from edgewright.core.tensors import Array
 
 Counts = npt.NDArray[np.int64]
 WINDOW_BYTES = 1 << 11
+_MAX_WINDOWS = 1 << 10  # more take longer windows: the work grows with their number
 _PHASES = 4
 _TABLE_BITS = 400.0  # of a table of bytes; a sparse one takes less
 _RANGE_BITS = 100.0
@@ -19,15 +20,21 @@ _RANGE_BITS = 100.0
 def find_segments(content: Array) -> list[tuple[int, int]]:
     """Return (start, length) of the pieces of `content` (uint8) that are each best coded by tables of their own.
 
-    Windows of 2 KiB are merged with their neighbours, those first that save most, as long as one set of tables takes
+    Windows of 2 KiB or more are merged with their neighbours, those first that save most, as long as one set of tables takes
     fewer bits than two.
     """
-    count = len(content) // WINDOW_BYTES
+    window_bytes = WINDOW_BYTES
+    while len(content) > _MAX_WINDOWS * window_bytes:
+        window_bytes *= 2
+    from edgewright.ewz.kernels import count_planes
+
+    count = len(content) // window_bytes
     if count == 0:
         return []
-    windows = content[: count * WINDOW_BYTES].reshape(count, WINDOW_BYTES // _PHASES, _PHASES)
-    index = windows.astype(np.int64) + 256 * np.arange(_PHASES)
-    counts = [np.bincount(window.reshape(-1), minlength=256 * _PHASES) for window in index]
+    counts = [
+        count_planes(content[at * window_bytes : (at + 1) * window_bytes], _PHASES, True)
+        for at in range(count)
+    ]
     costs = [_bits(c) for c in counts]
     after = [*range(1, count), -1]
     before = list(range(-1, count - 1))
@@ -62,20 +69,19 @@ def find_segments(content: Array) -> list[tuple[int, int]]:
     pieces = []
     at = 0
     while at >= 0:
-        pieces.append((at * WINDOW_BYTES, size[at] * WINDOW_BYTES))
+        pieces.append((at * window_bytes, size[at] * window_bytes))
         at = after[at]
     start, length = pieces[-1]
-    pieces[-1] = (start, len(content) - start if len(content) - start - length < WINDOW_BYTES else length)
+    pieces[-1] = (start, len(content) - start if len(content) - start - length < window_bytes else length)
     return pieces
 
 
 def _bits(counts: Counts) -> float:
-    """Return about how many bits the bytes counted by phase (int64 [4 * 256]) take, as bytes or as byte planes."""
-    planes = counts.reshape(_PHASES, 256)
+    """Return about how many bits the bytes counted by phase (int64 [4, 256]) take, as bytes or as byte planes."""
     return _RANGE_BITS + min(
-        _entropy(planes.sum(axis=0, keepdims=True)),
-        _entropy(planes[:2] + planes[2:]),
-        _entropy(planes),
+        _entropy(counts.sum(axis=0, keepdims=True)),
+        _entropy(counts[:2] + counts[2:]),
+        _entropy(counts),
     )
 
 

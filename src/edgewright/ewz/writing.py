@@ -217,29 +217,13 @@ def _words(codings: Sequence[Coding]) -> bytes:
 
 
 def _record(r: Range, data: bytes, coding: Coding | None) -> CodedRange:
-    from edgewright.ewz import kernels, tables
-    from edgewright.ewz.choice import entropy_bits
-
     if coding is None:
-        counts = np.bincount(np.frombuffer(data, dtype=np.uint8), minlength=256)
-        return CodedRange(
-            name=r.name,
-            size_bytes=len(data),
-            kind="rest",
-            entropy_bytes=entropy_bits(counts) / 8,
-            coded_bytes=0.0,
-        )
+        return CodedRange(name=r.name, size_bytes=len(data), kind="rest", entropy_bytes=0.0, coded_bytes=0.0)
     symbols = coding.symbols
-    counts = np.bincount(symbols.values, minlength=symbols.alphabet)
-    coded = 0.0
-    for number, levels in enumerate(coding.tables):
-        mine = np.repeat(coding.picks == number, coding.block)[: len(symbols.values)]
-        own = np.bincount(symbols.values[mine], minlength=symbols.alphabet).astype(np.int64)
-        coded += tables.data_bits(own, kernels.frequencies(levels, coding.bits), coding.bits) / 8
     return CodedRange(
         name=r.name,
         size_bytes=len(data),
         kind=symbols.kind.name.lower() + (f"/{symbols.stride}" if symbols.stride > 1 else ""),
-        entropy_bytes=entropy_bits(counts) / 8,
-        coded_bytes=coded,
+        entropy_bytes=coding.bound_bits / 8,
+        coded_bytes=coding.data_bits / 8,
     )
