@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgewright.bridges.registry import route
 from edgewright.compression_recipe import CompressionRecipe
-from edgewright.compression_rows import Bench, Built, build_stages, measure_stages, packed_rows
+from edgewright.compression_rows import Bench, Built, Packed, build_stages, measure_stages, pack_rows
 from edgewright.compression_steps import (
     STEPS_FOLDER,
     Material,
@@ -83,7 +83,7 @@ class CompressionResult:
         return to_text(self.summary)
 
     def _repr_html_(self) -> str:
-        from edgewright.report.compression import to_html_table
+        from edgewright.report.compression_page import to_html_table
 
         return to_html_table(self.summary)
 
@@ -147,9 +147,9 @@ def compress_model(
         records = [first.record, *(stage.record for stage in stages)]
         if recipe.packs and error is None:
             try:
-                packed = packed_rows(rows, built[-1], len(records), folder, progress)
-                records.append(_packing(records[-1], recipe))
-                rows += packed
+                packed = pack_rows(rows, built[-1], len(records), folder, progress)
+                records.append(_packing(records[-1], recipe, packed))
+                rows += packed.rows
             except EdgewrightError as err:
                 error = err
         summary = CompressionSummary(
@@ -320,6 +320,8 @@ def _laid_out(dataset: Dataset, given: Program, original: Program) -> Dataset:
 
 def _install(rows: Sequence[Row], last: Built, folder: Path) -> list[Row]:
     """Copy the last program's artifacts to `folder/artifacts`, and name them in its rows."""
+    for stale in (folder / "artifacts").glob("*.ewz"):
+        stale.unlink()
     own = [row for row in rows if row.step == last.stage.record.id]
     conversions = {last.targets[row.runtime].artifact_id: last.conversions[row.runtime] for row in own}
     installed = install_artifacts([row.result for row in own], conversions, folder)
@@ -327,7 +329,7 @@ def _install(rows: Sequence[Row], last: Built, folder: Path) -> list[Row]:
     return [*(row for row in rows if row.step != last.stage.record.id), *named]
 
 
-def _packing(before: StepRecord, recipe: CompressionRecipe) -> StepRecord:
+def _packing(before: StepRecord, recipe: CompressionRecipe, packed: Packed) -> StepRecord:
     """Return the record of the step that packs: its model is the one before it."""
     step = recipe.steps[-1]
     return replace(
@@ -338,8 +340,8 @@ def _packing(before: StepRecord, recipe: CompressionRecipe) -> StepRecord:
         seconds=0.0,
         state=StepState.DONE,
         facts={},
-        tables={},
-        notes=("packed losslessly: only the download is smaller",),
+        tables=packed.tables,
+        notes=("Packed losslessly: the download alone is smaller; every file came out byte by byte.",),
     )
 
 
@@ -391,6 +393,8 @@ def _commands(recipe: CompressionRecipe, built: Sequence[Built], folder: Path) -
         ]
         words += ["--precision", next(str(target.precision) for target in one.targets.values())]
         words += ["--data", recipe.data] if recipe.data else []
+        samples = recipe.calibration or recipe.train_data
+        words += ["--calibration", samples] if samples else []
         words += ["--out", str(base / "builds" / name)]
         commands[name] = shlex.join(words)
     return commands

@@ -10,9 +10,8 @@ from edgewright.backends.conversion import Conversion, convert_all
 from edgewright.compression_recipe import ENTROPY
 from edgewright.compression_steps import Stage
 from edgewright.core.artifact import Artifact
-from edgewright.core.compression import Row, step_id
-from edgewright.core.errors import EdgewrightError, IntegrityError, UnknownNameError
-from edgewright.core.files import sha256_of
+from edgewright.core.compression import Cell, Row, step_id
+from edgewright.core.errors import UnknownNameError
 from edgewright.core.program import Program
 from edgewright.core.progress import Progress
 from edgewright.core.result import Result
@@ -22,6 +21,11 @@ from edgewright.data.preparation import Prepared
 from edgewright.measure.evaluation import evaluate_artifacts, reference_outputs
 from edgewright.measure.judgement import judge_step
 from edgewright.workers.cache import Cache
+from edgewright.workers.limits import limits_from_environment
+from edgewright.workers.pool import Limits, Worker
+
+_PACK = "edgewright.compress.entropy:pack_artifact"
+_PACK_LIMITS = Limits(timeout_s=1800.0, memory_bytes=16 << 30)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,29 +84,40 @@ def measure_stages(built: Sequence[Built], bench: Bench) -> list[Row]:
     return rows
 
 
-def packed_rows(rows: Sequence[Row], last: Built, number: int, out: Path, progress: Progress) -> list[Row]:
-    """Pack the installed artifacts of `last` into `out/artifacts/<artifact id>.ewz`; return the rows of that step.
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """The step that packs: its rows, and runtime -> what each range of weights takes."""
 
-    A row is that of the artifact itself, whose files come out of the container byte by byte, with another download.
+    rows: list[Row]
+    tables: dict[str, list[dict[str, Cell]]]
+
+
+def pack_rows(rows: Sequence[Row], last: Built, number: int, out: Path, progress: Progress) -> Packed:
+    """Pack the artifacts of `last` into `out/artifacts/<artifact id>.ewz`, each in a worker, and check what comes out.
+
+    A row of this step is that of the artifact, whose files are the same, with another download.
+
+    Raises:
+        EdgewrightError: one cannot be packed.
     """
     name = step_id(number, ENTROPY)
-    packed = []
-    for row in rows:
-        if row.step != last.stage.record.id:
-            continue
-        made = replace(row, step=name, result=replace(row.result, id=f"{name}.{row.runtime}"))
-        artifact = last.conversions[row.runtime].artifact
-        if artifact is not None:
-            progress(f"{name}/{row.runtime}", "pack", "running")
-            try:
-                size_bytes = _pack(
-                    artifact, out / "artifacts" / f"{last.targets[row.runtime].artifact_id}.ewz"
-                )
-            except EdgewrightError as err:
-                raise type(err)(f"step {name} failed for {row.runtime}: {err}") from err
-            made = replace(made, download_bytes=size_bytes, is_packed=True)
-            progress(f"{name}/{row.runtime}", "pack", "done")
-        packed.append(made)
+    packed = Packed(rows=[], tables={})
+    with Worker("pack", limits=limits_from_environment(_PACK_LIMITS)) as worker:
+        for row in rows:
+            if row.step != last.stage.record.id:
+                continue
+            made = replace(row, step=name, result=replace(row.result, id=f"{name}.{row.runtime}"))
+            artifact = last.conversions[row.runtime].artifact
+            if artifact is not None:
+                progress(name, f"pack {row.runtime}", "running")
+                path = out / "artifacts" / f"{last.targets[row.runtime].artifact_id}.ewz"
+                answer = worker.call(_PACK, {"artifact": artifact.to_json(), "out": str(path)})
+                made = replace(made, download_bytes=int(str(answer["packed_bytes"])), is_packed=True)
+                table = answer["rows"]
+                assert isinstance(table, list)
+                packed.tables[f"Weights in {path.name}"] = table
+            packed.rows.append(made)
+    progress(name, "compress", "done")
     return packed
 
 
@@ -194,14 +209,3 @@ def _ratio(first: Result, result: Result) -> float | None:
     if first.latency_ms is None or result.latency_ms is None:
         return None
     return first.latency_ms.p50 / result.latency_ms.p50
-
-
-def _pack(artifact: Artifact, out: Path) -> int:
-    """Pack the artifact's files, check that they come out the same, and return the size of the container."""
-    raise NotImplementedError
-
-
-def _same(files: Sequence[Path], folder: Path, names: Sequence[str]) -> None:
-    for file, name in zip(files, names, strict=True):
-        if sha256_of(file) != sha256_of(folder / name):
-            raise IntegrityError(f"{name} does not come out of its container as it went in. A bug of ours.")

@@ -325,6 +325,7 @@ def _finish(folder: Path, key: str, stage: Stage) -> None:
     }
     write_json(folder / _DONE, record)
     (folder / PROGRESS_NAME).unlink(missing_ok=True)
+    shutil.rmtree(folder / CHECKPOINTS_NAME, ignore_errors=True)
 
 
 def _kept(folder: Path, key: str) -> Stage | None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgewright.compress.passes import Bench, Compressed
+from edgewright.core.artifact import Artifact
+from edgewright.core.errors import IntegrityError
+from edgewright.core.files import sha256_of
 from edgewright.core.program import Program
 
 
@@ -27,3 +32,42 @@ class EntropyPass:
 
 
 PASS = EntropyPass()
+
+
+def pack_artifact(arguments: dict[str, object]) -> dict[str, object]:
+    """Worker operation: pack an artifact into a `.ewz`, and check that it comes out byte by byte.
+
+    Args:
+        arguments: {"artifact": record, "out": the container's path}.
+    Returns:
+        {"packed_bytes", "rows": what each range of weights takes}.
+    Raises:
+        UnavailableError: numba or zstandard is not installed.
+        IntegrityError: the artifact changed meanwhile, or does not come out as it went in.
+    """
+    from edgewright.ewz import pack, unpack
+
+    record = arguments["artifact"]
+    assert isinstance(record, dict)
+    artifact, out = Artifact.from_json(record), Path(str(arguments["out"]))
+    artifact.verify_digest()
+    report = pack(artifact.shown_path, out)
+    with tempfile.TemporaryDirectory(prefix="edgewright-") as folder:
+        unpack(out, Path(folder), limit_bytes=report.source_bytes)
+        for name, file in zip(artifact.names, artifact.files, strict=True):
+            copy = Path(folder, name)
+            if not copy.is_file() or sha256_of(copy) != sha256_of(file):
+                raise IntegrityError(
+                    f"{name} does not come out of {out.name} as it went in. This is a bug of ours."
+                )
+    rows = [
+        {
+            "weights": one.name or "(no name)",
+            "symbols": one.kind,
+            "bytes": one.size_bytes,
+            "entropy bound": round(one.entropy_bytes, 1),
+            "coded": round(one.coded_bytes, 1),
+        }
+        for one in report.ranges
+    ]
+    return {"packed_bytes": report.packed_bytes, "rows": rows}

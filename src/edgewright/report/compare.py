@@ -96,7 +96,7 @@ class Comparison:
 
         arrow = "→" if console.encoding.lower().startswith("utf") else "->"
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        headings = ("target", "status", "size, kB", "metric", "drop, pts", "p50, ms", "ratio*")
+        headings = ("target", "status", "download, kB", "disk, kB", "metric", "drop, pts", "p50, ms", "ratio*")
         for heading in headings:
             side = "left" if heading in ("target", "status") else "right"
             table.add_column(heading, justify="right" if side == "right" else "left", overflow="fold")
@@ -119,7 +119,7 @@ class Comparison:
 def compare_results(a: Path, b: Path) -> Comparison:
     """Return how the results.json `b` differs from the earlier `a` (files, or the folders that hold them).
 
-    A regression is: a worse status, a lost id, a budget no longer kept, an artifact more than 1 % larger, or a
+    A regression is: a worse status, a lost id, a budget no longer kept, an artifact or a download more than 1 % larger, or a
     drop whose 95 % interval lies wholly above the earlier one.
     Raises:
         UsageError: a file does not exist.
@@ -151,10 +151,12 @@ def _worse(before: RecordedResult | None, after: RecordedResult | None) -> list[
         and after.status not in (Status.FAILED, Status.UNAVAILABLE)
     ):
         found.append("no longer within budget")
-    if before.size_bytes and after.size_bytes and after.size_bytes > before.size_bytes * _MAX_GROWTH:
-        found.append(
-            f"size was {cells.kilobytes(before.size_bytes)} kB, is {cells.kilobytes(after.size_bytes)} kB"
-        )
+    for what, old, new in (
+        ("download", before.download_bytes, after.download_bytes),
+        ("size", before.size_bytes, after.size_bytes),
+    ):
+        if old and new and new > old * _MAX_GROWTH:
+            found.append(f"{what} was {cells.kilobytes(old)} kB, is {cells.kilobytes(new)} kB")
     is_same_metric = before.metric_name == after.metric_name
     if is_same_metric and before.drop_ci95 and after.drop_ci95 and after.drop_ci95[0] > before.drop_ci95[1]:
         found.append(f"drop was {_drop(before)}, is {_drop(after)} points: the 95 % intervals do not overlap")
@@ -178,6 +180,7 @@ def _texts(change: Change, arrow: str) -> list[str]:
     return [
         cells.clean(change.id),
         status,
+        pair(cells.kilobytes(a.download_bytes if a else None), cells.kilobytes(b.download_bytes if b else None)),
         pair(cells.kilobytes(a.size_bytes if a else None), cells.kilobytes(b.size_bytes if b else None)),
         pair(_value(a), _value(b)),
         pair(_drop(a), _drop(b)),
@@ -194,6 +197,7 @@ def _figures(result: RecordedResult) -> dict[str, object]:
     interval = result.drop_ci95
     return {
         "status": str(result.status),
+        "download_bytes": result.download_bytes,
         "size_bytes": result.size_bytes,
         "metric": result.metric_name,
         "value": result.metric_value,

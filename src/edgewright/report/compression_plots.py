@@ -147,7 +147,7 @@ def _accuracy(summary: CompressionSummary) -> Plot | None:
         caption="Loss against the original in points, paired per sample, with its 95 % interval; below zero is better.",
         height_px=_HEIGHT_PX,
         data=data,
-        layout={"xaxis": _steps_axis(steps), "yaxis": _axis("drop, points")},
+        layout={"xaxis": _steps_axis(steps), "yaxis": _axis("drop, points"), "scattermode": "group"},
     )
 
 
@@ -237,8 +237,10 @@ def _size_axis(title: str, values: Sequence[float]) -> Json:
 
 def _steps_axis(steps: Sequence[str]) -> Json:
     labels = [_plain(step) for step in steps]
+    # A range of its own: the axis would else end at the points, through the middle of the outer bars.
     return {
         "type": "category",
+        "range": [-0.5, len(labels) - 0.5],
         "categoryorder": "array",
         "categoryarray": labels,
         "automargin": True,

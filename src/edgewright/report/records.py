@@ -61,7 +61,7 @@ def evidence_of(result: Result, conditions: Mapping[str, object]) -> Iterator[Ev
     if result.memory_bytes is not None:
         measured.append((EvidenceKind.MEMORY, {"peak_bytes": result.memory_bytes}, {}))
     if result.size_bytes is not None:
-        measured.append((EvidenceKind.SIZE, {"size_bytes": result.size_bytes}, {}))
+        measured.append((EvidenceKind.SIZE, _sizes(result), {}))
     if result.energy_mj is not None:
         measured.append((EvidenceKind.ENERGY, {"energy_mj": result.energy_mj}, {}))
     for kind, metrics, samples in measured:
@@ -73,6 +73,11 @@ def evidence_of(result: Result, conditions: Mapping[str, object]) -> Iterator[Ev
             conditions={**conditions, "target": result.target.to_json()},
             samples=samples,
         )
+
+
+def _sizes(result: Result) -> dict[str, object]:
+    download = {} if result.download_bytes is None else {"download_bytes": result.download_bytes}
+    return {"size_bytes": result.size_bytes, **download}
 
 
 def _with_unit(name: str) -> str:
@@ -97,6 +102,7 @@ class RecordedResult:
 
     id: str
     status: Status
+    download_bytes: int | None
     size_bytes: int | None
     metric_name: str | None
     metric_value: float | None
@@ -224,6 +230,7 @@ class _Reader:
         return RecordedResult(
             id=name,
             status=Status(status),
+            download_bytes=self.count(row, "download_bytes", f"{where}.download_bytes"),
             size_bytes=self.count(row, "size_bytes", f"{where}.size_bytes"),
             metric_name=None if metric is None else self.text(metric, "name", f"{where}.metric.name"),
             metric_value=None if metric is None else self.number(metric, "value", f"{where}.metric.value"),

@@ -52,14 +52,15 @@ def columns_of(summary: Summary) -> list[Column]:
         Column(heading="prec.", cell=lambda r: str(r.target.precision), is_number=False),
         Column(heading="thr.", cell=lambda r: str(r.target.threads)),
         Column(heading="status", cell=lambda r: str(r.status), is_number=False),
-        Column(heading="size\nkB", cell=lambda r: cells.kilobytes(r.size_bytes), order=8),
-        Column(heading=cells.shorten(cells.quality_name(summary.results), 12), cell=cells.quality, order=7),
+        Column(heading=".ewz\nkB", cell=lambda r: cells.kilobytes(r.download_bytes), order=6),
+        Column(heading="disk\nkB", cell=lambda r: cells.kilobytes(r.size_bytes), order=9),
+        Column(heading=cells.shorten(cells.quality_name(summary.results), 12), cell=cells.quality, order=8),
     ]
     if unit:
         short = Column(
             heading=f"drop\n{unit}",
             cell=lambda r: cells.drop(r.metric, with_interval=False),
-            order=9,
+            order=10,
             is_full=False,
         )
         full = Column(heading=f"drop, {unit}\n[95 % interval]", cell=lambda r: cells.drop(r.metric), order=4)
@@ -67,11 +68,11 @@ def columns_of(summary: Summary) -> list[Column]:
     return [
         *columns,
         Column(heading="p50\nms", cell=p("p50")),
-        Column(heading="p95\nms", cell=p("p95"), order=5),
+        Column(heading="p95\nms", cell=p("p95"), order=3),
         Column(heading="p99\nms", cell=p("p99"), order=1),
-        Column(heading="vs\nfp32", cell=lambda r: cells.ratio(r.speed_up), order=6),
-        Column(heading="peak\nMB", cell=lambda r: cells.megabytes(r.memory_bytes), order=2),
-        Column(heading="budget", cell=lambda r: cells.budget(r, summary), order=3, is_number=False),
+        Column(heading="vs\nfp32", cell=lambda r: cells.ratio(r.speed_up), order=7),
+        Column(heading="RAM\nMB", cell=lambda r: cells.megabytes(r.memory_bytes), order=5),
+        Column(heading="budget", cell=lambda r: cells.budget(r, summary), order=2, is_number=False),
     ]
 
 
