@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from edgewright.compress.user_training import call_train, describe_train
-from edgewright.core.errors import IntegrityError, TrainingError, UsageError
+from edgewright.core.errors import IntegrityError, TrainingError, UsageError, first_line
 from edgewright.core.files import MAX_MODEL_BYTES, write_aside
 
 if TYPE_CHECKING:
@@ -96,9 +96,9 @@ class Checkpoints:
             if path.stat().st_size <= MAX_MODEL_BYTES:
                 return _read(path)
         except Exception as err:  # safetensors and torch raise many classes for a damaged header
-            problem = str(err).partition("\n")[0][:200] or type(err).__name__
+            problem = first_line(err)
         raise IntegrityError(
-            f"checkpoint {path} is damaged: {problem.rstrip('.')}. Delete this file to train this stage again."
+            f"checkpoint {path} is damaged: {problem}. Delete this file to train this stage again."
         )
 
     def remove(self, name: str) -> None:
@@ -287,8 +287,9 @@ class ResumableFit:
         try:
             module.load_state_dict(weights)
         except (RuntimeError, KeyError) as err:
+            why = " ".join(str(err).split())[:300]
             raise IntegrityError(
-                f"checkpoint {path} does not fit the model: {str(err)[:300]}. Delete this file to train again."
+                f"checkpoint {path} does not fit the model: {why}. Delete this file to train again."
             ) from err
         state = {
             name.removeprefix(_STATE): tensor

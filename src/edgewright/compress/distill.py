@@ -12,6 +12,7 @@ from edgewright.compress.checkpoints import Checkpoints, ResumableFit
 from edgewright.compress.masks import zeros_kept
 from edgewright.compress.module import to_module, to_program
 from edgewright.compress.passes import Bench, Compressed, Fit
+from edgewright.compress.training import evaluating
 from edgewright.core.errors import ConversionError, UsageError
 from edgewright.core.program import Program
 from edgewright.core.tensors import TensorSpec
@@ -178,7 +179,7 @@ def agreement(student: torch.nn.Module, teacher: torch.nn.Module, batches: Seque
     """
     import torch
 
-    from edgewright.compress.distilled_module import evaluating, tensors_of
+    from edgewright.compress.distilled_module import tensors_of
 
     same = count = 0
     with torch.no_grad(), evaluating(student, teacher):
@@ -202,7 +203,7 @@ def _distill(
     """Train `student` in place."""
     import torch
 
-    from edgewright.compress.distilled_module import Distillation, Distilled, HiddenPair, evaluating
+    from edgewright.compress.distilled_module import Distillation, Distilled, HiddenPair
 
     pairs = [
         HiddenPair(student=own, teacher=other, weight=weight, is_attention=is_attention)

@@ -16,7 +16,7 @@ from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 from edgewright.compress.module import find_layer
-from edgewright.compress.training import is_probabilities, set_mode
+from edgewright.compress.training import evaluating, is_probabilities
 from edgewright.core.errors import ConversionError
 
 
@@ -281,22 +281,6 @@ def captured(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tens
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Put modules into evaluation mode; the mode of every layer is put back afterwards."""
-    modes = [{name: layer.training for name, layer in module.named_modules()} for module in modules]
-    for module in modules:
-        set_mode(module, training=False)
-    try:
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            if mode[""]:
-                set_mode(module, training=True)
-            for name, layer in module.named_modules():
-                layer.training = mode[name]
 
 
 def tensors_of(outputs: object) -> list[Tensor]:

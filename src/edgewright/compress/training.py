@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Literal
 
 from edgewright.compress.checkpoints import Reached, Report, finite_names, require_finite, silent
 from edgewright.compress.user_training import load_train, seed_of
-from edgewright.core.errors import DataError, IntegrityError, TrainingError, UnknownNameError, UsageError
+from edgewright.core.errors import (
+    DataError,
+    IntegrityError,
+    TrainingError,
+    UnknownNameError,
+    UsageError,
+    first_line,
+)
 from edgewright.core.tensors import Layout
 from edgewright.data.datasets import Dataset, check_labels
 
@@ -188,7 +195,7 @@ class Trainer:
                     for step, loss in enumerate(
                         self._epoch(module, optimizer, loss_of, epoch, epochs, salt, format_), start=1
                     ):
-                        if not math.isfinite(loss):
+                        if not math.isfinite(loss):  # before it is sent back
                             raise _diverged(module, finite, loss, epoch + 1, step)
                         clock.tick(loss, epoch + 1, epochs, report)
                     require_finite(module, finite, what=f"epoch {epoch + 1}")
@@ -212,7 +219,7 @@ class Trainer:
         salt: str,
         format_: torch.memory_format,
     ) -> Iterator[float]:
-        """Train one epoch, counted from 0; yield the loss of each step."""
+        """Train one epoch, counted from 0; yield the loss of each step before it is sent back."""
         import torch
 
         torch.manual_seed(seed_of(f"{self.options.seed} {salt} {epoch}"))
@@ -231,11 +238,11 @@ class Trainer:
                 group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
             loss = loss_of(module(*inputs), self._labels[chosen].to(device))
+            yield float(loss.detach())
             loss.backward()  # type: ignore[no-untyped-call]
             if self.options.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, self.options.clip_norm)
             optimizer.step()
-            yield float(loss.detach())
 
     def _optimizer(self, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
         import torch
@@ -289,7 +296,7 @@ class Trainer:
             shapes = [list(tensor.shape) for tensor in inputs]
             raise TrainingError(
                 f"the model does not take a batch of training samples, shapes {shapes}: "
-                f"{str(err).strip()[:300]}. Export it with a dynamic batch, and check the data."
+                f"{first_line(err)}. Export it with a dynamic batch, and check the data."
             ) from err
         if outputs.ndim != 2 or outputs.shape[0] != count or not outputs.is_floating_point():
             raise TrainingError(
@@ -368,20 +375,12 @@ def accuracy(module: torch.nn.Module, data: Dataset, *, batch_size: int = 256) -
     inputs = _tensors(data)
     labels = torch.from_numpy(check_labels(data, int(np.iinfo(np.int64).max)))
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    modes = {name: layer.training for name, layer in module.named_modules()}
-    set_mode(module, training=False)
-    try:
-        with torch.no_grad():
-            hits = 0
-            for start in range(0, len(labels), batch_size):
-                batch = [tensor[start : start + batch_size].to(device) for tensor in inputs]
-                guessed = first_output(module(*batch)).argmax(1).cpu()
-                hits += int((guessed == labels[start : start + batch_size]).sum())
-    finally:
-        if modes[""]:
-            set_mode(module, training=True)
-        for name, layer in module.named_modules():
-            layer.training = modes[name]
+    hits = 0
+    with torch.no_grad(), evaluating(module):
+        for start in range(0, len(labels), batch_size):
+            batch = [tensor[start : start + batch_size].to(device) for tensor in inputs]
+            guessed = first_output(module(*batch)).argmax(1).cpu()
+            hits += int((guessed == labels[start : start + batch_size]).sum())
     return hits / len(labels)
 
 
@@ -411,17 +410,46 @@ def is_probabilities(outputs: Tensor) -> bool:
 
 
 def set_mode(module: torch.nn.Module, *, training: bool) -> None:
-    """Put `module` into training or evaluation mode, a graph of torch.export too."""
+    """Put `module` into training or evaluation mode, graphs of torch.export in it too."""
     import torch
 
     try:
         module.train(training)
-    except NotImplementedError:  # torch.export forbids it until it is told which operators to swap
-        from torchao.quantization.pt2e import allow_exported_model_train_eval
+    except NotImplementedError:  # torch.export forbids it: there the mode is an argument of operators
+        for layer in module.modules():
+            layer.training = training
+            if isinstance(layer, torch.fx.GraphModule):
+                _set_operators(layer, training=training)
 
-        assert isinstance(module, torch.fx.GraphModule)
-        allow_exported_model_train_eval(module)
-        module.train(training)
+
+@contextmanager
+def evaluating(*modules: torch.nn.Module) -> Iterator[None]:
+    """Put modules into evaluation mode; the mode of every layer is put back afterwards."""
+    modes = [{name: layer.training for name, layer in module.named_modules()} for module in modules]
+    for module in modules:
+        set_mode(module, training=False)
+    try:
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            if mode[""]:
+                set_mode(module, training=True)
+            for name, layer in module.named_modules():
+                layer.training = mode[name]
+
+
+def _set_operators(graph: torch.fx.GraphModule, *, training: bool) -> None:
+    """Set the mode of dropout and batch normalisation in `graph`.
+
+    Not by torchao's allow_exported_model_train_eval: it makes every dropout one of 0.5, or misses it.
+    """
+    import torch
+
+    places = {torch.ops.aten.dropout.default: 2, torch.ops.aten.batch_norm.default: 5}
+    for node in graph.graph.nodes:
+        if node.target in places:
+            node.update_arg(places[node.target], training)
+    graph.recompile()
 
 
 def _tensors(data: Dataset) -> list[Tensor]:

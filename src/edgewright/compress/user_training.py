@@ -152,7 +152,7 @@ def _what_and_where(err: BaseException) -> str:
     where = f" ({own[-1].filename}:{own[-1].lineno}: {own[-1].line})" if own else ""
     if isinstance(err, SyntaxError) and err.filename:
         where = f" ({err.filename}:{err.lineno})"
-    return f"{type(err).__name__}: {str(err)[:500]}{where}"
+    return f"{type(err).__name__}: {' '.join(str(err).split())[:400]}{where}"
 
 
 @contextmanager
