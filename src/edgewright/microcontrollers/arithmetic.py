@@ -1,0 +1,110 @@
+"""The functions of C that kernels share; a model's file holds those alone that it calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Function:
+    """One function of C, and the ones that it calls."""
+
+    text: str
+    needs: tuple[str, ...] = ()
+
+
+FUNCTIONS: dict[str, Function] = {
+    "high_product": Function(
+        text="""\
+/* The upper half of twice the product, rounded to nearest. */
+static int32_t high_product(int32_t left, int32_t right)
+{
+    return (int32_t)(((int64_t)left * right + (INT32_C(1) << 30)) >> 31);
+}
+"""
+    ),
+    "shift_right": Function(
+        text="""\
+/* value / 2^places for 0 <= places <= 31, rounded to nearest, half away from zero. */
+static int32_t shift_right(int32_t value, int32_t places)
+{
+    const int32_t mask = (int32_t)((UINT32_C(1) << places) - 1u);
+    return (value >> places) + ((value & mask) > (mask >> 1) + (value < 0));
+}
+"""
+    ),
+    "scaled": Function(
+        text="""\
+/* value * mantissa / 2^31 * 2^shift, rounded twice as the interpreter does. */
+static int32_t scaled(int32_t value, int32_t mantissa, int32_t shift)
+{
+    const int32_t left = shift > 0 ? shift : 0;
+    return shift_right(high_product((int32_t)((uint32_t)value << left), mantissa), left - shift);
+}
+""",
+        needs=("high_product", "shift_right"),
+    ),
+    "clamped": Function(
+        text="""\
+static int32_t clamped(int32_t value, int32_t low, int32_t high)
+{
+    return value < low ? low : value > high ? high : value;
+}
+"""
+    ),
+    "reciprocal": Function(
+        text="""\
+/* 1 / (1 + x) for x in [0, 1) as Q0.31: three steps of Newton's method on half the denominator. */
+static int32_t reciprocal(int32_t x)
+{
+    const int32_t half = (int32_t)(((int64_t)x + INT32_MAX + 1) / 2);
+    int32_t guess = 1515870810 + high_product(half, -1010580540); /* 48/17 - 32/17 d, as Q2.29 */
+    int32_t step;
+    for (step = 0; step < 3; ++step) {
+        const int32_t rest = (INT32_C(1) << 29) - high_product(half, guess);
+        guess += saturated_shift(high_product(guess, rest), 2);
+    }
+    return saturated_shift(guess, 1);
+}
+""",
+        needs=("high_product", "saturated_shift"),
+    ),
+    "saturated_shift": Function(
+        text="""\
+static int32_t saturated_shift(int32_t value, int32_t places)
+{
+    const int64_t wide = (int64_t)value * (INT64_C(1) << places);
+    return wide > INT32_MAX ? INT32_MAX : wide < INT32_MIN ? INT32_MIN : (int32_t)wide;
+}
+"""
+    ),
+    "leading_zeros": Function(
+        text="""\
+static int32_t leading_zeros(uint32_t value)
+{
+    int32_t count = 0;
+    while (count < 32 && !(value & (UINT32_C(1) << 31))) {
+        value <<= 1;
+        ++count;
+    }
+    return count;
+}
+"""
+    ),
+}
+
+
+def definitions(names: Iterable[str]) -> str:
+    """Return the C text of the functions called `names` and of those that they call, each once, callees first."""
+    order: list[str] = []
+
+    def add(name: str) -> None:
+        if name not in order:
+            for needed in FUNCTIONS[name].needs:
+                add(needed)
+            order.append(name)
+
+    for name in sorted(set(names)):
+        add(name)
+    return "\n".join(FUNCTIONS[name].text for name in order)

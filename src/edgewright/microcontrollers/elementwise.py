@@ -1,0 +1,144 @@
+"""Operators of two tensors, value by value, with broadcasting.
+
+Source: LiteRT 8-bit quantization specification (ADD, SUB, MUL). Sums are taken 20 bits finer than the inputs, on a
+common scale of twice the larger one.
+"""
+
+from __future__ import annotations
+
+from edgewright.microcontrollers.fixed_point import Multiplier, activation_range, multiplier_of
+from edgewright.microcontrollers.graph import Tensor
+from edgewright.microcontrollers.layer import Layer, Site, render, require
+
+_MAX_RANK = 6
+_FINER_BITS = 20
+
+_FLAT = """\
+static void @(const int8_t *left, const int8_t *right, int8_t *out)
+{
+    int32_t i;
+    for (i = 0; i < {{ count }}; ++i) {
+        int32_t value = {{ expression.replace("LEFT", "left[i * %d]" % left_step if left_step != 1 else "left[i]")
+            .replace("RIGHT", "right[i * %d]" % right_step if right_step != 1 else "right[i]") }};
+        out[i] = (int8_t)clamped(value, {{ low }}, {{ high }});
+    }
+}
+"""
+
+_BROADCAST = """\
+static void @(const int8_t *left, const int8_t *right, int8_t *out)
+{
+    int32_t {% for axis in axes %}i{{ loop.index0 }}{{ ", " if not loop.last }}{% endfor %};
+{% for axis in axes %}
+{{ "    " * loop.index }}for (i{{ loop.index0 }} = 0; i{{ loop.index0 }} < {{ axis.size }}; ++i{{ loop.index0 }}) {
+{% endfor %}
+        const int8_t *a = left{% for axis in axes if axis.left %} + i{{ axis.index }} * {{ axis.left }}{% endfor %};
+        const int8_t *b = right{% for axis in axes if axis.right %} + i{{ axis.index }} * {{ axis.right }}{% endfor %};
+        int32_t value = {{ expression.replace("LEFT", "*a").replace("RIGHT", "*b") }};
+        *out++ = (int8_t)clamped(value, {{ low }}, {{ high }});
+{% for axis in axes %}
+{{ "    " * (axes | length - loop.index0) }}}
+{% endfor %}
+}
+"""
+
+
+def add(site: Site) -> Layer:
+    """Return ADD of int8."""
+    return _sum(site, sign="+")
+
+
+def subtract(site: Site) -> Layer:
+    """Return SUB of int8."""
+    return _sum(site, sign="-")
+
+
+def multiply(site: Site) -> Layer:
+    """Return MUL of int8."""
+    left, right, output = _operands(site)
+    by = multiplier_of(left.scale * right.scale / output.scale)
+    require(by.shift <= 14, "an output scale that is far too small")
+    product = f"({_offset('LEFT', left)}) * ({_offset('RIGHT', right)})"
+    return _layer(site, f"scaled({product}, {by.mantissa}, {by.shift}) + {output.zero_point}")
+
+
+def _sum(site: Site, *, sign: str) -> Layer:
+    left, right, output = _operands(site)
+    common = 2 * max(left.scale, right.scale)
+    factors = [multiplier_of(one.scale / common) for one in (left, right)]
+    total = multiplier_of(common / (2**_FINER_BITS * output.scale))
+    require(total.shift <= 0, "an output scale that is far too small")
+
+    def finer(name: str, tensor: Tensor, by: Multiplier) -> str:
+        return f"scaled(({_offset(name, tensor)}) * {2**_FINER_BITS}, {by.mantissa}, {by.shift})"
+
+    both = f"{finer('LEFT', left, factors[0])} {sign} {finer('RIGHT', right, factors[1])}"
+    return _layer(site, f"scaled({both}, {total.mantissa}, {total.shift}) + {output.zero_point}")
+
+
+def _offset(name: str, tensor: Tensor) -> str:
+    zero = tensor.zero_point
+    return f"{name} {'-' if zero >= 0 else '+'} {abs(zero)}" if zero else name
+
+
+def _operands(site: Site) -> tuple[Tensor, Tensor, Tensor]:
+    left, right, output = site.input(0), site.input(1), site.output()
+    types = (left.dtype, right.dtype, output.dtype)
+    require(types == ("int8", "int8", "int8"), f"types {'/'.join(types)}; int8/int8/int8 is made")
+    for tensor in (left, right, output):
+        require(len(tensor.scales) == 1 and tensor.scale > 0, "a tensor without one scale")
+        require(tensor.count > 0, "an empty tensor")
+    return left, right, output
+
+
+def _layer(site: Site, expression: str) -> Layer:
+    left, right, output = site.input(0), site.input(1), site.output()
+    try:
+        low, high = activation_range(site.operator, output)
+    except ValueError as err:
+        require(False, str(err))
+        raise
+    values: dict[str, object] = {"expression": expression, "low": low, "high": high}
+    in_place = tuple(
+        position
+        for position, one in enumerate((left, right))
+        if one.count == output.count and one.value is None
+    )
+    if all(one.count in (1, output.count) for one in (left, right)):
+        values |= {
+            "count": output.count,
+            "left_step": 1 if left.count == output.count else 0,
+            "right_step": 1 if right.count == output.count else 0,
+        }
+        text = render(_FLAT, values)
+    else:
+        text = render(_BROADCAST, values | {"axes": _axes(left, right, output)})
+    return Layer(
+        operator=site.operator,
+        text=text,
+        reads=(left.index, right.index),
+        writes=(output.index,),
+        in_place=in_place,
+        needs=("scaled", "clamped"),
+    )
+
+
+def _axes(left: Tensor, right: Tensor, output: Tensor) -> list[dict[str, int]]:
+    """Return size and steps of every axis of the output; a step of 0 repeats the operand."""
+    rank = len(output.shape)
+    require(rank <= _MAX_RANK, f"broadcasting of rank {rank}; up to {_MAX_RANK} is made")
+    steps = []
+    for operand in (left, right):
+        require(len(operand.shape) <= rank, "an operand of higher rank than the output")
+        shape = (1,) * (rank - len(operand.shape)) + operand.shape
+        fits = all(have in (1, want) for have, want in zip(shape, output.shape, strict=True))
+        require(fits, f"shapes {list(left.shape)} and {list(right.shape)} for {list(output.shape)}")
+        step, found = 1, []
+        for size in reversed(shape):
+            found.append(step if size > 1 else 0)
+            step *= size
+        steps.append(found[::-1])
+    return [
+        {"index": axis, "size": size, "left": steps[0][axis], "right": steps[1][axis]}
+        for axis, size in enumerate(output.shape)
+    ]

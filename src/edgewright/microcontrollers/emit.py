@@ -1,0 +1,165 @@
+"""From a `.tflite` to C: read, refuse what is not covered, plan the memory, write the files, prove them on the host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgewright.core.errors import ConversionError, UsageError
+from edgewright.core.tensors import Array
+from edgewright.microcontrollers import selftest, writer
+from edgewright.microcontrollers.graph import ITEM_BYTES, Graph
+from edgewright.microcontrollers.layer import Layer, Site, UnsupportedError
+from edgewright.microcontrollers.planner import Plan, plan_memory
+from edgewright.microcontrollers.reader import read_graph
+from edgewright.microcontrollers.registry import KERNELS
+
+MAX_NAME_LENGTH = 48
+MAX_OPERATORS = 2000
+# Words of C99 and C++, and the types that the files use.
+_RESERVED = frozenset(
+    "auto break case char const continue default do double else enum extern float for goto if inline int long "
+    "register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while "
+    "class new delete this template typename namespace using private public protected virtual friend operator try "
+    "catch throw bool true false and or not xor main memcpy memset memcmp".split()
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CModel:
+    """A model as C, before it is written.
+
+    Attributes:
+        table_bytes: of constants in flash.
+        weight_bytes: of constants in the model's file, for comparison.
+        stack_bytes: of local arrays, the largest of any kernel.
+    """
+
+    name: str
+    graph: Graph
+    layers: tuple[Layer, ...]
+    plan: Plan
+    header: str
+    source: str
+    table_bytes: int
+    weight_bytes: int
+    stack_bytes: int
+    macs: int
+
+
+def compile_model(path: Path, *, name: str) -> CModel:
+    """Return the `.tflite` at `path` as C; nothing is written.
+
+    Args:
+        name: prefix of every name in the C files; an identifier.
+    Raises:
+        UsageError: `name` is no identifier of C.
+        FormatMismatchError, IntegrityError: see `read_graph`.
+        ConversionError: operators are not covered; the message names all of them, each with its reason.
+    """
+    check_name(name)
+    graph = read_graph(path)
+    if len(graph.operators) > MAX_OPERATORS:
+        raise ConversionError(
+            f"{path.name} has {len(graph.operators)} operators; at most {MAX_OPERATORS} are made into C."
+        )
+    layers = _layers(graph, name, path)
+    plan = plan_memory(graph, layers)
+    return CModel(
+        name=name,
+        graph=graph,
+        layers=layers,
+        plan=plan,
+        header=writer.header_text(graph, name, layers, plan),
+        source=writer.source_text(graph, name, layers, plan),
+        table_bytes=sum(constant.size_bytes for constant in writer.constants_of(graph, name, layers)),
+        weight_bytes=graph.weight_bytes,
+        stack_bytes=max((layer.stack_bytes for layer in layers), default=0),
+        macs=sum(layer.macs for layer in layers),
+    )
+
+
+def write_model(
+    model: CModel,
+    folder: Path,
+    *,
+    expected: Callable[[Sequence[Sequence[Array]]], Sequence[Sequence[Array]]],
+    source: str,
+) -> tuple[Path, ...]:
+    """Write NAME.c, NAME.h, NAME_test.c and the Makefile into `folder`, and return them in this order.
+
+    Args:
+        expected: computes the outputs for rows of inputs; called before the self-test is written.
+        source: who `expected` is, for the comment in the self-test.
+    """
+    files = (
+        folder / f"{model.name}.c",
+        folder / f"{model.name}.h",
+        folder / f"{model.name}_test.c",
+        folder / "Makefile",
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    files[0].write_text(model.source, encoding="utf-8")
+    files[1].write_text(model.header, encoding="utf-8")
+    seed = int(model.graph.sha256[:8], 16)
+    outputs = expected(selftest.golden_inputs(model.graph, selftest.RUNS, seed))
+    text = selftest.test_text(model.graph, model.name, model.plan, outputs, seed=seed, source=source)
+    files[2].write_text(text, encoding="utf-8")
+    files[3].write_text(selftest.makefile_text(model.name), encoding="utf-8")
+    return files
+
+
+def check_name(name: str) -> None:
+    """Check that `name` can prefix the names of a C file.
+
+    Raises:
+        UsageError: it cannot; the message proposes one that can.
+    """
+    if (
+        re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)
+        and name not in _RESERVED
+        and len(name) <= MAX_NAME_LENGTH
+    ):
+        return
+    raise UsageError(
+        f"{name!r} cannot be the name of a C model: a letter, then letters, digits and underscores, at most "
+        f"{MAX_NAME_LENGTH}, and no word of C are expected. Call it {identifier(name)!r}."
+    )
+
+
+def identifier(text: str) -> str:
+    """Return an identifier of C that is as near to `text` as can be."""
+    made = re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_")[:MAX_NAME_LENGTH].lower()
+    if not made or not made[0].isalpha():
+        made = f"model_{made}".rstrip("_")[:MAX_NAME_LENGTH]
+    return f"{made}_model" if made in _RESERVED else made
+
+
+def _layers(graph: Graph, name: str, path: Path) -> tuple[Layer, ...]:
+    layers, refused = [], []
+    for operator in graph.operators:
+        label = f"{operator.name} (operator {operator.position})"
+        kernel = KERNELS.get(operator.name)
+        if kernel is None:
+            refused.append(f"{label}: not covered")
+            continue
+        unknown = {
+            graph.tensor(index).dtype
+            for index in (*operator.inputs, *operator.outputs)
+            if index >= 0 and graph.tensor(index).dtype not in ITEM_BYTES
+        }
+        if unknown:
+            refused.append(f"{label}: type {', '.join(sorted(unknown))}")
+            continue
+        try:
+            layers.append(kernel(Site(graph=graph, operator=operator, prefix=name)))
+        except UnsupportedError as err:
+            refused.append(f"{label}: {err}")
+    if refused:
+        shown = "; ".join(refused[:20]) + (f"; and {len(refused) - 20} more" if len(refused) > 20 else "")
+        raise ConversionError(
+            f"{path.name} cannot become C. {shown}. Change these operators, or use --to litert."
+        )
+    return tuple(layers)

@@ -1,0 +1,183 @@
+"""What an operator becomes: a C function of its own, with the memory it reads and writes and the constants it needs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgewright.microcontrollers.graph import Graph, Operator, Tensor
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_LINE_WIDTH = 100
+# Buffers of one function that are larger than this go into the arena: stacks of microcontrollers are small.
+STACK_BUFFER_BYTES = 2048
+
+
+class UnsupportedError(Exception):
+    """Why an operator of the model cannot be made into C; the emitter collects all of them into one error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant:
+    """A table in flash; `values` is the text between its braces."""
+
+    name: str
+    c_type: str
+    count: int
+    size_bytes: int
+    values: str
+
+    @property
+    def definition(self) -> str:
+        """The line of C that defines it."""
+        return f"static const {self.c_type} {self.name}[{self.count}] = {{\n{self.values}\n}};\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One operator as C.
+
+    Attributes:
+        text: the definition of its function, with @ for its name; empty for a view. The function takes pointers to
+            `reads`, `writes` and the scratch, then `arguments`. Layers with the same text share one function.
+        arguments: names of tables, and numbers.
+        reads, writes: tensor indices.
+        in_place: positions in `reads` whose memory the first output may take over.
+        is_view: the output is the input's memory under another shape; there is no code.
+        needs: names of the arithmetic functions of `arithmetic.py` that it calls.
+        scratch_bytes: of the arena, while it runs.
+        stack_bytes: of its own arrays.
+        macs: multiplications with weights.
+    """
+
+    operator: Operator
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    text: str = ""
+    arguments: tuple[str, ...] = ()
+    constants: tuple[Constant, ...] = ()
+    in_place: tuple[int, ...] = ()
+    is_view: bool = False
+    needs: tuple[str, ...] = ()
+    scratch_bytes: int = 0
+    stack_bytes: int = 0
+    macs: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Site:
+    """An operator at its place in the graph: what a kernel is made from."""
+
+    graph: Graph
+    operator: Operator
+    prefix: str
+
+    def has_input(self, position: int) -> bool:
+        """Return whether the optional input at `position` is given."""
+        return len(self.operator.inputs) > position and self.operator.inputs[position] >= 0
+
+    def input(self, position: int = 0) -> Tensor:
+        """Return the input at `position`.
+
+        Raises:
+            UnsupportedError: it is left out.
+        """
+        if not self.has_input(position):
+            raise UnsupportedError(f"input {position} is left out")
+        return self.graph.tensor(self.operator.inputs[position])
+
+    def output(self, position: int = 0) -> Tensor:
+        """Return the output at `position`.
+
+        Raises:
+            UnsupportedError: there is none.
+        """
+        if len(self.operator.outputs) <= position:
+            raise UnsupportedError(f"output {position} is left out")
+        return self.graph.tensor(self.operator.outputs[position])
+
+    def table(self, suffix: str, c_type: str, values: Sequence[int], item_bytes: int) -> Constant:
+        """Return a constant of this operator with `values`."""
+        return integers(f"{self.prefix}_{suffix}_{self.operator.position}", c_type, values, item_bytes)
+
+
+def integers(name: str, c_type: str, values: Sequence[int], item_bytes: int) -> Constant:
+    """Return a table of integers."""
+    return Constant(
+        name=name,
+        c_type=c_type,
+        count=len(values),
+        size_bytes=len(values) * item_bytes,
+        values=_wrapped([_literal(int(value)) for value in values]),
+    )
+
+
+def floats(name: str, values: Sequence[float]) -> Constant:
+    """Return a table of float32; nine digits bring every one back exactly."""
+    return Constant(
+        name=name,
+        c_type="float",
+        count=len(values),
+        size_bytes=len(values) * 4,
+        values=_wrapped([float_literal(value) for value in values]),
+    )
+
+
+def float_literal(value: float) -> str:
+    """Return the float32 `value` as C.
+
+    Raises:
+        UnsupportedError: it is infinite or not a number, which C99 has no constant for.
+    """
+    if value != value or value in (float("inf"), float("-inf")):
+        raise UnsupportedError("a constant that is infinite or not a number")
+    text = f"{value:.9g}"
+    return f"{text}f" if any(mark in text for mark in ".e") else f"{text}.0f"
+
+
+def _literal(value: int) -> str:
+    # -2147483648 is an expression on an unsigned or long constant in C.
+    return "(-2147483647 - 1)" if value == -(2**31) else str(value)
+
+
+def _wrapped(items: Sequence[str]) -> str:
+    lines: list[str] = []
+    line = "   "
+    for item in items:
+        if len(line) + len(item) + 2 > _LINE_WIDTH:
+            lines.append(line)
+            line = "   "
+        line += f" {item},"
+    return "\n".join([*lines, line])
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, StrictUndefined
+
+    return Environment(
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+
+
+def render(template: str, values: Mapping[str, object]) -> str:
+    """Return `template` with `values`; a name that is missing is an error."""
+    return _environment().from_string(template).render(dict(values))
+
+
+def require(holds: bool, why: str) -> None:
+    """Check a condition of a kernel.
+
+    Raises:
+        UnsupportedError: with `why`.
+    """
+    if not holds:
+        raise UnsupportedError(why)

@@ -1,0 +1,26 @@
+"""Which function makes which operator into C."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from edgewright.microcontrollers import convolution, elementwise, pooling, shaping, softmax, tables
+from edgewright.microcontrollers.layer import Layer, Site
+
+Kernel = Callable[[Site], Layer]
+
+KERNELS: Mapping[str, Kernel] = {
+    "ADD": elementwise.add,
+    "AVERAGE_POOL_2D": pooling.average_pool,
+    "CONV_2D": convolution.convolution,
+    "DEPTHWISE_CONV_2D": convolution.depthwise_convolution,
+    "EXPAND_DIMS": shaping.reshape,
+    "FULLY_CONNECTED": convolution.fully_connected,
+    "LEAKY_RELU": tables.leaky_relu,
+    "MAX_POOL_2D": pooling.max_pool,
+    "RELU": tables.relu,
+    "RELU6": tables.relu6,
+    "RESHAPE": shaping.reshape,
+    "SOFTMAX": softmax.softmax,
+    "SQUEEZE": shaping.reshape,
+}

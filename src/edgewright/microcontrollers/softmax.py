@@ -1,0 +1,120 @@
+"""Softmax of int8 in integers: a table of exponentials, one reciprocal a row.
+
+Source: the fixed-point exponential of Jacob et al. (2018): exp(-1/8) times a Taylor series on [-1/4, 0), then one
+factor exp(-2**k) for each bit of the rest.
+"""
+
+from __future__ import annotations
+
+import math
+
+from edgewright.microcontrollers.fixed_point import (
+    clamped,
+    high_product,
+    multiplier_of,
+    scaled,
+    shift_right,
+    wrapped,
+)
+from edgewright.microcontrollers.layer import Layer, Site, render, require
+
+_INTEGER_BITS = 5
+_SUM_BITS = 12
+_INT32_MAX = 2**31 - 1
+
+_SOFTMAX = """\
+static void @(const int8_t *in, int8_t *out, const int32_t *table)
+{
+    int32_t n, c;
+    for (n = 0; n < {{ rows }}; ++n, in += {{ depth }}, out += {{ depth }}) {
+        int32_t top = -128, sum = 0, zeros, factor;
+        for (c = 0; c < {{ depth }}; ++c) {
+            top = in[c] > top ? in[c] : top;
+        }
+        for (c = 0; c < {{ depth }}; ++c) {
+            if (top - in[c] < {{ size }}) {
+                sum += shift_right(table[top - in[c]], {{ sum_bits }});
+            }
+        }
+        zeros = leading_zeros((uint32_t)sum);
+        factor = reciprocal((int32_t)(((uint32_t)sum << zeros) - (UINT32_C(1) << 31)));
+        for (c = 0; c < {{ depth }}; ++c) {
+            int32_t value = -128;
+            if (top - in[c] < {{ size }}) {
+                value += shift_right(high_product(factor, table[top - in[c]]), {{ sum_bits + 23 }} - zeros);
+            }
+            out[c] = (int8_t)clamped(value, -128, 127);
+        }
+    }
+}
+"""
+
+
+def softmax(site: Site) -> Layer:
+    """Return SOFTMAX of int8 over the last axis."""
+    rows, output = site.input(0), site.output()
+    require(rows.dtype == output.dtype == "int8", f"types {rows.dtype}/{output.dtype}; int8/int8 is made")
+    require(len(rows.scales) == 1 and len(output.scales) == 1, "an input or output without one scale")
+    require(
+        output.scale == 1 / 256 and output.zero_point == -128,
+        "an output that is not scale 1/256, zero point -128",
+    )
+    require(len(rows.shape) >= 1 and rows.count > 0 and rows.count == output.count, "an empty tensor")
+    depth = rows.shape[-1]
+    require(depth <= 2048, f"rows of {depth}; up to 2048 fit the sum's 12 integer bits")
+    table = site.table("exp", "int32_t", exponentials(site.operator.real("Beta"), rows.scale), 4)
+    values: dict[str, object] = {
+        "rows": rows.count // depth, "depth": depth,
+        "size": table.count, "sum_bits": _SUM_BITS,
+    }  # fmt: skip
+    return Layer(
+        operator=site.operator,
+        text=render(_SOFTMAX, values),
+        reads=(rows.index,),
+        writes=(output.index,),
+        in_place=(0,),
+        constants=(table,),
+        arguments=(table.name,),
+        needs=("shift_right", "high_product", "leading_zeros", "reciprocal", "clamped"),
+    )
+
+
+def exponentials(beta: float, scale: float) -> list[int]:
+    """Return exp(-beta * scale * d) as Q0.31 for d = 0, 1, ... until the interpreter takes it for zero, 256 at most."""
+    factor = min(beta * scale * 2.0 ** (31 - _INTEGER_BITS), 2.0**31 - 1.0)
+    require(factor > 1.0, f"beta {beta:g} on scale {scale:g}")
+    by = multiplier_of(factor)
+    largest = math.floor(1.0 * ((1 << _INTEGER_BITS) - 1) * (1 << (31 - _INTEGER_BITS)) / (1 << by.shift))
+    return [
+        exp_of_negative(scaled(-distance, by), _INTEGER_BITS) for distance in range(min(largest, 255) + 1)
+    ]
+
+
+def exp_of_negative(value: int, integer_bits: int) -> int:
+    """Return exp(value) as Q0.31 for value <= 0 in fixed point with `integer_bits` before the point."""
+    if value == 0:
+        return _INT32_MAX
+    fraction_bits = 31 - integer_bits
+    quarter = 1 << (fraction_bits - 2)
+    rest = (value & (quarter - 1)) - quarter
+    result = _exp_of_quarter(clamped(rest << integer_bits, -(2**31), _INT32_MAX))
+    remainder = wrapped(rest - value)
+    for power in range(-2, integer_bits):
+        if remainder & (1 << (fraction_bits + power)):
+            result = high_product(result, _EXP_OF_POWERS[power])
+    return result
+
+
+_EXP_OF_POWERS = {power: math.floor(math.exp(-(2.0**power)) * 2**31 + 0.5) for power in range(-2, 5)}
+
+
+def _exp_of_quarter(value: int) -> int:
+    """Return exp(value) for -1/4 <= value < 0, both as Q0.31."""
+    middle = math.floor(math.exp(-0.125) * 2**31 + 0.5)
+    third = math.floor(2**31 / 3 + 0.5)
+    x = value + (1 << 28)
+    x2 = high_product(x, x)
+    x3 = high_product(x2, x)
+    x4 = high_product(x2, x2)
+    series = shift_right(high_product(shift_right(x4, 2) + x3, third) + x2, 1)
+    return middle + high_product(middle, x + series)
