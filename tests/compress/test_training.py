@@ -10,14 +10,8 @@ import pytest
 from tests.compress.test_checkpoints import same, small_data, small_net
 
 from edgewright.compress.checkpoints import Checkpoints, ResumableFit, state_of
-from edgewright.compress.training import (
-    Trainer,
-    TrainingOptions,
-    accuracy,
-    augment,
-    learning_rate,
-    load_train,
-)
+from edgewright.compress.training import Trainer, TrainingOptions, accuracy, load_train
+from edgewright.compress.training_options import augment, learning_rate
 from edgewright.compress.user_training import call_train
 from edgewright.core.errors import DataError, TrainingError, UnknownNameError, UsageError
 from edgewright.data.datasets import make_dataset
