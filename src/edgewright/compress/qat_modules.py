@@ -155,8 +155,7 @@ class PerChannelWeightFakeQuantize(FakeQuantizeBase):  # type: ignore[misc]
         return (largest * clip / self.quant_max).clamp(min=_SMALLEST_STEP)
 
     def _rounded(self, weight: Tensor, scale: Tensor) -> Tensor:
-        zeros = torch.zeros(len(scale), dtype=torch.int64)
-        settings = (scale, zeros, self.ch_axis, self.quant_min, self.quant_max, self.dtype)
-        integers = torch.ops.quantized_decomposed.quantize_per_channel(weight, *settings)
-        rounded: Tensor = torch.ops.quantized_decomposed.dequantize_per_channel(integers, *settings)
-        return rounded
+        zeros = torch.zeros(len(scale), dtype=torch.int32)
+        return torch.fake_quantize_per_channel_affine(
+            weight, scale, zeros, self.ch_axis, self.quant_min, self.quant_max
+        )
