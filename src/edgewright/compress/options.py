@@ -150,11 +150,12 @@ def _fit(value: object, hint: object) -> tuple[bool, object]:
 
 
 def _from_text(text: str, hint: object) -> object:
-    is_list = any(typing.get_origin(part) is tuple for part in (hint, *typing.get_args(hint)))
-    if is_list and not text.startswith("["):
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    choices = typing.get_args(hint) if is_union else (hint,)
+    if any(typing.get_origin(choice) is tuple for choice in choices) and not text.startswith("["):
         return [_scalar(part.strip()) for part in text.split(",") if part.strip()]
     made = _scalar(text)
-    return made if isinstance(made, str) or str not in (hint, *typing.get_args(hint)) else text
+    return made if isinstance(made, str) or str not in choices else text
 
 
 def _scalar(text: str) -> object:
