@@ -14,6 +14,7 @@ from tests.proving_backends import NOT_HERE
 from tests.small_models import arrays, rows, write_onnx
 
 from edgewright.core.files import sha256_of
+from edgewright.ewz import packed_bytes
 from edgewright.pipeline import build, run_recipe
 from edgewright.recipe import Recipe
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from tests.conftest import SmallBuild
 
 ROW_FIELDS = {
-    "id", "runtime", "precision", "threads", "status", "reason", "artifact", "sha256", "size_bytes", "metric",
+    "id", "runtime", "precision", "threads", "status", "reason", "artifact", "sha256", "download_bytes", "size_bytes",
+    "metric",
     "parity", "latency_ms", "cpu_ms_p50", "memory_bytes", "energy", "budget",
 }  # fmt: skip
 LATENCY_FIELDS = {"p50", "p95", "p99", "mean", "std", "min", "max", "n", "valid"}
@@ -76,6 +78,7 @@ def test_every_artifact_is_what_its_record_and_its_row_say(small_build: SmallBui
         file = small_build.out / str(row["artifact"])
         assert sha256_of(file) == row["sha256"]
         assert file.stat().st_size == row["size_bytes"]
+        assert packed_bytes({file.name: file}) == row["download_bytes"]
         record = json.loads((file.parent / "artifact.json").read_text())
         assert record["sha256"] == row["sha256"]
         assert record["source_sha256"] == sha256_of(small_build.model)

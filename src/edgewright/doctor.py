@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 from edgewright.backends import registry
 from edgewright.core.errors import EdgewrightError
+from edgewright.ewz.container import PACKAGES, require_packages
 from edgewright.measure.energy import NOT_MEASURED, EnergyCounter
 from edgewright.recipe import DEFAULT_RUNTIMES
 from edgewright.report.environment import describe_host
@@ -63,7 +64,7 @@ def diagnose() -> Diagnosis:
     ]
     checks += [_backend(name) for name in registry.names()]
     checks += [_toolchain(name) for name in environments.names()]
-    checks += [_workers(), _cache(), _energy()]
+    checks += [_workers(), _cache(), _packing(), _energy()]
     return Diagnosis(checks=tuple(checks), host=describe_host())
 
 
@@ -113,6 +114,15 @@ def _cache() -> Check:
         found=f"{root}: {size / 1e6:,.0f} MB used, {free / 1e9:,.0f} GB free on the disk",
         fix="" if enough else "free space on the disk, or point EDGEWRIGHT_CACHE elsewhere",
     )
+
+
+def _packing() -> Check:
+    try:
+        require_packages()
+    except EdgewrightError as err:
+        return Check(name="pack (.ewz)", is_ok=True, found="not installed", fix=str(err))
+    found = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    return Check(name="pack (.ewz)", is_ok=True, found=found)
 
 
 def _energy() -> Check:

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgewright.artifact_files import RECORD_NAME, read_artifact, require_runnable
 from edgewright.backends.conversion import Conversion, convert_all
-from edgewright.core.artifact import Artifact
+from edgewright.core.artifact import PACKAGE_SUFFIX, Artifact
 from edgewright.core.budget import Budget
 from edgewright.core.errors import DataError, FormatMismatchError, UnknownNameError
 from edgewright.core.files import work_folder, write_aside
@@ -20,6 +20,7 @@ from edgewright.core.target import Precision
 from edgewright.core.tensors import Array, TensorSpec, check_arrays
 from edgewright.data.images import read_image_for
 from edgewright.data.preparation import prepare
+from edgewright.ewz import SUFFIX, unpack
 from edgewright.measure.evaluation import evaluate_all
 from edgewright.measure.judgement import judge_all
 from edgewright.pipeline import load_source
@@ -30,6 +31,8 @@ from edgewright.sources.load import inspector_of
 from edgewright.workers.cache import Cache, default_root
 from edgewright.workers.pool import Worker
 from edgewright.workspace import claim_output, install_artifacts
+
+_MAX_NAMED_FILES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,8 @@ def describe(
         UsageError, FormatMismatchError, UnavailableError, ConversionError: as of `load`.
         IntegrityError: the file is broken, or not what its record says.
     """
+    if Path(model).suffix == SUFFIX and Path(model).is_file():
+        return _describe_packed(Path(model))
     if (Path(model) / RECORD_NAME).is_file():
         model = str(read_artifact(Path(model)).shown_path)
     if not is_factory(model) and inspector_of(Path(model), has_shapes=bool(input_shapes)):
@@ -80,6 +85,21 @@ def describe(
             to_describe=True,
         )
         return inspect(program)
+
+
+def _describe_packed(path: Path) -> Inspection:
+    """Return what the artifact in the `.ewz` at `path` holds, with its download size in the notes."""
+    with work_folder() as work:
+        report = unpack(path, work)
+        sizes = f"packed: download {report.packed_bytes:,} bytes, disk {report.source_bytes:,} bytes in"
+        note = f"{sizes} {', '.join(str(file.relative_to(work)) for file in report.files[:_MAX_NAMED_FILES])}"
+        # The file to open comes last of the names of an artifact of two: model.bin, model.xml.
+        records = [file.parent for file in report.files if file.name == RECORD_NAME]
+        packages = [
+            parent for file in report.files for parent in file.parents if parent.suffix == PACKAGE_SUFFIX
+        ]
+        found = describe(str([report.files[-1], *packages[:1], *records[:1]][-1]))
+    return replace(found, name=path.name, size_bytes=report.source_bytes, notes=(note, *found.notes))
 
 
 def convert(

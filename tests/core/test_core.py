@@ -92,6 +92,9 @@ def test_a_budget_on_what_nobody_measured_fails() -> None:
     assert not verdict.is_pass
     assert verdict.violations[0] == "size_mb: 1.1 > 1"
     assert "not measured" in verdict.violations[1]
+    assert gate({"size_mb": 2.0, "download_mb": 1.5}, Budget.parse(["download_mb=1"])).violations == (
+        "download_mb: 1.5 > 1",
+    )
     assert not gate({"size_mb": math.nan, "energy_mj": 0.0}, budget).is_pass
     for text in ("size_mb=nan", "size_mb=-1", "size_mb=inf", "size_mb="):
         with pytest.raises(UsageError):

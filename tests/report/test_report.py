@@ -143,6 +143,7 @@ def test_hostile_ids_stay_in_the_evidence_folder(tmp_path: Path) -> None:
     [
         ('"status": "ok"', '"status": "great"'),
         ('"size_bytes": ', '"size_bytes": -'),
+        ('"download_bytes": ', '"download_bytes": -'),
         ('"valid": true', '"valid": 1'),
         ('"p50": ', '"p50": 1e400, "x": '),
         ('"p50": ', '"p50": "fast", "x": '),
@@ -178,12 +179,13 @@ def test_compare_finds_what_got_worse_and_never_judges_latency(tmp_path: Path) -
     assert not same.is_regression
     assert same.changes[0].latency_ratio == pytest.approx(2.0)
 
-    first = replace(rows[0], size_bytes=2 * rows[0].size_bytes)
+    first = replace(rows[0], size_bytes=2 * rows[0].size_bytes, download_bytes=3 * rows[0].download_bytes)
     lost = replace(rows[1].metric, drop_points=4.0, drop_ci95=(3.0, 5.0))
     write_results(made.summary([first, replace(rows[1], metric=lost), *rows[2:-1]]), tmp_path / "b")
     found = compare_results(tmp_path / "a", tmp_path / "b")
     assert found.is_regression
-    assert [text.split(":")[0] for text in found.regressions] == [rows[0].id, rows[1].id, rows[-1].id]
+    assert [text.split(":")[0] for text in found.regressions] == [rows[0].id] * 2 + [rows[1].id, rows[-1].id]
+    assert "download was" in found.regressions[0] and "size was" in found.regressions[1]
     back = compare_results(tmp_path / "b", tmp_path / "a")
     assert not back.is_regression
 

@@ -96,8 +96,10 @@ def verification(found: Verification, as_json: bool) -> None:
     rows = [("target", result.id), ("status", str(result.status))]
     if found.artifact is not None:
         rows += [("artifact", str(found.artifact.shown_path)), ("sha256", found.artifact.sha256)]
+    if result.download_bytes is not None:
+        rows.append(("download", f"{result.download_bytes:,} bytes as .ewz"))
     if result.size_bytes is not None:
-        rows.append(("size", f"{result.size_bytes:,} bytes"))
+        rows.append(("disk", f"{result.size_bytes:,} bytes"))
     if parity is not None:
         rows.append(("compared on", f"{parity.n} samples ({parity.inputs})"))
         rows.append(("max abs difference", _number(parity.max_abs)))

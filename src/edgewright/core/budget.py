@@ -11,11 +11,12 @@ from edgewright.core.errors import UnknownNameError, UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Upper limits; None is no limit. `size_mb` and `memory_mb` are 10^6 bytes."""
+    """Upper limits; None is no limit. `download_mb`, `size_mb` and `memory_mb` are 10^6 bytes."""
 
     latency_p50_ms: float | None = None
     latency_p95_ms: float | None = None
     latency_p99_ms: float | None = None
+    download_mb: float | None = None
     size_mb: float | None = None
     memory_mb: float | None = None
     drop_points: float | None = None

@@ -92,6 +92,7 @@ class Result:
     Attributes:
         reason: empty for ok; a sentence else.
         artifact: path relative to the output folder.
+        download_bytes: the artifact as `.ewz`; size_bytes: on disk; memory_bytes: what running it adds to RAM.
         speed_up: p50 of fp32 of the same runtime and threads divided by this p50; None without both.
         energy_mj: None is "not measured", with the reason in `energy_note`.
         latency_samples_ms: the samples behind `latency_ms`.
@@ -103,6 +104,7 @@ class Result:
     reason: str = ""
     artifact: str | None = None
     sha256: str | None = None
+    download_bytes: int | None = None
     size_bytes: int | None = None
     metric: MetricResult | None = None
     parity: ParityResult | None = None
@@ -129,6 +131,7 @@ class Result:
             "reason": self.reason,
             "artifact": self.artifact,
             "sha256": self.sha256,
+            "download_bytes": self.download_bytes,
             "size_bytes": self.size_bytes,
             "metric": None if self.metric is None else _record(self.metric),
             "parity": None if self.parity is None else _record(self.parity),

@@ -14,6 +14,7 @@ from edgewright.core.files import MAX_MODEL_BYTES
 MAGIC = b"EWZ"
 VERSION = 1
 SUFFIX = ".ewz"
+PACKAGES = ("numba", "zstandard")
 FRAME_BYTES = 1 << 24  # of content, at most; so this bounds the memory of a reader
 MAX_FILES = 1 << 14
 MAX_NAME_BYTES = 1 << 10
@@ -42,7 +43,7 @@ def require_packages() -> None:
     """
     from importlib.util import find_spec
 
-    missing = [name for name in ("numba", "zstandard") if find_spec(name) is None]
+    missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise UnavailableError(
             f".ewz needs {' and '.join(missing)}, not installed here. Run: pip install 'edgewright[ewz]'"

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
 from edgewright.core.tensors import Array
@@ -232,7 +233,7 @@ def get_integer(state: Array, data: Array, contexts: Array, base: int) -> int:
 
 
 @compiled
-def count_planes(values: Array, planes: int, is_interleaved: bool) -> Array:
+def count_planes(values: Array, planes: int, is_interleaved: bool) -> npt.NDArray[np.int64]:
     """Return int64 [planes, 256]: how often each value (uint8) occurs in each plane.
 
     Interleaved: value i is of plane i % planes; else the planes follow one another.

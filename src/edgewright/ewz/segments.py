@@ -20,8 +20,8 @@ _RANGE_BITS = 100.0
 def find_segments(content: Array) -> list[tuple[int, int]]:
     """Return (start, length) of the pieces of `content` (uint8) that are each best coded by tables of their own.
 
-    Windows of 2 KiB or more are merged with their neighbours, those first that save most, as long as one set of tables takes
-    fewer bits than two.
+    Windows of 2 KiB or more are merged with their neighbours, those first that save most, as long as one set of
+    tables takes fewer bits than two.
     """
     window_bytes = WINDOW_BYTES
     while len(content) > _MAX_WINDOWS * window_bytes:

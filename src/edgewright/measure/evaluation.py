@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from edgewright.core.result import Layer
 from edgewright.core.target import Precision, Target
 from edgewright.core.tensors import Array, TensorSpec, to_layout
 from edgewright.data.preparation import Prepared
+from edgewright.measure.download import Downloads, download_sizes
 from edgewright.measure.timing import Timing, TimingSettings, time_interleaved
 from edgewright.workers.cache import Cache
 from edgewright.workers.limits import limits_from_environment
@@ -51,11 +52,16 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """The source's outputs, and the measurement of each target by id; `is_timing_kept`: from an earlier build."""
+    """The source's outputs, the measurement of each target by id, and what the artifacts take as a download.
+
+    Attributes:
+        is_timing_kept: the times are from an earlier build.
+    """
 
     reference: dict[str, Array]
     targets: Mapping[str, Measurement]
     is_timing_kept: bool = False
+    downloads: Downloads = field(default_factory=Downloads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +102,11 @@ def evaluate_all(
         DataError: the metric cannot be computed for the source's own outputs.
     """
     found = {target.id: conversions[target.artifact_id].artifact for target in targets}
-    return evaluate_artifacts(
+    artifacts = {name: artifact for name, artifact in found.items() if artifact is not None}
+    downloads = download_sizes(artifacts.values(), cache=cache, progress=progress)
+    measured = evaluate_artifacts(
         program,
-        {name: artifact for name, artifact in found.items() if artifact is not None},
+        artifacts,
         {target.id: target for target in targets},
         prepared,
         workdir=workdir,
@@ -106,6 +114,7 @@ def evaluate_all(
         progress=progress,
         timing=timing,
     )
+    return replace(measured, downloads=downloads)
 
 
 def evaluate_artifacts(

@@ -37,8 +37,7 @@ def judge_all(
         program=measured.reference, source=measured.reference, prepared=prepared, budget=budget
     )
     results = [
-        _judge(target.id, target, conversions[target.artifact_id], measured.targets, yardstick)
-        for target in targets
+        _judge(target.id, target, conversions[target.artifact_id], measured, yardstick) for target in targets
     ]
     base = {
         (r.target.runtime, r.target.threads): r.latency_ms.p50
@@ -74,7 +73,7 @@ def judge_step(
     yardstick = _Yardstick(
         program=program, source=measured.reference, prepared=prepared, budget=Budget(), is_drop_judged=False
     )
-    return _judge(name, target, conversion, measured.targets, yardstick)
+    return _judge(name, target, conversion, measured, yardstick)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,24 +96,27 @@ def _judge(
     name: str,
     target: Target,
     conversion: Conversion,
-    measurements: Mapping[str, Measurement],
+    measured: Measured,
     yardstick: _Yardstick,
 ) -> Result:
     artifact = conversion.artifact
     if artifact is None:
         assert conversion.error is not None
         return _not_converted(name, target, conversion.error)
+    download_bytes = measured.downloads.sizes_bytes.get(artifact.sha256)
+    why = measured.downloads.why
     result = Result(
         id=name,
         target=target,
         status=Status.OK,
         sha256=artifact.sha256,
+        download_bytes=download_bytes,
         size_bytes=artifact.size_bytes,
-        notes=artifact.notes,
+        notes=(*artifact.notes, why) if why and download_bytes is None else artifact.notes,
     )
     if artifact.proof in (Proof.CONVERTED, Proof.RECIPE):
         return _not_run(result, artifact)
-    measurement = measurements[name]
+    measurement = measured.targets[name]
     if measurement.error is not None:
         return _failed(result, measurement.error)
     try:
@@ -184,6 +186,7 @@ def _measured(result: Result, measurement: Measurement, yardstick: _Yardstick) -
             "latency_p50_ms": latency.p50 if latency else None,
             "latency_p95_ms": latency.p95 if latency else None,
             "latency_p99_ms": latency.p99 if latency else None,
+            "download_mb": result.download_bytes / 1e6 if result.download_bytes is not None else None,
             "size_mb": result.size_bytes / 1e6 if result.size_bytes is not None else None,
             "memory_mb": measurement.memory_bytes / 1e6 if measurement.memory_bytes is not None else None,
             "drop_points": metric.drop_points if metric else None,

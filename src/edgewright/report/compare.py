@@ -96,7 +96,16 @@ class Comparison:
 
         arrow = "→" if console.encoding.lower().startswith("utf") else "->"
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        headings = ("target", "status", "download, kB", "disk, kB", "metric", "drop, pts", "p50, ms", "ratio*")
+        headings = (
+            "target",
+            "status",
+            "download, kB",
+            "disk, kB",
+            "metric",
+            "drop, pts",
+            "p50, ms",
+            "ratio*",
+        )
         for heading in headings:
             side = "left" if heading in ("target", "status") else "right"
             table.add_column(heading, justify="right" if side == "right" else "left", overflow="fold")
@@ -119,8 +128,8 @@ class Comparison:
 def compare_results(a: Path, b: Path) -> Comparison:
     """Return how the results.json `b` differs from the earlier `a` (files, or the folders that hold them).
 
-    A regression is: a worse status, a lost id, a budget no longer kept, an artifact or a download more than 1 % larger, or a
-    drop whose 95 % interval lies wholly above the earlier one.
+    A regression is: a worse status, a lost id, a budget no longer kept, an artifact or a download more than 1 %
+    larger, or a drop whose 95 % interval lies wholly above the earlier one.
     Raises:
         UsageError: a file does not exist.
         IntegrityError: a file is not a results.json.
@@ -180,7 +189,9 @@ def _texts(change: Change, arrow: str) -> list[str]:
     return [
         cells.clean(change.id),
         status,
-        pair(cells.kilobytes(a.download_bytes if a else None), cells.kilobytes(b.download_bytes if b else None)),
+        pair(
+            cells.kilobytes(a.download_bytes if a else None), cells.kilobytes(b.download_bytes if b else None)
+        ),
         pair(cells.kilobytes(a.size_bytes if a else None), cells.kilobytes(b.size_bytes if b else None)),
         pair(_value(a), _value(b)),
         pair(_drop(a), _drop(b)),
