@@ -8,7 +8,8 @@ are those of the files: graph, tables and biases included, against the ONNX file
 of the unpacked file, run by ONNX Runtime on the 10,000 test images. Asked for, on both networks: at least 40 times
 smaller with no loss against the float network trained without a teacher, and at least 120 times within 0.5 points.
 
---tune holds the last 5,000 training images out and reports on them instead: every choice was made that way.
+Everything is trained on the first 55,000 training images; --tune reports on the other 5,000 instead of the test
+images, and choices were made that way.
 Trained weights stay in --work, so a second run only prints.
 """
 
@@ -103,8 +104,8 @@ PLANS = {
         float_decay=5e-4,
         float_dropout=0.1,
         taught_epochs=40,
-        taught_rate=0.2,
-        taught_decay=5e-4,
+        taught_rate=0.1,
+        taught_decay=1e-4,
         rate=0.2,
         steady_rate=0.1,
         cluster_epochs=6,
@@ -129,17 +130,17 @@ PLANS = {
         taught_epochs=0,
         taught_rate=0.05,
         taught_decay=5e-4,
-        rate=0.05,
-        steady_rate=0.05,
+        rate=0.04,
+        steady_rate=0.03,
         cluster_epochs=1,
         cluster_rate=0.03,
         bias_bits=4,
         points=(
-            Point(sparsity=0.90, steps=4, final_epochs=6, bits=(5, 4, 3)),
-            Point(sparsity=0.96, steps=3, final_epochs=6, bits=(4, 3)),
-            Point(sparsity=0.978, steps=3, final_epochs=8, bits=(3, 2)),
-            Point(sparsity=0.988, steps=3, final_epochs=8, bits=(3, 2)),
-            Point(sparsity=0.994, steps=3, final_epochs=6, bits=(3,)),
+            Point(sparsity=0.90, steps=3, final_epochs=4, bits=(4,)),
+            Point(sparsity=0.96, steps=2, final_epochs=4, bits=(3,)),
+            Point(sparsity=0.976, steps=2, final_epochs=6, bits=(3, 2)),
+            Point(sparsity=0.986, steps=2, final_epochs=5, bits=(3,)),
+            Point(sparsity=0.992, steps=2, final_epochs=5, bits=(3,)),
         ),
     ),
 }
@@ -209,7 +210,6 @@ def compress(plan: Plan, samples: Images, tested: Images, cache: Cache) -> tuple
         loop = Loop(
             samples=untaught,
             rate=plan.float_rate,
-            steady_rate=plan.float_rate,
             weight_decay=plan.float_decay,
             dropout=plan.float_dropout,
         )
@@ -227,18 +227,18 @@ def compress(plan: Plan, samples: Images, tested: Images, cache: Cache) -> tuple
             loop = Loop(
                 samples=samples,
                 rate=plan.taught_rate,
-                steady_rate=plan.taught_rate,
                 weight_decay=plan.taught_decay,
             )
             loop.function()(net, plan.taught_epochs)
             return net
 
         settings = [training, plan.taught_epochs, plan.taught_rate, plan.taught_decay]
-        net, key = cache.net(f"{plan.title}-taught", settings, train_taught)
-        floats.append(measure("float32, taught", net, tested))
+        # Only to compare with. Pruning starts from the plain one: its weights decayed more, so fewer neurons stay alive.
+        taught, _ = cache.net(f"{plan.title}-taught", settings, train_taught)
+        floats.append(measure("float32, taught", taught, tested))
     rows = []
     pruning = Loop(samples=samples, rate=plan.rate, steady_rate=plan.steady_rate).function()
-    clustering = Loop(samples=samples, rate=plan.cluster_rate, steady_rate=plan.cluster_rate).function()
+    clustering = Loop(samples=samples, rate=plan.cluster_rate).function()
     for point in plan.points:
 
         def prune(folder: Path, net: Net = net, point: Point = point) -> Net:
@@ -366,9 +366,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--teacher", type=Path, help="weights of the example's CNN; trained where absent")
     parser.add_argument("--networks", nargs="+", choices=sorted(PLANS), default=sorted(PLANS))
-    parser.add_argument(
-        "--tune", action="store_true", help="hold 5,000 training images out and report on them"
-    )
+    parser.add_argument("--tune", action="store_true", help="report on held-out training images")
     options = parser.parse_args(arguments)
     data = options.assets / "data" / "fashion-mnist"
     if not data.is_dir():
@@ -380,9 +378,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     samples, tested = read_images(data, "train"), read_images(data, "t10k")
     taught = teacher_logits(samples.images, data, options.work, options.teacher)
     samples = replace(samples, taught=taught)
+    end = len(samples.labels) - HELD_OUT_IMAGES
     if options.tune:
-        end = len(samples.labels) - HELD_OUT_IMAGES
-        samples, tested = samples.slice(0, end), samples.slice(end, end + HELD_OUT_IMAGES)
+        tested = samples.slice(end, end + HELD_OUT_IMAGES)
+    samples = samples.slice(0, end)
     cache = Cache(options.work)
     claims, record = [], {}
     for name in options.networks:

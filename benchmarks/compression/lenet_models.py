@@ -156,18 +156,18 @@ def teacher_logits(images: Tensor, data: Path, work: Path, weights: Path | None)
 class Loop:
     """A training loop as a user has one: `Loop(...).train` is called with (module, epochs).
 
-    SGD with Nesterov momentum on images mirrored at random, in bfloat16 with float32 weights. One epoch, between
-    two steps of pruning, runs at the steady rate; more decay from `rate` to 0 along a cosine.
+    SGD with Nesterov momentum on images mirrored at random, in bfloat16 with float32 weights. The rate decays from
+    `rate` to 0 along a cosine; a single epoch, as between two steps of pruning, runs at `steady_rate`, if given.
 
     Attributes:
         samples: with `taught`, the loss is 0.9 of the divergence to the teacher at temperature 4 (times 16, Hinton,
             Vinyals, Dean 2015) and 0.1 of the cross-entropy.
-        dropout: share of each layer's inputs but the first's.
+        dropout: share of the inputs of each linear layer that are set to zero, the image's excepted.
     """
 
     samples: Images
     rate: float
-    steady_rate: float
+    steady_rate: float | None = None
     weight_decay: float = 0.0
     dropout: float = 0.0
     batch: int = 256
@@ -176,38 +176,45 @@ class Loop:
 
     def function(self) -> Callable[[nn.Module, int], None]:
         """Return the loop as `train(module, epochs)`."""
+        images = self.samples.images.bfloat16()
+        views = torch.stack([images, images.flip(3)])
 
         def train(module: nn.Module, epochs: int) -> None:
-            self._train(module, epochs)
+            hooks = self._add_dropout(module)
+            self._train(module, views, epochs)
+            for hook in hooks:
+                hook.remove()
 
         return train
 
-    def _train(self, module: nn.Module, epochs: int) -> None:
-        hooks = self._add_dropout(module)
+    def _train(self, module: nn.Module, views: Tensor, epochs: int) -> None:
         optimizer = torch.optim.SGD(
-            module.parameters(), lr=self.rate, momentum=0.9, nesterov=True, weight_decay=self.weight_decay
+            module.parameters(),
+            lr=self.rate,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=self.weight_decay,
+            fused=True,
         )
-        batches = len(self.samples.labels) // self.batch
+        module.train()
+        count = len(self.samples.labels)
+        batches = count // self.batch
         total, done = batches * epochs, 0
         for _ in range(epochs):
-            module.train()
-            mirrored = torch.rand(len(self.samples.labels)) < 0.5
-            images = torch.where(
-                mirrored[:, None, None, None], self.samples.images.flip(3), self.samples.images
-            )
-            order = torch.randperm(len(images))
+            mirrored = (torch.rand(count) < 0.5).long()
+            order = torch.randperm(count)
             for chosen in order[: batches * self.batch].split(self.batch):
-                rate = self.steady_rate if epochs == 1 else self._rate_at(done / total)
+                rate = self._rate_at(done / total)
+                if epochs == 1 and self.steady_rate is not None:
+                    rate = self.steady_rate
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 with torch.autocast("cpu", torch.bfloat16):
-                    logits = module(images[chosen])
+                    logits = module(views[mirrored[chosen], chosen])
                 optimizer.zero_grad(set_to_none=True)
                 self._loss(logits.float(), chosen, mirrored[chosen]).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 done += 1
-        for hook in hooks:
-            hook.remove()
         module.eval()
 
     def _rate_at(self, progress: float) -> float:
@@ -218,7 +225,7 @@ class Loop:
         hard = functional.cross_entropy(logits, self.samples.labels[chosen])
         if self.samples.taught is None:
             return hard
-        wanted = functional.log_softmax(self.samples.taught[mirrored.long(), chosen] / self.temperature, 1)
+        wanted = functional.log_softmax(self.samples.taught[mirrored, chosen] / self.temperature, 1)
         given = functional.log_softmax(logits / self.temperature, 1)
         soft = functional.kl_div(given, wanted, reduction="batchmean", log_target=True)
         return (1 - self.alpha) * hard + self.alpha * self.temperature**2 * soft
@@ -226,7 +233,9 @@ class Loop:
     def _add_dropout(self, module: nn.Module) -> list[torch.utils.hooks.RemovableHandle]:
         if self.dropout == 0:
             return []
-        layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)][1:]
+        layers = [
+            layer for layer in module.modules() if isinstance(layer, nn.Linear) and layer.in_features != 784
+        ]
 
         def drop(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return (functional.dropout(inputs[0], self.dropout), *inputs[1:])
