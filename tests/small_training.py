@@ -39,7 +39,9 @@ def train(module: nn.Module, epochs: int) -> None:
     for _ in range(epochs):
         for start in range(0, len(labels), BATCH):
             optimiser.zero_grad()
-            loss = nn.functional.cross_entropy(module(images[start : start + BATCH]), labels[start : start + BATCH])
+            loss = nn.functional.cross_entropy(
+                module(images[start : start + BATCH]), labels[start : start + BATCH]
+            )
             loss.backward()
             optimiser.step()
     module.eval()

@@ -122,7 +122,9 @@ def test_a_recipe_without_a_step_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no step.*\[\[step\]\]"):
         CompressionRecipe.read(written(tmp_path, WHOLE.partition("[[step]]")[0]))
     with pytest.raises(RecipeError, match="tables"):
-        CompressionRecipe.read(written(tmp_path, 'edgewright_compression = 1\nmodel = "a.pt2"\nstep = "prune"\n'))
+        CompressionRecipe.read(
+            written(tmp_path, 'edgewright_compression = 1\nmodel = "a.pt2"\nstep = "prune"\n')
+        )
 
 
 def test_a_missing_and_a_huge_recipe_are_refused(tmp_path: Path) -> None:
@@ -146,6 +148,9 @@ def test_the_chain_is_checked_by_precision() -> None:
     with pytest.raises(FormatMismatchError, match=r"but the original is w8a8"):
         CompressionRecipe(model="m.pt2", steps=steps[1:]).check_chain("w8a8")
     CompressionRecipe(model="m.pt2", steps=steps[::-1]).check_chain("fp32")
+    steps = tuple(map(CompressionStep.parse, ["repair", "qat epochs=0"]))
+    with pytest.raises(FormatMismatchError, match=r"'qat' reads fp32, but the model after 'repair' is w8a8"):
+        CompressionRecipe(model="m.pt2", steps=steps).check_chain("fp32")
 
 
 @pytest.mark.parametrize("text", ["", "   ", "prune 'macs"])

@@ -125,7 +125,7 @@ def compress_model(
         material, warnings = _material(recipe, given, original, teacher, prepared, work)
         progress("source", "load", "done")
         recipe.save(folder / RECIPE_NAME)
-        first = original_stage(original, given, recipe.seed)
+        first = original_stage(original, given, recipe)
         stages, error = run_steps(recipe, first, material, folder, progress)
         if error is not None and not stages:
             raise error

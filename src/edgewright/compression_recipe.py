@@ -262,9 +262,12 @@ def is_training(step: CompressionStep) -> bool:
 
 
 def made_precision(step: CompressionStep, precision: str) -> str:
-    """Return the precision of what `step` makes of a program in `precision`: its option of that name, if it has one."""
-    made = getattr(step.options, "precision", "")
-    return str(made) if made else precision
+    """Return the precision of what `step` makes of a program in `precision`.
+
+    That is its option "precision", or what the pass says that it always `makes`, or else what it was given.
+    """
+    made = getattr(step.options, "precision", "") or getattr(registry.get(step.name), "makes", "")
+    return str(made) or precision
 
 
 def _options_of(name: str) -> type[DataclassInstance]:

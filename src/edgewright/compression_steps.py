@@ -31,6 +31,7 @@ from edgewright.workers.pool import Limits, Worker
 STEPS_FOLDER = "steps"
 _RUN = "edgewright.compress.operations:run_pass"
 _COUNT = "edgewright.compress.operations:count"
+_CHECK_TRAIN = "edgewright.compress.operations:check_train"
 _BEGUN = "begun.json"
 _DONE = "step.json"
 # Training takes as long as it takes: a month is a guard against a hang, not a limit.
@@ -69,9 +70,15 @@ def begun_steps(out: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
-def original_stage(program: Program, given: Program, seed: int) -> Stage:
-    """Return step 0: the source as `.pt2`, counted; `given` is the program as the user named it."""
+def original_stage(program: Program, given: Program, recipe: CompressionRecipe) -> Stage:
+    """Return step 0: the source as `.pt2`, counted; `given` is the program as the user named it.
+
+    Raises:
+        TrainingError: the recipe's training function is not there, or cannot be called so.
+    """
     with Worker("count", limits=limits_from_environment(Limits(timeout_s=1800.0))) as worker:
+        if recipe.train:  # before any work: the step that needs it may come after days
+            worker.call(_CHECK_TRAIN, {"train": recipe.train, "import_from": recipe.import_from})
         counts = worker.call(_COUNT, {"program": program.to_json()})
     record = StepRecord(
         number=0,
@@ -81,7 +88,7 @@ def original_stage(program: Program, given: Program, seed: int) -> Stage:
         sha256=given.sha256,
         precision=given.precision,
         seconds=0.0,
-        seed=seed,
+        seed=recipe.seed,
         facts={},
         tables={},
         **_counts(counts),  # type: ignore[arg-type]

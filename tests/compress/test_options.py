@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -41,7 +42,14 @@ class Some:
 
 
 def test_every_kind_is_read_and_given_back() -> None:
-    record = {"macs": 1, "bits": 2, "layers": ["a", "b.*"], "limit": 3, "shares": {"a": 0.5}, "scope": "layer"}
+    record = {
+        "macs": 1,
+        "bits": 2,
+        "layers": ["a", "b.*"],
+        "limit": 3,
+        "shares": {"a": 0.5},
+        "scope": "layer",
+    }
     options = read_options(Some, record, what="some")
     assert options == Some(macs=1.0, bits=2, layers=("a", "b.*"), limit=3.0, shares={"a": 0.5}, scope="layer")
     assert read_options(Some, options_record(options), what="some") == options
@@ -81,15 +89,34 @@ def test_the_dataclass_itself_refuses_what_is_out_of_range(macs: float) -> None:
 
 
 def test_settings_are_toml_without_needless_quotes() -> None:
-    texts = ["macs=0.5", "scope=layer", "layers=features.*,head", "keeps=false", "limit=2", "name=4", "shares={a=0.5}"]
+    texts = [
+        "macs=0.5",
+        "scope=layer",
+        "layers=features.*,head",
+        "keeps=false",
+        "limit=2",
+        "name=4",
+        "shares={a=0.5}",
+    ]
     assert read_settings(Some, texts, what="some") == Some(
-        macs=0.5, scope="layer", layers=("features.*", "head"), keeps=False, limit=2.0, name="4", shares={"a": 0.5}
+        macs=0.5,
+        scope="layer",
+        layers=("features.*", "head"),
+        keeps=False,
+        limit=2.0,
+        name="4",
+        shares={"a": 0.5},
     )
 
 
 @pytest.mark.parametrize(
     ("texts", "word"),
-    [(["macs"], "NAME=VALUE"), (["=1"], "NAME=VALUE"), (["macs=0.5", "macs=0.6"], "given twice"), (["macs="], "number")],
+    [
+        (["macs"], "NAME=VALUE"),
+        (["=1"], "NAME=VALUE"),
+        (["macs=0.5", "macs=0.6"], "given twice"),
+        (["macs="], "number"),
+    ],
 )
 def test_settings_that_are_none_are_refused(texts: list[str], word: str) -> None:
     with pytest.raises(UsageError, match=word):
@@ -98,10 +125,8 @@ def test_settings_that_are_none_are_refused(texts: list[str], word: str) -> None
 
 @given(st.lists(st.text(max_size=20), max_size=4))
 def test_settings_never_crash(texts: list[str]) -> None:
-    try:
-        read_settings(Some, texts, what="some")
-    except UsageError as err:
-        assert str(err)
+    with suppress(UsageError):
+        assert read_settings(Some, texts, what="some").macs
 
 
 def test_help_tells_kind_default_and_text() -> None:

@@ -76,6 +76,16 @@ def run_pass(arguments: dict[str, object]) -> dict[str, object]:
     }
 
 
+def check_train(arguments: dict[str, object]) -> dict[str, object]:
+    """Import the user's training function {"train", "import_from"} and return nothing.
+
+    Raises:
+        TrainingError: it is not there, cannot be imported, or cannot be called with (module, epochs).
+    """
+    _user_train(arguments)
+    return {}
+
+
 def count(arguments: dict[str, object]) -> dict[str, object]:
     """Return {"parameters", "macs" or None, "sparsity" or None} of {"program": a `.pt2` program}.
 
@@ -139,16 +149,20 @@ class _Reporter:
 
 
 def _train(record: Mapping[str, object], program: Program) -> Train:
-    spec, home = str(record["train"]), str(record["import_from"])
-    if spec:
-        from edgewright.compress.user_training import load_train
-
-        return load_train(spec, folder=Path(home) if home else None)
+    if record["train"]:
+        return _user_train(record)
     from edgewright.compress.training import Trainer, TrainingOptions
 
     options = read_options(TrainingOptions, _record(record["options"]), what="training")
     layout = next((spec.layout for spec in program.inputs if spec.layout), None)
     return Trainer(take_over(_record(record["data"])), options, layout=layout)
+
+
+def _user_train(record: Mapping[str, object]) -> Train:
+    from edgewright.compress.user_training import load_train
+
+    home = str(record["import_from"])
+    return load_train(str(record["train"]), folder=Path(home) if home else None)
 
 
 def _labels(dataset: Dataset, inputs: Sequence[TensorSpec]) -> list[torch.Tensor] | None:

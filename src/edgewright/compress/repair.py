@@ -89,6 +89,7 @@ class RepairPass:
     name = "repair"
     summary = "Win back what quantization lost, without training."
     precisions = ("fp32",)
+    makes = "w8a8"
     Options = RepairOptions
 
     def run(self, program: Program, options: RepairOptions, bench: Bench) -> Compressed:
