@@ -187,6 +187,47 @@ def test_a_killed_process_goes_on_with_the_same_weights(tmp_path: Path, repo_roo
     assert [path.name for path in tmp_path.iterdir()] == ["s.safetensors"]
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.compress.test_checkpoints import Checkpoints, ResumableFit, add_one, small_net
+
+def dies(module, epochs):
+    add_one(module, epochs)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+net, kept = small_net(), Checkpoints(Path(sys.argv[1]))
+ResumableFit(add_one, kept)("step-1", net, 1)
+dies.__module__, dies.__qualname__ = add_one.__module__, add_one.__qualname__
+ResumableFit(dies, kept)("step-2", net, 1)
+"""
+
+
+def add_one(module, epochs: int) -> None:
+    """Train nothing, visibly."""
+    module[0].weight.data.add_(1)
+
+
+def test_a_user_loop_that_is_killed_loses_only_its_own_stage(tmp_path: Path, repo_root: Path) -> None:
+    import torch
+
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=repo_root, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1.safetensors"]
+    net, calls = small_net(), []
+
+    def counted(module, epochs: int) -> None:
+        calls.append(epochs)
+        add_one(module, epochs)
+
+    counted.__module__, counted.__qualname__ = add_one.__module__, add_one.__qualname__
+    fit = ResumableFit(counted, Checkpoints(tmp_path))
+    fit("step-1", net, 1)
+    fit("step-2", net, 1)
+    assert calls == [1]  # the first stage was loaded
+    assert torch.allclose(net[0].weight, small_net()[0].weight + 2)
+
+
 def test_refuses_the_checkpoint_of_another_training(tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path)
     ResumableFit(trainer(), kept)("s", small_net(), 2)

@@ -422,6 +422,43 @@ def export_last(module, tmp_path: Path) -> Program:
     )
 
 
+@pytest.mark.slow
+def test_the_pass_teaches_a_quantized_program(tmp_path: Path) -> None:
+    pytest.importorskip("torchao")
+    from edgewright.compress.quantize import quantize_pt2e
+    from edgewright.core.contracts import Calibration
+    from edgewright.core.target import Precision
+
+    training, _ = digits()
+    big = net(8, seed=1)
+    Trainer(training, TrainingOptions(batch_size=32))(big, 3)
+    small = net(4)
+    Trainer(training, TrainingOptions(batch_size=32))(small, 1)  # else ranges are those of noise
+    student = program_of(small, tmp_path / "student")
+    path = tmp_path / "calibration.npz"
+    np.savez(path, **{student.inputs[0].name: training.inputs["x"][:64]})
+    samples = Calibration(path=path, count=64, sha256="0" * 64, description="64 digits")
+    quantized = quantize_pt2e(student, precision=Precision.W8A8, calibration=samples, workdir=tmp_path)
+    bench = bench_of(tmp_path / "step", program_of(big, tmp_path / "teacher"), None, training)
+    made = PASS.run(quantized, DistillOptions(epochs=3), bench)
+    assert made.program.precision == "w8a8"
+    before, after = made.facts["same class as teacher before"], made.facts["same class as teacher"]
+    assert isinstance(before, float) and isinstance(after, float) and after > before + 0.05
+
+
+def test_the_pass_says_that_clusters_are_lost(tmp_path: Path) -> None:
+    import torch
+
+    training, _ = digits()
+    clustered = net(4)
+    with torch.no_grad():
+        clustered[6].weight.copy_((clustered[6].weight * 50).round() / 50)
+    student = program_of(clustered, tmp_path / "student")
+    bench = bench_of(tmp_path / "step", program_of(net(4), tmp_path / "teacher"), None, training)
+    made = PASS.run(student, DistillOptions(epochs=0), bench)
+    assert len(made.notes) == 1 and "weights of 6 shared" in made.notes[0]
+
+
 def test_the_pass_refuses_a_teacher_of_other_inputs(tmp_path: Path) -> None:
     training, _ = digits()
     student = program_of(net(4), tmp_path / "student")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgewright.compress.checkpoints import Checkpoints, ResumableFit
-from edgewright.compress.masks import zeros_kept
-from edgewright.compress.module import to_module, to_program
+from edgewright.compress.masks import weight_of, zeros_kept
+from edgewright.compress.module import to_module, to_program, weighted_layers
 from edgewright.compress.passes import Bench, Compressed, Fit
 from edgewright.compress.training import evaluating
 from edgewright.core.errors import ConversionError, UsageError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Match = Literal["classes", "values"]
 _STAGE = "distill"
 _MAX_EPOCHS = 100_000
+_MOST_SHARED = 256  # of clusters of 8 bits
 _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
@@ -153,6 +154,7 @@ class DistillPass:
         source = bench.teacher or bench.original
         student, teacher = to_module(program), _as_taught(to_module(source), source, program)
         before = agreement(student, teacher, bench.calibration)
+        shared = _layers_of_shared_values(student)
         _distill(student, [teacher], options, bench.calibration[0], bench.fit, bench.seed)
         after = agreement(student, teacher, bench.calibration)
         step = f"distill(from {source.origin}, T={options.temperature:g}, alpha={options.alpha:g})"
@@ -165,7 +167,13 @@ class DistillPass:
         }
         if before is not None and after is not None:
             facts |= {"same class as teacher before": before, "same class as teacher": after}
-        return Compressed(program=made, facts=facts, tables={}, notes=())
+        notes: tuple[str, ...] = ()
+        if shared:
+            notes = (
+                f"The weights of {', '.join(shared)} shared a few values before; training gave each its own. Put "
+                "cluster after distill.",
+            )
+        return Compressed(program=made, facts=facts, tables={}, notes=notes)
 
 
 PASS = DISTILL = DistillPass()
@@ -221,6 +229,19 @@ def _distill(
         wrapped = Distilled(student, teachers, plan, examples)
         fit(_STAGE, wrapped, options.epochs)
     student.eval()
+
+
+def _layers_of_shared_values(module: torch.nn.Module) -> list[str]:
+    """Return the layers whose weights look clustered: at most 256 values, each 8 times or more on average."""
+    import torch
+
+    found = []
+    for name, layer in weighted_layers(module).items():
+        weight = weight_of(layer)
+        values = len(torch.unique(weight))
+        if values <= _MOST_SHARED and weight.count_nonzero() >= 8 * values:
+            found.append(name)
+    return found
 
 
 def _layer_pair(text: str) -> tuple[str, str]:
