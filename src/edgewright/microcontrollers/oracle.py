@@ -5,6 +5,7 @@ It lives in the toolchain environment `tflm`: `edgewright toolchain install tflm
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -52,32 +53,63 @@ def run(path: Path, rows: Sequence[Sequence[Array]], *, arena_bytes: int = ARENA
 
     Raises:
         UnavailableError: the environment is not installed.
-        ConversionError: the interpreter crashed or took too long.
+        ConversionError: the interpreter took too long.
     """
+    return run_many([(path, rows)], arena_bytes=arena_bytes)[0]
+
+
+def run_many(
+    jobs: Sequence[tuple[Path, Sequence[Sequence[Array]]]], *, arena_bytes: int = ARENA_BYTES
+) -> list[OracleRun]:
+    """Return what the interpreter gives for each model and its rows; see `run`. A crash is a refusal."""
     python = environments.interpreter(ENVIRONMENT)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        columns = {f"input_{i}": np.stack([row[i] for row in rows]) for i in range(len(rows[0]))}
-        np.savez(folder / "inputs.npz", allow_pickle=False, **columns)
-        command = [str(python), "-I", str(_SCRIPT), str(path.resolve()), str(folder), str(arena_bytes)]
+        for number, (_, rows) in enumerate(jobs):
+            columns = {f"input_{i}": np.stack([row[i] for row in rows]) for i in range(len(rows[0]))}
+            np.savez(folder / f"inputs_{number}.npz", allow_pickle=False, **columns)
+        models = [str(path.resolve()) for path, _ in jobs]
+        (folder / "models.json").write_text(json.dumps(models), encoding="utf-8")
+        refusals: dict[int, str] = {}
+        while len(refusals) < len(jobs):
+            first = len(refusals)
+            refusals.update(_start(python, folder, arena_bytes, first))
+            if len(refusals) < len(jobs):
+                refusals[len(refusals)] = "the interpreter crashed"
+        return [
+            _collect(folder, number, len(rows), refusals[number]) for number, (_, rows) in enumerate(jobs)
+        ]
+
+
+def _start(python: Path, folder: Path, arena_bytes: int, first: int) -> dict[int, str]:
+    """Return number -> refusal of the models that one process dealt with."""
+    command = [str(python), "-I", str(_SCRIPT), str(folder), str(arena_bytes), str(first)]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as err:
+        raise ConversionError(
+            f"LiteRT Micro was not ready after {TIMEOUT_S} s. Give it fewer inputs."
+        ) from err
+    found = {}
+    for line in done.stdout.decode("utf-8", "replace").splitlines():
         try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False
-            )
-        except subprocess.TimeoutExpired as err:
-            raise ConversionError(
-                f"LiteRT Micro had not run {path.name} after {TIMEOUT_S} s. Give it fewer inputs."
-            ) from err
+            record = json.loads(line)
+            found[int(record["number"])] = str(record["refusal"])
+        except (ValueError, KeyError, TypeError):
+            continue  # the interpreter prints on stdout, too
+    if not found and done.returncode == 1:
         said = done.stderr.decode("utf-8", "replace").strip()
-        if done.returncode == 3:
-            return OracleRun(outputs=(), refusal=said[-400:])
-        if done.returncode != 0:
-            raise ConversionError(
-                f"LiteRT Micro crashed on {path.name} (code {done.returncode}): {said[-200:]!r}. "
-                "Leave the comparison out."
-            )
-        with np.load(folder / "outputs.npz", allow_pickle=False) as archive:
-            found = [archive[f"output_{i}"] for i in range(len(archive.files))]
-    if any(len(column) != len(rows) for column in found):
-        raise IntegrityError(f"LiteRT Micro gave {len(found[0])} results for {len(rows)} inputs.")
-    return OracleRun(outputs=tuple(tuple(column[i] for column in found) for i in range(len(rows))))
+        raise ConversionError(f"LiteRT Micro cannot be started: {said[-300:]!r}. Install it again.")
+    return found
+
+
+def _collect(folder: Path, number: int, count: int, refusal: str) -> OracleRun:
+    if refusal:
+        return OracleRun(outputs=(), refusal=refusal)
+    with np.load(folder / f"outputs_{number}.npz", allow_pickle=False) as archive:
+        columns = [archive[f"output_{i}"] for i in range(len(archive.files))]
+    if any(len(column) != count for column in columns):
+        raise IntegrityError(f"LiteRT Micro gave {len(columns[0])} results for {count} inputs.")
+    return OracleRun(outputs=tuple(tuple(column[i] for column in columns) for i in range(count)))

@@ -1,22 +1,32 @@
-"""Runs inside the environment `tflm`, as a script: MODEL FOLDER ARENA_BYTES, with inputs.npz in the folder.
+"""Runs inside the environment `tflm`, as a script: FOLDER ARENA_BYTES FIRST.
 
-Exit code 3: the interpreter refused the model; why is on stderr.
+The folder holds models.json, a list of `.tflite` paths, and the inputs of model number i in inputs_i.npz. Each model that was
+run leaves outputs_i.npz; then a line of JSON on stdout says what became of it. A crash leaves no line.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 
 
-def main() -> int:
-    """Run the model on every row and write outputs.npz."""
+def main() -> None:
+    """Run every model from number FIRST on."""
+    folder, arena_bytes, first = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    models = json.loads((folder / "models.json").read_text(encoding="utf-8"))
+    for number in range(first, len(models)):
+        refusal = run(Path(models[number]), folder, number, arena_bytes)
+        print(json.dumps({"number": number, "refusal": refusal}), flush=True)
+
+
+def run(model: Path, folder: Path, number: int, arena_bytes: int) -> str:
+    """Write the outputs of one model; return why the interpreter refused it, or nothing."""
     from tflite_micro.python.tflite_micro import runtime
 
-    model, folder, arena_bytes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    with np.load(folder / "inputs.npz", allow_pickle=False) as archive:
+    with np.load(folder / f"inputs_{number}.npz", allow_pickle=False) as archive:
         columns = [archive[f"input_{i}"] for i in range(len(archive.files))]
     try:
         interpreter = runtime.Interpreter.from_file(str(model), arena_size=arena_bytes)
@@ -30,12 +40,11 @@ def main() -> int:
                 interpreter.set_input(column[row], position)
             interpreter.invoke()
             rows.append([interpreter.get_output(i).copy() for i in range(count)])
-    except (RuntimeError, ValueError) as err:
-        print(f"{type(err).__name__}: {err}", file=sys.stderr)
-        return 3
+    except (RuntimeError, ValueError, IndexError) as err:
+        return f"{type(err).__name__}: {err}"
     outputs = {f"output_{i}": np.stack([row[i] for row in rows]) for i in range(count)}
-    np.savez(folder / "outputs.npz", allow_pickle=False, **outputs)
-    return 0
+    np.savez(folder / f"outputs_{number}.npz", allow_pickle=False, **outputs)
+    return ""
 
 
 def _has_output(interpreter: object, position: int) -> bool:
@@ -47,4 +56,4 @@ def _has_output(interpreter: object, position: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,26 +1,15 @@
-"""Softmax of int8 in integers: a table of exponentials, one reciprocal a row.
-
-Source: the fixed-point exponential of Jacob et al. (2018): exp(-1/8) times a Taylor series on [-1/4, 0), then one
-factor exp(-2**k) for each bit of the rest.
-"""
+"""Softmax of int8 in integers: a table of exponentials, one reciprocal a row."""
 
 from __future__ import annotations
 
 import math
 
-from edgewright.microcontrollers.fixed_point import (
-    clamped,
-    high_product,
-    multiplier_of,
-    scaled,
-    shift_right,
-    wrapped,
-)
+from edgewright.microcontrollers.exponential import exp_of_negative
+from edgewright.microcontrollers.fixed_point import multiplier_of, scaled
 from edgewright.microcontrollers.layer import Layer, Site, render, require
 
 _INTEGER_BITS = 5
 _SUM_BITS = 12
-_INT32_MAX = 2**31 - 1
 
 _SOFTMAX = """\
 static void @(const int8_t *in, int8_t *out, const int32_t *table)
@@ -88,33 +77,3 @@ def exponentials(beta: float, scale: float) -> list[int]:
     return [
         exp_of_negative(scaled(-distance, by), _INTEGER_BITS) for distance in range(min(largest, 255) + 1)
     ]
-
-
-def exp_of_negative(value: int, integer_bits: int) -> int:
-    """Return exp(value) as Q0.31 for value <= 0 in fixed point with `integer_bits` before the point."""
-    if value == 0:
-        return _INT32_MAX
-    fraction_bits = 31 - integer_bits
-    quarter = 1 << (fraction_bits - 2)
-    rest = (value & (quarter - 1)) - quarter
-    result = _exp_of_quarter(clamped(rest << integer_bits, -(2**31), _INT32_MAX))
-    remainder = wrapped(rest - value)
-    for power in range(-2, integer_bits):
-        if remainder & (1 << (fraction_bits + power)):
-            result = high_product(result, _EXP_OF_POWERS[power])
-    return result
-
-
-_EXP_OF_POWERS = {power: math.floor(math.exp(-(2.0**power)) * 2**31 + 0.5) for power in range(-2, 5)}
-
-
-def _exp_of_quarter(value: int) -> int:
-    """Return exp(value) for -1/4 <= value < 0, both as Q0.31."""
-    middle = math.floor(math.exp(-0.125) * 2**31 + 0.5)
-    third = math.floor(2**31 / 3 + 0.5)
-    x = value + (1 << 28)
-    x2 = high_product(x, x)
-    x3 = high_product(x2, x)
-    x4 = high_product(x2, x2)
-    series = shift_right(high_product(shift_right(x4, 2) + x3, third) + x2, 1)
-    return middle + high_product(middle, x + series)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgewright.microcontrollers.fixed_point import clamped, multiplier_of, rounded, scaled
+from edgewright.microcontrollers.fixed_point import clamped, multiplier_of, rounded, scaled, shift_right
+from edgewright.microcontrollers.exponential import logistic_of, tanh_of
 from edgewright.microcontrollers.graph import Tensor
 from edgewright.microcontrollers.layer import Layer, Site, render, require
 
@@ -29,6 +31,8 @@ static void @(const int8_t *in, int8_t *out)
 }
 """
 _INT8 = range(-128, 128)
+_INTEGER_BITS = 4
+_FRACTION_BITS = 31 - _INTEGER_BITS
 
 
 def relu(site: Site) -> Layer:
@@ -71,6 +75,87 @@ def leaky_relu(site: Site) -> Layer:
         return clamped(output.zero_point + scaled(value, above if value >= 0 else below), -128, 127)
 
     return _table(site, [one(q) for q in _INT8])
+
+
+def logistic(site: Site) -> Layer:
+    """Return LOGISTIC of int8 onto scale 1/256, zero point -128."""
+    _, output = _ends(site)
+    require(
+        output.scale == 1 / 256 and output.zero_point == -128,
+        "an output that is not scale 1/256, zero point -128",
+    )
+    return _table(site, _sigmoid_like(site, logistic_of, places=23, zero=-128))
+
+
+def tanh(site: Site) -> Layer:
+    """Return TANH of int8 onto scale 1/128, zero point 0."""
+    _, output = _ends(site)
+    require(
+        output.scale == 1 / 128 and output.zero_point == 0, "an output that is not scale 1/128, zero point 0"
+    )
+    return _table(site, _sigmoid_like(site, tanh_of, places=24, zero=0))
+
+
+def hard_swish(site: Site) -> Layer:
+    """Return HARD_SWISH of int8: x * relu6(x + 3) / 6 in 16 bits."""
+    source, output = _ends(site)
+    # The interpreter works out these factors in float32.
+    finer = np.float32(1.0 / 128.0) * np.float32(source.scale)
+    outer = multiplier_of(float(finer / np.float32(output.scale)))
+    inner = multiplier_of(float(finer / (np.float32(3.0) / np.float32(32768.0))))
+    require(outer.shift <= 0, "an output scale that is far too small")
+
+    def one(q: int) -> int:
+        fine = (q - source.zero_point) * 128
+        product = _high_product16(fine, _half(outer.mantissa))
+        gate = clamped(fine << (inner.shift - 1), -32768, 32767) if inner.shift > 0 else fine
+        gate = _high_product16(gate, _half(inner.mantissa))
+        if inner.shift > 0:
+            gate = clamped(gate * 2, -32768, 32767)
+        elif inner.shift < 0:
+            gate = shift_right(gate, -inner.shift)
+        gate = (gate + (1 << 15)) >> 1
+        both = gate * product
+        cut = both // (1 << 15) if both >= 0 else -(-both // (1 << 15))
+        return clamped(shift_right(cut, -outer.shift) + output.zero_point, -128, 127)
+
+    return _table(site, [one(q) for q in _INT8])
+
+
+def requantize(site: Site) -> Layer:
+    """Return QUANTIZE of int8 to int8: another scale for the same numbers."""
+    source, output = _ends(site)
+    by = multiplier_of(source.scale / output.scale)
+    results = [clamped(output.zero_point + scaled(q - source.zero_point, by), -128, 127) for q in _INT8]
+    return _table(site, results)
+
+
+def _sigmoid_like(site: Site, function: Callable[[int], int], *, places: int, zero: int) -> list[int]:
+    """Return the table of a function from Q4.27 to Q0.31, which is flat beyond what Q4.27 holds."""
+    source = site.input(0)
+    by = multiplier_of(source.scale * 2.0**_FRACTION_BITS)
+    require(by.shift >= 0, f"an input scale {source.scale:g} that is far too small")
+    radius = math.floor((2**_INTEGER_BITS - 1) * 2.0**_FRACTION_BITS / 2.0**by.shift)
+
+    def one(q: int) -> int:
+        value = q - source.zero_point
+        if value <= -radius:
+            return -128
+        if value >= radius:
+            return 127
+        return clamped(shift_right(function(scaled(value, by)), places) + zero, -128, 127)
+
+    return [one(q) for q in _INT8]
+
+
+def _half(mantissa: int) -> int:
+    """Return a Q0.31 mantissa as Q0.15."""
+    return 32767 if mantissa >= 2**31 - 1 - (1 << 15) else (mantissa + (1 << 15)) >> 16
+
+
+def _high_product16(left: int, right: int) -> int:
+    """Return the upper half of twice the product of two int16, rounded half away from zero."""
+    return clamped((left * right + (1 << 14)) >> 15, -32768, 32767)
 
 
 def _ends(site: Site) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,248 @@
+"""The cases of the conformance sweep: one operator each, or a few, with odd shapes, windows and quantization."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from made_models import Maker
+
+ACTIVATIONS = (0, 0, 1, 2, 3)
+SAME, VALID = 0, 1
+Draw = np.random.Generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A model that was written."""
+
+    name: str
+    operator: str
+    path: Path
+
+
+Write = Callable[[Draw, Path], None]
+
+
+def cases(folder: Path, *, each: int, seed: int, only: str = "") -> Iterator[Case]:
+    """Write `each` models for every kind and yield them; the same ones for the same seed."""
+    for kind, write in KINDS.items():
+        if only and kind not in only.split(","):
+            continue
+        for number in range(each):
+            draw = np.random.default_rng([seed, number, *kind.encode()])
+            path = folder / f"{kind}_{number}.tflite"
+            write(draw, path)
+            yield Case(name=path.stem, operator=kind.upper(), path=path)
+
+
+def scale_of(draw: Draw) -> float:
+    """Return a scale between 1/2000 and 1, some of them powers of two."""
+    if draw.random() < 0.2:
+        return float(2.0 ** -draw.integers(2, 9))
+    return float(np.exp(draw.uniform(np.log(5e-4), np.log(0.5))))
+
+
+def zero_of(draw: Draw) -> int:
+    """Return a zero point, the ends of the range now and then."""
+    if draw.random() < 0.3:
+        return int(draw.choice([-128, 0, 127]))
+    return int(draw.integers(-128, 128))
+
+
+def int8s(draw: Draw, shape: tuple[int, ...], low: int = -127) -> np.ndarray:
+    """Return random int8."""
+    return draw.integers(low, 128, shape).astype(np.int8)
+
+
+def conv_2d(draw: Draw, path: Path) -> None:
+    """A convolution."""
+    _window(draw, path, is_depthwise=False)
+
+
+def depthwise_conv_2d(draw: Draw, path: Path) -> None:
+    """A depthwise convolution, with multipliers."""
+    _window(draw, path, is_depthwise=True)
+
+
+def _window(draw: Draw, path: Path, *, is_depthwise: bool) -> None:
+    made = Maker()
+    n, h, w = int(draw.choice([1, 1, 1, 2])), int(draw.integers(1, 12)), int(draw.integers(1, 12))
+    groups = 1 if is_depthwise or draw.random() < 0.8 else int(draw.choice([2, 3]))
+    depth = int(draw.integers(1, 9)) * groups
+    padding = int(draw.choice([SAME, VALID]))
+    ky, kx = int(draw.integers(1, 5)), int(draw.integers(1, 5))
+    dy, dx = (int(draw.integers(1, 4)) for _ in range(2)) if draw.random() < 0.3 else (1, 1)
+    sy, sx = int(draw.integers(1, 4)), int(draw.integers(1, 4))
+    if padding == VALID:
+        ky, kx = min(ky, (h - 1) // dy + 1), min(kx, (w - 1) // dx + 1)
+    reach_y, reach_x = (ky - 1) * dy + 1, (kx - 1) * dx + 1
+    oh = -(-h // sy) if padding == SAME else (h - reach_y + sy) // sy
+    ow = -(-w // sx) if padding == SAME else (w - reach_x + sx) // sx
+    multiplier = int(draw.choice([1, 1, 1, 2, 3]))
+    channels = depth * multiplier if is_depthwise else int(draw.integers(1, 9)) * groups
+    shape = (1, ky, kx, channels) if is_depthwise else (channels, ky, kx, depth // groups)
+    is_per_axis = draw.random() < 0.8
+    scales = [scale_of(draw) for _ in range(channels if is_per_axis else 1)]
+    in_scale = scale_of(draw)
+    x = made.tensor((n, h, w, depth), scale=in_scale, zero=zero_of(draw))
+    weights = made.tensor(shape, scale=scales, axis=3 if is_depthwise else 0, value=int8s(draw, shape))
+    inputs = [x, weights]
+    if is_depthwise or draw.random() < 0.8:
+        large = draw.random() < 0.1
+        bias = draw.integers(-(2**31) if large else -5000, 2**31 if large else 5000, channels)
+        inputs.append(made.tensor((channels,), "int32", scale=[in_scale * s for s in scales], value=bias))
+    spread = np.sqrt(ky * kx * depth) * 60 * 60 / 100
+    out_scale = float(in_scale * np.median(scales) * spread * np.exp(draw.uniform(-1.5, 1)))
+    y = made.tensor((n, oh, ow, channels), scale=out_scale, zero=zero_of(draw))
+    options = {
+        "padding": padding,
+        "strideW": sx,
+        "strideH": sy,
+        "dilationWFactor": dx,
+        "dilationHFactor": dy,
+        "fusedActivationFunction": int(draw.choice(ACTIVATIONS)),
+    }
+    if is_depthwise:
+        options["depthMultiplier"] = multiplier
+    name = "DEPTHWISE_CONV_2D" if is_depthwise else "CONV_2D"
+    table = "DepthwiseConv2DOptions" if is_depthwise else "Conv2DOptions"
+    made.operator(name, inputs, [y], table=table, options=options, version=3)
+    made.write(path, [x], [y])
+
+
+def fully_connected(draw: Draw, path: Path) -> None:
+    """A fully connected layer."""
+    made = Maker()
+    rows, depth, channels = (int(draw.integers(1, 5)), int(draw.integers(1, 40)), int(draw.integers(1, 20)))
+    shape = (rows, depth) if draw.random() < 0.6 else (1, rows, depth)
+    in_scale = scale_of(draw)
+    scales = [scale_of(draw) for _ in range(channels if draw.random() < 0.3 else 1)]
+    zero = zero_of(draw) if len(scales) == 1 and draw.random() < 0.3 else 0
+    x = made.tensor(shape, scale=in_scale, zero=zero_of(draw))
+    w = made.tensor((channels, depth), scale=scales, zero=zero, value=int8s(draw, (channels, depth)))
+    inputs = [x, w]
+    if draw.random() < 0.8:
+        bias = draw.integers(-5000, 5000, channels)
+        inputs.append(made.tensor((channels,), "int32", scale=[in_scale * s for s in scales], value=bias))
+    elif draw.random() < 0.5:
+        inputs.append(-1)
+    keep = len(shape) == 3 and draw.random() < 0.5
+    out_scale = float(in_scale * np.median(scales) * np.sqrt(depth) * 36 * np.exp(draw.uniform(-1.5, 1)))
+    y = made.tensor((1, rows, channels) if keep else (rows, channels), scale=out_scale, zero=zero_of(draw))
+    options = {"fusedActivationFunction": int(draw.choice(ACTIVATIONS)), "keepNumDims": keep}
+    made.operator("FULLY_CONNECTED", inputs, [y], table="FullyConnectedOptions", options=options, version=4)
+    made.write(path, [x], [y])
+
+
+def average_pool_2d(draw: Draw, path: Path) -> None:
+    """An average pool."""
+    _pool(draw, path, "AVERAGE_POOL_2D")
+
+
+def max_pool_2d(draw: Draw, path: Path) -> None:
+    """A maximum pool."""
+    _pool(draw, path, "MAX_POOL_2D")
+
+
+def _pool(draw: Draw, path: Path, name: str) -> None:
+    made = Maker()
+    n, h, w, c = (int(draw.integers(1, 3)), *(int(draw.integers(1, 11)) for _ in range(3)))
+    padding = int(draw.choice([SAME, VALID]))
+    ky, kx, sy, sx = (int(draw.integers(1, 5)) for _ in range(4))
+    if padding == VALID:
+        ky, kx = min(ky, h), min(kx, w)
+    oh = -(-h // sy) if padding == SAME else (h - ky + sy) // sy
+    ow = -(-w // sx) if padding == SAME else (w - kx + sx) // sx
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor((n, h, w, c), scale=scale, zero=zero)
+    y = made.tensor((n, oh, ow, c), scale=scale, zero=zero)
+    options = {
+        "padding": padding,
+        "strideW": sx,
+        "strideH": sy,
+        "filterWidth": kx,
+        "filterHeight": ky,
+        "fusedActivationFunction": int(draw.choice(ACTIVATIONS)),
+    }
+    made.operator(name, [x], [y], table="Pool2DOptions", options=options, version=2)
+    made.write(path, [x], [y])
+
+
+def _binary(name: str, table: str) -> Write:
+    def write(draw: Draw, path: Path) -> None:
+        made = Maker()
+        rank = int(draw.integers(1, 5))
+        shape = tuple(int(draw.integers(1, 6)) for _ in range(rank))
+        left = right = shape
+        if draw.random() < 0.5:
+            left = tuple(1 if draw.random() < 0.3 else size for size in shape)
+            right = tuple(
+                1 if draw.random() < 0.3 and a != 1 else size for size, a in zip(shape, left, strict=True)
+            )
+            if draw.random() < 0.3 and rank > 1 and left[0] == shape[0]:
+                right = right[1:]
+        scales = [scale_of(draw) for _ in range(2)]
+        a = made.tensor(left, scale=scales[0], zero=zero_of(draw))
+        is_constant = draw.random() < 0.3
+        value = int8s(draw, right, -128) if is_constant else None
+        b = made.tensor(right, scale=scales[1], zero=zero_of(draw), value=value)
+        spread = scales[0] * scales[1] * 100 if name == "MUL" else max(scales)
+        y = made.tensor(shape, scale=float(spread * np.exp(draw.uniform(-1, 1.5))), zero=zero_of(draw))
+        options = {"fusedActivationFunction": int(draw.choice(ACTIVATIONS))}
+        made.operator(name, [a, b], [y], table=table, options=options, version=2)
+        made.write(path, [a] if is_constant else [a, b], [y])
+
+    return write
+
+
+def softmax(draw: Draw, path: Path) -> None:
+    """A softmax."""
+    made = Maker()
+    shape = tuple(int(draw.integers(1, 6)) for _ in range(int(draw.integers(0, 3)))) + (int(draw.integers(1, 80)),)
+    x = made.tensor(shape, scale=scale_of(draw), zero=zero_of(draw))
+    y = made.tensor(shape, scale=1 / 256, zero=-128)
+    beta = 1.0 if draw.random() < 0.7 else float(draw.uniform(0.1, 3))
+    made.operator("SOFTMAX", [x], [y], table="SoftmaxOptions", options={"beta": beta}, version=2)
+    made.write(path, [x], [y])
+
+
+def _unary(name: str, table: str = "", *, scale: float = 0.0, zero: int = 0, same: bool = False) -> Write:
+    def write(draw: Draw, path: Path) -> None:
+        made = Maker()
+        shape = tuple(int(draw.integers(1, 8)) for _ in range(int(draw.integers(1, 5))))
+        in_scale, in_zero = scale_of(draw), zero_of(draw)
+        x = made.tensor(shape, scale=in_scale, zero=in_zero)
+        if same:
+            y = made.tensor(shape, scale=in_scale, zero=in_zero)
+        elif scale:
+            y = made.tensor(shape, scale=scale, zero=zero)
+        else:
+            y = made.tensor(shape, scale=float(in_scale * np.exp(draw.uniform(-1, 1))), zero=zero_of(draw))
+        options = {"alpha": float(draw.uniform(0.01, 0.9))} if name == "LEAKY_RELU" else {}
+        made.operator(name, [x], [y], table=table, options=options, version=2)
+        made.write(path, [x], [y])
+
+    return write
+
+
+KINDS: dict[str, Write] = {
+    "conv_2d": conv_2d,
+    "depthwise_conv_2d": depthwise_conv_2d,
+    "fully_connected": fully_connected,
+    "average_pool_2d": average_pool_2d,
+    "max_pool_2d": max_pool_2d,
+    "add": _binary("ADD", "AddOptions"),
+    "sub": _binary("SUB", "SubOptions"),
+    "mul": _binary("MUL", "MulOptions"),
+    "softmax": softmax,
+    "relu": _unary("RELU"),
+    "relu6": _unary("RELU6", same=True),
+    "leaky_relu": _unary("LEAKY_RELU", "LeakyReluOptions"),
+    "logistic": _unary("LOGISTIC", scale=1 / 256, zero=-128),
+    "tanh": _unary("TANH", scale=1 / 128, zero=0),
+    "hard_swish": _unary("HARD_SWISH"),
+    "quantize": _unary("QUANTIZE"),
+}
