@@ -165,6 +165,23 @@ def test_inspection_counts_what_the_source_has(made: Artifact, source: Program) 
     assert ours.size_bytes == made.size_bytes and ours.sha256 == made.sha256
 
 
+@pytest.mark.parametrize(("bits", "least_bytes"), [(1, 9_600), (2, 19_200), (4, 38_400)])
+def test_clustered_weights_become_exact_palettes(bits: int, least_bytes: int, tmp_path: Path) -> None:
+    from edgewright.compress.cluster import cluster
+
+    linear = cluster(torch.nn.Sequential(torch.nn.Linear(300, 256, bias=False)), bits=bits)[0]  # type: ignore[index]
+    program = export(linear, (torch.zeros(1, 300),), tmp_path)
+    artifact = convert(program, Precision.W4, tmp_path)
+    package = read_package(artifact.path.parent)
+    (weights,) = [
+        value for value in Interpreter(package)._kept.values() if getattr(value, "size", 0) == 76_800
+    ]
+    assert isinstance(weights, np.ndarray)
+    assert np.array_equal(weights, linear.weight.detach().numpy().astype(np.float16))
+    size_bytes = sum(path.stat().st_size for path in artifact.files)
+    assert least_bytes < size_bytes < least_bytes + 4_096, "76,800 indices, the palette and the graph"
+
+
 def test_pruning_reaches_large_tensors(tmp_path: Path) -> None:
     """coremltools' own search for a threshold leaves float16 tensors above 65,504 elements whole."""
     program = export(torch.nn.Linear(300, 256, bias=False), (torch.zeros(1, 300),), tmp_path)

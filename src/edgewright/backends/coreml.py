@@ -34,8 +34,9 @@ _NOTES = {
     Precision.FP32: "weights and arithmetic are float32: on a device this keeps the model off the Neural Engine",
     Precision.FP16: "weights and arithmetic are float16; inputs and outputs stay as the source's",
     Precision.W8: "weights are int8 per channel, arithmetic is float16; tensors below 512 weights stay float16",
-    Precision.W4: "weights are 4-bit palettes (k-means, one per 16 output channels), arithmetic is float16; "
-    "depthwise filters and tensors below 512 weights stay float16",
+    Precision.W4: "weights are 4-bit palettes (k-means, one per 16 output channels), arithmetic is float16; weights of "
+    "at most 16 values, as after cluster, keep them in one palette of 1, 2 or 4 bits; other depthwise filters, and "
+    "tensors below 512 weights, stay float16",
     Precision.PRUNED: "the smaller half of each weight tensor is zero and not stored, without training afterwards; "
     "arithmetic is float16; depthwise filters and tensors below 512 weights stay whole",
     Precision.W8A8: "int8 weights and activations by PT2E; what is not int8 is float16",

@@ -149,6 +149,7 @@ def compressed(model: Converted, precision: Precision) -> Converted:
                     Converted, cto.prune_weights(model, cto.OptimizationConfig(op_name_configs=pruned))
                 )
             configs = {name: _palettes(found[name].val) for name in names}
+            configs |= {name: _exact_palette() for name, weight in found.items() if _is_clustered(weight.val)}
             return cast(
                 Converted, cto.palettize_weights(model, cto.OptimizationConfig(op_name_configs=configs))
             )
@@ -184,6 +185,18 @@ def _palettes(weights: Array) -> object:
         group_size=PALETTE_GROUP,
         weight_threshold=MIN_WEIGHTS,
     )
+
+
+def _is_clustered(weights: Array) -> bool:
+    """Return whether one palette holds every weight, as after `compress.cluster`."""
+    return len(np.unique(weights)) <= 1 << PALETTE_BITS
+
+
+def _exact_palette() -> object:
+    """Return the configuration of one palette of the weights' own values, in 1, 2 or 4 bits."""
+    import coremltools.optimize.coreml as cto
+
+    return cto.OpPalettizerConfig(mode="unique", weight_threshold=MIN_WEIGHTS)
 
 
 def write(model: Converted, folder: Path) -> tuple[Path, ...]:
