@@ -233,7 +233,7 @@ def compress(plan: Plan, samples: Images, tested: Images, cache: Cache) -> tuple
             return net
 
         settings = [training, plan.taught_epochs, plan.taught_rate, plan.taught_decay]
-        # Only to compare with. Pruning starts from the plain one: its weights decayed more, so fewer neurons stay alive.
+        # Only to compare with. Pruning starts from the plain one, of whose neurons fewer stay alive.
         taught, _ = cache.net(f"{plan.title}-taught", settings, train_taught)
         floats.append(measure("float32, taught", taught, tested))
     rows = []
