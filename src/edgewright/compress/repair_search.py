@@ -199,10 +199,7 @@ class Search:
     def _try(self, methods: tuple[str, ...], layers: Mapping[str, LayerScheme]) -> Candidate:
         """Quantize with `methods` and measure."""
         base = self._base(is_equalized=EQUALIZE in methods)
-        with quiet():
-            quantized = layered(
-                quantize_exported(base.exported, base.inputs, self._fit, origin="the model", layers=layers)
-            )
+        quantized = self._quantized(base, layers)
         if BIAS in methods:
             correct_biases(base.module, quantized, self._fit)
         if ROUND in methods:
@@ -216,6 +213,12 @@ class Search:
             None,
         )
         return Candidate(module=quantized, stage=stage)
+
+    def _quantized(self, base: _Base, layers: Mapping[str, LayerScheme]) -> GraphModule:
+        with quiet():
+            return layered(
+                quantize_exported(base.exported, base.inputs, self._fit, origin="the model", layers=layers)
+            )
 
     def _round(self, base: _Base, quantized: GraphModule, layers: Mapping[str, LayerScheme]) -> None:
         """Round adaptively; what was rounded for the same float weights before is used again."""
@@ -248,12 +251,11 @@ class Search:
         base = self._base(is_equalized=EQUALIZE in best.stage.methods)
         if not self.table:
             self._report("measuring each layer alone", None)
-            labels = None  # the samples of the fit have none kept
+            # Not of `best`: its biases and integers make up for the errors of other layers, which are off here.
             self.table = sensitivity(
                 base.module,
-                best.module,
+                self._quantized(base, {}),
                 self._fit,
-                labels=labels,
                 has_4_bits=self._plan.weight_bytes is not None,
             )
         known = layer_names(base.exported.module(check_guards=False))
@@ -274,8 +276,9 @@ class Search:
             schemes = {
                 name: self._plan.fallback if found[name].weights else LayerScheme.FLOAT for name in names
             }
-            methods = (*best.stage.methods, PRECISION)
-            return self._try(methods, {**best.stage.layers, **schemes})
+            # Integers that were rounded on what int8 gave in these layers do not suit what comes now.
+            methods = tuple(method for method in best.stage.methods if method != ROUND)
+            return self._try((*methods, PRECISION), {**best.stage.layers, **schemes})
 
         chosen = _fewest(len(order) - 1, lambda count: left_out(order[:count]), self._is_inside)
         if chosen is None:
