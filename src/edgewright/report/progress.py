@@ -21,6 +21,7 @@ _REFRESH_PER_S = 10
 _MAX_LINES = 40
 _LAST_STEPS = ("time", "compress")  # of a target, and of a step of a compression
 _STEP_CHARACTERS = 90
+_SILENCE_S = 60.0  # a log that said nothing for so long tells what runs
 _STYLES = {
     "running": "cyan",
     "done": "green",
@@ -55,11 +56,11 @@ class LiveProgress:
         self._stream = stream
         self._lock = threading.Lock()
         self._steps: dict[str, _Step] = {}
-        self._started_s = time.monotonic()
+        self._started_s = self._printed_s = time.monotonic()
         self._live: Live | None = None
 
     def __enter__(self) -> LiveProgress:
-        self._started_s = time.monotonic()
+        self._started_s = self._printed_s = time.monotonic()
         stream = self._out()
         if stream.isatty():
             from rich.console import Console
@@ -95,11 +96,13 @@ class LiveProgress:
             before = self._steps.get(target_id)
             since_s = before.since_s if before is not None and before.state == "running" else now_s
             self._steps[target_id] = _Step(step, state, since_s if state != "running" or before else now_s)
-            if self._live is None and state != "running":
+            is_silent = now_s - self._printed_s > _SILENCE_S
+            if self._live is None and (state != "running" or is_silent):
+                self._printed_s = now_s
                 self._print_line(target_id, step, state, now_s)
 
     def _print_line(self, target_id: str, step: str, state: str, now_s: float) -> None:
-        line = f"[{_elapsed(now_s - self._started_s)}] {shorten(target_id, 60)}: {shorten(step, 40)}: {state}"
+        line = f"[{_elapsed(now_s - self._started_s)}] {shorten(target_id, 60)}: {shorten(step, _STEP_CHARACTERS)}: {state}"
         try:
             print(line, file=self._out(), flush=True)
         except (OSError, ValueError):
