@@ -27,7 +27,9 @@ SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=
 
 def main() -> int:
     """Print the table; the exit code is 1 when a model is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--each", type=int, default=32, help="models of each kind")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="kinds, separated by commas")
@@ -80,7 +82,10 @@ def sweep(made: list[Case], folder: Path, flags: tuple[str, ...]) -> list[dict[s
         done = subprocess.run([str(program)], capture_output=True, text=True, check=False)
         verdict = "exact" if done.returncode == 0 else "wrong"
         said = (done.stdout + done.stderr).strip().splitlines()
-        rows[case.name] |= {"verdict": verdict, "reason": "" if verdict == "exact" else said[0][:200] if said else "crash"}
+        rows[case.name] |= {
+            "verdict": verdict,
+            "reason": "" if verdict == "exact" else said[0][:200] if said else "crash",
+        }
     return list(rows.values())
 
 

@@ -201,7 +201,9 @@ def _binary(name: str, table: str) -> Write:
 def softmax(draw: Draw, path: Path) -> None:
     """A softmax."""
     made = Maker()
-    shape = tuple(int(draw.integers(1, 6)) for _ in range(int(draw.integers(0, 3)))) + (int(draw.integers(1, 80)),)
+    shape = tuple(int(draw.integers(1, 6)) for _ in range(int(draw.integers(0, 3)))) + (
+        int(draw.integers(1, 80)),
+    )
     x = made.tensor(shape, scale=scale_of(draw), zero=zero_of(draw))
     y = made.tensor(shape, scale=1 / 256, zero=-128)
     beta = 1.0 if draw.random() < 0.7 else float(draw.uniform(0.1, 3))
@@ -228,6 +230,225 @@ def _unary(name: str, table: str = "", *, scale: float = 0.0, zero: int = 0, sam
     return write
 
 
+def _shape(draw: Draw, low: int = 1, high: int = 5, size: int = 6) -> tuple[int, ...]:
+    return tuple(int(draw.integers(1, size)) for _ in range(int(draw.integers(low, high))))
+
+
+def concatenation(draw: Draw, path: Path) -> None:
+    """Two or three tensors side by side."""
+    made = Maker()
+    shape = _shape(draw)
+    axis = int(draw.integers(0, len(shape)))
+    scale, zero = scale_of(draw), zero_of(draw)
+    parts = [
+        (*shape[:axis], int(draw.integers(1, 5)), *shape[axis + 1 :]) for _ in range(int(draw.integers(2, 4)))
+    ]
+    # Every tenth file has inputs of another scale, which must be refused.
+    odd = draw.random() < 0.1
+    inputs = [made.tensor(part, scale=scale * (1 + odd * i), zero=zero) for i, part in enumerate(parts)]
+    total = (*shape[:axis], sum(part[axis] for part in parts), *shape[axis + 1 :])
+    y = made.tensor(total, scale=scale, zero=zero)
+    options = {"axis": axis if draw.random() < 0.5 else axis - len(shape), "fusedActivationFunction": 0}
+    made.operator("CONCATENATION", inputs, [y], table="ConcatenationOptions", options=options, version=2)
+    made.write(path, inputs, [y])
+
+
+def pack(draw: Draw, path: Path) -> None:
+    """Tensors along a new axis."""
+    made = Maker()
+    shape = _shape(draw, high=4)
+    axis = int(draw.integers(0, len(shape) + 1))
+    count = int(draw.integers(2, 4))
+    scale, zero = scale_of(draw), zero_of(draw)
+    inputs = [made.tensor(shape, scale=scale, zero=zero) for _ in range(count)]
+    y = made.tensor((*shape[:axis], count, *shape[axis:]), scale=scale, zero=zero)
+    made.operator("PACK", inputs, [y], table="PackOptions", options={"valuesCount": count, "axis": axis})
+    made.write(path, inputs, [y])
+
+
+def unpack(draw: Draw, path: Path) -> None:
+    """Slices along an axis."""
+    made = Maker()
+    shape = _shape(draw, low=2)
+    axis = int(draw.integers(0, len(shape)))
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor(shape, scale=scale, zero=zero)
+    rest = (*shape[:axis], *shape[axis + 1 :])
+    outputs = [made.tensor(rest, scale=scale, zero=zero) for _ in range(shape[axis])]
+    made.operator("UNPACK", [x], outputs, table="UnpackOptions", options={"num": shape[axis], "axis": axis})
+    made.write(path, [x], outputs)
+
+
+def pad(draw: Draw, path: Path) -> None:
+    """Padding, with a given value now and then."""
+    made = Maker()
+    shape = _shape(draw)
+    around = draw.integers(0, 4, (len(shape), 2))
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor(shape, scale=scale, zero=zero)
+    p = made.tensor(around.shape, "int32", value=around)
+    y = made.tensor(
+        tuple(int(s + a + b) for s, (a, b) in zip(shape, around, strict=True)), scale=scale, zero=zero
+    )
+    if draw.random() < 0.4:
+        v = made.tensor((1,), scale=scale, zero=zero, value=int8s(draw, (1,)))
+        made.operator("PADV2", [x, p, v], [y], table="PadV2Options", version=2)
+    else:
+        made.operator("PAD", [x, p], [y], table="PadOptions", version=2)
+    made.write(path, [x], [y])
+
+
+def transpose(draw: Draw, path: Path) -> None:
+    """Axes in another order."""
+    made = Maker()
+    shape = _shape(draw)
+    order = draw.permutation(len(shape))
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor(shape, scale=scale, zero=zero)
+    p = made.tensor(order.shape, "int32", value=order)
+    y = made.tensor(tuple(shape[i] for i in order), scale=scale, zero=zero)
+    made.operator("TRANSPOSE", [x, p], [y], table="TransposeOptions", version=2)
+    made.write(path, [x], [y])
+
+
+def slice_(draw: Draw, path: Path) -> None:
+    """A block of a tensor."""
+    made = Maker()
+    shape = _shape(draw)
+    begin = np.array([draw.integers(0, s) for s in shape])
+    size = np.array([draw.integers(1, s - b + 1) for s, b in zip(shape, begin, strict=True)])
+    stored = np.where((begin + size == shape) & (draw.random(len(shape)) < 0.5), -1, size)
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor(shape, scale=scale, zero=zero)
+    b, s = (made.tensor((len(shape),), "int32", value=value) for value in (begin, stored))
+    y = made.tensor(tuple(map(int, size)), scale=scale, zero=zero)
+    made.operator("SLICE", [x, b, s], [y], table="SliceOptions", version=2)
+    made.write(path, [x], [y])
+
+
+def strided_slice(draw: Draw, path: Path) -> None:
+    """Every n-th value, backwards too, with masks."""
+    made = Maker()
+    shape = _shape(draw)
+    begin, end, step, result = [], [], [], []
+    masks = {"beginMask": 0, "endMask": 0, "shrinkAxisMask": 0}
+    for axis, size in enumerate(shape):
+        stride = int(draw.choice([1, 1, 2, 3, -1, -2]))
+        first = int(draw.integers(0, size))
+        last = int(draw.integers(first + 1, size + 1)) if stride > 0 else int(draw.integers(-1, first))
+        bits = [draw.random() < 0.2 for _ in range(3)]
+        if bits[2]:
+            stride, last = 1, first + 1
+            masks["shrinkAxisMask"] |= 1 << axis
+        elif bits[0]:
+            masks["beginMask"] |= 1 << axis
+        if bits[1] or last < 0:
+            masks["endMask"] |= 1 << axis
+        begin.append(first - size if draw.random() < 0.3 else first)
+        end.append(max(last, 0))
+        step.append(stride)
+        begin_at = (0 if stride > 0 else size - 1) if masks["beginMask"] >> axis & 1 else first
+        stop = (size if stride > 0 else -1) if masks["endMask"] >> axis & 1 else last
+        if not bits[2]:
+            result.append(len(range(begin_at, stop, stride)))
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor(shape, scale=scale, zero=zero)
+    given = [made.tensor((len(shape),), "int32", value=np.array(value)) for value in (begin, end, step)]
+    y = made.tensor(tuple(result), scale=scale, zero=zero)
+    made.operator("STRIDED_SLICE", [x, *given], [y], table="StridedSliceOptions", options=masks, version=2)
+    made.write(path, [x], [y])
+
+
+def split(draw: Draw, path: Path) -> None:
+    """Equal parts."""
+    made = Maker()
+    shape = list(_shape(draw))
+    axis, count = int(draw.integers(0, len(shape))), int(draw.integers(1, 4))
+    part = tuple(shape)
+    shape[axis] *= count
+    scale, zero = scale_of(draw), zero_of(draw)
+    a = made.tensor((1,) if draw.random() < 0.5 else (), "int32", value=np.array([axis]))
+    x = made.tensor(shape, scale=scale, zero=zero)
+    outputs = [made.tensor(part, scale=scale, zero=zero) for _ in range(count)]
+    made.operator("SPLIT", [a, x], outputs, table="SplitOptions", options={"numSplits": count}, version=2)
+    made.write(path, [x], outputs)
+
+
+def resize_nearest_neighbor(draw: Draw, path: Path) -> None:
+    """Another size by the nearest pixel."""
+    _resize(draw, path, "RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions")
+
+
+def resize_bilinear(draw: Draw, path: Path) -> None:
+    """Another size by interpolation."""
+    _resize(draw, path, "RESIZE_BILINEAR", "ResizeBilinearOptions")
+
+
+def _resize(draw: Draw, path: Path, name: str, table: str) -> None:
+    made = Maker()
+    n, h, w, c = (int(draw.integers(1, 3)), *(int(draw.integers(1, 9)) for _ in range(3)))
+    size = draw.integers(1, 14, 2)
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor((n, h, w, c), scale=scale, zero=zero)
+    s = made.tensor((2,), "int32", value=size)
+    y = made.tensor((n, int(size[0]), int(size[1]), c), scale=scale, zero=zero)
+    kind = draw.choice(["plain", "corners", "half"])
+    options = {"alignCorners": bool(kind == "corners"), "halfPixelCenters": bool(kind == "half")}
+    made.operator(name, [x, s], [y], table=table, options=options, version=3)
+    made.write(path, [x], [y])
+
+
+def mean(draw: Draw, path: Path) -> None:
+    """A mean over some axes."""
+    made = Maker()
+    shape = _shape(draw, low=2, size=8)
+    if draw.random() < 0.5:
+        shape, axes = (*_shape(draw, 4, 5, 9),), np.array([1, 2])
+    else:
+        count = int(draw.integers(1, len(shape)))
+        axes = np.sort(draw.permutation(len(shape))[:count])
+    keep = bool(draw.random() < 0.5)
+    result = tuple(1 if i in axes else s for i, s in enumerate(shape) if keep or i not in axes)
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor(shape, scale=scale, zero=zero)
+    a = made.tensor(axes.shape, "int32", value=axes if draw.random() < 0.7 else axes - len(shape))
+    if draw.random() < 0.5:
+        y = made.tensor(result, scale=scale, zero=zero)
+    else:
+        y = made.tensor(result, scale=float(scale * np.exp(draw.uniform(-1.5, 0.5))), zero=zero_of(draw))
+    made.operator("MEAN", [x, a], [y], table="ReducerOptions", options={"keepDims": keep}, version=2)
+    made.write(path, [x], [y])
+
+
+def transpose_conv(draw: Draw, path: Path) -> None:
+    """A transposed convolution."""
+    made = Maker()
+    n, h, w = int(draw.choice([1, 1, 2])), int(draw.integers(1, 7)), int(draw.integers(1, 7))
+    depth, channels = int(draw.integers(1, 7)), int(draw.integers(1, 7))
+    ky, kx, sy, sx = (int(draw.integers(1, 5)) for _ in range(4))
+    padding = int(draw.choice([SAME, VALID]))
+    if padding == SAME:
+        oh, ow = h * sy, w * sx
+    else:
+        oh, ow = (h - 1) * sy + ky, (w - 1) * sx + kx
+    shape = (channels, ky, kx, depth)
+    scales = [scale_of(draw) for _ in range(channels)]
+    in_scale = scale_of(draw)
+    target = made.tensor((4,), "int32", value=np.array([n, oh, ow, channels]))
+    weights = made.tensor(shape, scale=scales, value=int8s(draw, shape))
+    x = made.tensor((n, h, w, depth), scale=in_scale, zero=zero_of(draw))
+    inputs = [target, weights, x]
+    if draw.random() < 0.6:
+        bias = draw.integers(-5000, 5000, channels)
+        inputs.append(made.tensor((channels,), "int32", scale=[in_scale * s for s in scales], value=bias))
+    spread = np.sqrt(ky * kx * depth) * 60 * 60 / 100
+    out_scale = float(in_scale * np.median(scales) * spread * np.exp(draw.uniform(-1.5, 1)))
+    y = made.tensor((n, oh, ow, channels), scale=out_scale, zero=zero_of(draw))
+    options = {"padding": padding, "strideW": sx, "strideH": sy}
+    made.operator("TRANSPOSE_CONV", inputs, [y], table="TransposeConvOptions", options=options, version=3)
+    made.write(path, [x], [y])
+
+
 KINDS: dict[str, Write] = {
     "conv_2d": conv_2d,
     "depthwise_conv_2d": depthwise_conv_2d,
@@ -245,4 +466,16 @@ KINDS: dict[str, Write] = {
     "tanh": _unary("TANH", scale=1 / 128, zero=0),
     "hard_swish": _unary("HARD_SWISH"),
     "quantize": _unary("QUANTIZE"),
+    "concatenation": concatenation,
+    "pack": pack,
+    "unpack": unpack,
+    "pad": pad,
+    "transpose": transpose,
+    "slice": slice_,
+    "strided_slice": strided_slice,
+    "split": split,
+    "resize_nearest_neighbor": resize_nearest_neighbor,
+    "resize_bilinear": resize_bilinear,
+    "mean": mean,
+    "transpose_conv": transpose_conv,
 }
