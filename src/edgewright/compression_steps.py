@@ -252,7 +252,10 @@ class _Clock:
         if self._first is None or share < self._first[1]:
             self._first = (now_s, share)
         since_s, gained = now_s - self._first[0], share - self._first[1]
-        left = f", {_duration(since_s / gained * (1 - share))} left" if gained > 0.01 and since_s > 2 else ""
+        is_known = (
+            gained > 0.01 and since_s > 2 and not text.endswith(" left")
+        )  # the built-in training says it itself
+        left = f", {_duration(since_s / gained * (1 - share))} left" if is_known else ""
         return f"{100 * share:.0f} %{left}  {text}"
 
 

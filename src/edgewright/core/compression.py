@@ -112,7 +112,8 @@ class Row:
     Attributes:
         result: parity is against the step's own program (is the conversion right?), the metric and its drop against
             the original source, `speed_up` is the original's p50 on this runtime divided by this one's;
-            `size_bytes` are those on disk, `memory_bytes` the measured peak.
+            `size_bytes` are those on disk, `memory_bytes` the measured peak, `download_bytes` those of the file
+            as `.ewz`, whether the chain packs it or not.
         download_bytes: what travels: the files as they are, or the `.ewz` container; None without an artifact.
         is_packed: the download is an `.ewz` container.
     """
@@ -129,6 +130,7 @@ class Row:
         del record["budget"]
         record["disk_bytes"] = record.pop("size_bytes")
         record["ram_bytes"] = record.pop("memory_bytes")
+        record["packed_bytes"] = record.pop("download_bytes")
         return {
             **record,
             "id": f"{self.step}/{self.runtime}",

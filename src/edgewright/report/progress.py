@@ -1,4 +1,4 @@
-"""Live progress of a build on stderr: one line per target on a terminal, one line per finished step elsewhere."""
+"""Live progress on stderr: one line per target on a terminal; elsewhere one per finished step, and one a minute."""
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ class LiveProgress:
                 self._print_line(target_id, step, state, now_s)
 
     def _print_line(self, target_id: str, step: str, state: str, now_s: float) -> None:
-        line = f"[{_elapsed(now_s - self._started_s)}] {shorten(target_id, 60)}: {shorten(step, _STEP_CHARACTERS)}: {state}"
+        when, what = _elapsed(now_s - self._started_s), shorten(step, _STEP_CHARACTERS)
+        line = f"[{when}] {shorten(target_id, 60)}: {what}: {state}"
         try:
             print(line, file=self._out(), flush=True)
         except (OSError, ValueError):

@@ -40,3 +40,14 @@ def create() -> nn.Module:
     net.add_module("flatten", nn.Flatten())
     net.add_module("classify", nn.Linear(BLOCKS[-1][1], CLASSES))
     return net.eval()
+
+
+def trained() -> nn.Module:
+    """Return the network with the weights of the sample, in evaluation mode."""
+    from safetensors.torch import load_file
+
+    from edgewright.sample import WEIGHTS
+
+    net = create()
+    net.load_state_dict(load_file(WEIGHTS))
+    return net
