@@ -64,16 +64,18 @@ class Plan:
     """How one network is trained; the rates are the highest of a one-cycle schedule of SGD.
 
     Attributes:
+        count: training images, taken once; a trained network needs few to get used to its rounding.
         macs: share that is left by structured pruning before; None prunes nothing.
+        pruned_count: training images between pruning and quantization.
     """
 
     title: str
     precision: str
-    epochs: int = 1
-    rate: float = 0.01
+    count: int = 9_600
+    rate: float = 0.004
     macs: float | None = None
-    pruned_epochs: int = 1
-    pruned_rate: float = 0.03
+    pruned_count: int = 19_200
+    pruned_rate: float = 0.02
 
 
 PLANS = (
@@ -118,7 +120,7 @@ def part(data: Dataset, start: int, end: int) -> Dataset:
     return make_dataset(inputs, data.labels[start:end], description=data.description)
 
 
-def train_rate(data: Dataset, rate: float) -> Trainer:
+def trainer_of(data: Dataset, rate: float) -> Trainer:
     """Return a trainer that tells how far it is."""
     told_s = [time.monotonic()]
 
@@ -160,11 +162,11 @@ def trained(plan: Plan, float_net: torch.nn.Module, images: Images, folder: Path
             network,
             example,
             macs=plan.macs,
-            train=train_rate(images.training, plan.pruned_rate),
-            epochs=plan.pruned_epochs,
+            train=trainer_of(part(images.training, 0, plan.pruned_count), plan.pruned_rate),
+            epochs=1,
             checkpoints=folder / "pruned",
         )
-    trainer = train_rate(images.training, plan.rate)
+    trainer = trainer_of(part(images.training, 0, plan.count), plan.rate)
     found: list[Array] = []
 
     def train(module: torch.nn.Module, epochs: int) -> None:
@@ -177,7 +179,6 @@ def trained(plan: Plan, float_net: torch.nn.Module, images: Images, folder: Path
         example,
         precision="w4a8" if plan.precision == "w4a8" else "w8a8",
         train=train,
-        epochs=plan.epochs,
         calibration=[(batch,) for batch in inputs[chosen].split(BATCH)],
         seed=SEED,
     )
