@@ -45,11 +45,11 @@ def columns_of(summary: CompressionSummary) -> list[Column]:
     results = [row.result for row in summary.rows]
     columns = [
         Column(heading="step", cell=lambda s, r: cells.shorten(s.id, 24), of_step=True, is_number=False),
-        Column(heading="MACs\nM", cell=lambda s, r: _millions(s.macs), of_step=True, order=5),
-        Column(heading="param.\nk", cell=lambda s, r: _thousands(s.parameters), of_step=True, order=6),
-        Column(heading="zeros\n%", cell=lambda s, r: _percent(s.sparsity), of_step=True, order=2),
+        Column(heading="MACs\nM", cell=lambda s, r: _millions(s.macs), of_step=True, order=6),
+        Column(heading="param.\nk", cell=lambda s, r: _thousands(s.parameters), of_step=True, order=7),
+        Column(heading="zeros\n%", cell=lambda s, r: _percent(s.sparsity), of_step=True, order=3),
         Column(heading="runtime", cell=lambda s, r: cells.shorten(r.runtime, 20), is_number=False),
-        Column(heading="prec.", cell=lambda s, r: str(r.result.target.precision), order=3, is_number=False),
+        Column(heading="prec.", cell=lambda s, r: str(r.result.target.precision), order=4, is_number=False),
         Column(heading="status", cell=lambda s, r: str(r.result.status), is_number=False),
         Column(
             heading=cells.shorten(cells.quality_name(results), 12), cell=lambda s, r: cells.quality(r.result)
@@ -58,22 +58,23 @@ def columns_of(summary: CompressionSummary) -> list[Column]:
     if any(result.metric is not None for result in results):
         columns += [
             Column(
-                heading="drop, pts\n[95 % interval]", cell=lambda s, r: cells.drop(r.result.metric), order=4
+                heading="drop, pts\n[95 % interval]", cell=lambda s, r: cells.drop(r.result.metric), order=5
             ),
             Column(
                 heading="drop\npts",
                 cell=lambda s, r: cells.drop(r.result.metric, with_interval=False),
-                order=9,
+                order=10,
                 is_short=True,
             ),
         ]
     return [
         *columns,
-        Column(heading="p50\nms", cell=lambda s, r: _p50(r), order=8),
+        Column(heading="p50\nms", cell=lambda s, r: _p50(r), order=9),
         Column(heading="speed\nx", cell=lambda s, r: cells.significant(r.result.speed_up)),
         Column(heading="download\nkB", cell=lambda s, r: _download(r)),
-        Column(heading="disk\nkB", cell=lambda s, r: cells.kilobytes(r.result.size_bytes), order=7),
-        Column(heading="RAM\nMB", cell=lambda s, r: cells.megabytes(r.result.memory_bytes), order=1),
+        Column(heading=".ewz\nkB", cell=lambda s, r: cells.kilobytes(r.result.download_bytes), order=1),
+        Column(heading="disk\nkB", cell=lambda s, r: cells.kilobytes(r.result.size_bytes), order=8),
+        Column(heading="RAM\nMB", cell=lambda s, r: cells.megabytes(r.result.memory_bytes), order=2),
     ]
 
 
