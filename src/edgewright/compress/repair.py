@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -172,9 +172,46 @@ def repair(
     )
     traced = trace(module, example_inputs)
     _, best = _search(traced, calibration, labels, options, seed, report or _silent)
+    return _exported(best, module, example_inputs)
+
+
+def correct(
+    module: torch.nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    *,
+    calibration: Sequence[Batch],
+    methods: Sequence[str],
+    layers: Mapping[str, LayerScheme] | None = None,
+    iterations: int = 400,
+    seed: int = 0,
+) -> ExportedProgram:
+    """Return `module` in w8a8 with exactly these corrections, whatever is lost; none is plain quantization.
+
+    Args:
+        calibration: as of `repair`, and split as there, so that the two can be compared.
+        methods: of equalize, bias, round.
+        layers: layer -> precision of those that are not w8a8.
+    Raises:
+        UsageError, DataError, ConversionError: as of `repair`; also where no layers can be equalized.
+        UnknownNameError: no such method or layer.
+    """
+    for method in methods:
+        if method not in METHODS[:-1]:
+            raise UnknownNameError.of("correction", method, METHODS[:-1])
+    options = RepairOptions(methods=tuple(methods), iterations=iterations)
+    traced = trace(module, example_inputs)
     with tempfile.TemporaryDirectory(prefix="edgewright-") as folder:
-        made = export_module(best.module, example_inputs, workdir=Path(folder), origin=type(module).__name__)
-        return load_exported(made)
+        search = _make_search(traced, calibration, None, options, seed, _silent, Path(folder))
+        made = search.attempt(tuple(method for method in METHODS if method in methods), layers or {})
+        return _exported(made, module, example_inputs)
+
+
+def _exported(
+    made: Candidate, module: torch.nn.Module, example_inputs: Sequence[torch.Tensor]
+) -> ExportedProgram:
+    with tempfile.TemporaryDirectory(prefix="edgewright-") as folder:
+        origin = type(module).__name__
+        return load_exported(export_module(made.module, example_inputs, workdir=Path(folder), origin=origin))
 
 
 def _search(
@@ -185,6 +222,27 @@ def _search(
     seed: int,
     report: Callable[[str, float | None], None],
 ) -> tuple[Search, Candidate]:
+    with tempfile.TemporaryDirectory(prefix="edgewright-") as folder:
+        search = _make_search(module, calibration, labels, options, seed, report, Path(folder))
+        best = search.run()
+    if not search.is_inside(best.stage):
+        raise BudgetError(
+            f"repair reached {best.stage.scores.drop_points:.2f} points lost with {best.stage.title}, but at most "
+            f"{options.drop_points} are accepted. Allow all of {', '.join(METHODS)}, accept more, or train with "
+            "quantization (qat)."
+        )
+    return search, best
+
+
+def _make_search(
+    module: GraphModule,
+    calibration: Sequence[Batch],
+    labels: Sequence[torch.Tensor] | None,
+    options: RepairOptions,
+    seed: int,
+    report: Callable[[str, float | None], None],
+    folder: Path,
+) -> Search:
     if not calibration:
         raise DataError("repair needs calibration samples to measure what is lost; got none.")
     if labels is not None and [len(batch) for batch in labels] != [len(batch[0]) for batch in calibration]:
@@ -201,16 +259,7 @@ def _search(
         replace_relu6=options.replace_relu6,
         seed=seed,
     )
-    with tempfile.TemporaryDirectory(prefix="edgewright-") as folder:
-        search = Search(module, calibration, labels, plan, Path(folder), report)
-        best = search.run()
-    if not search.is_inside(best.stage):
-        raise BudgetError(
-            f"repair reached {best.stage.scores.drop_points:.2f} points lost with {best.stage.title}, but at most "
-            f"{options.drop_points} are accepted. Allow all of {', '.join(METHODS)}, accept more, or train with "
-            "quantization (qat)."
-        )
-    return search, best
+    return Search(module, calibration, labels, plan, folder, report)
 
 
 def _silent(line: str, share: float | None) -> None:

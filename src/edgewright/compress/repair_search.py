@@ -134,18 +134,41 @@ class Search:
         Raises:
             ConversionError: PT2E cannot quantize the model.
         """
-        best = self._try((), {})
+        best = self.attempt((), {})
         for method in METHODS:
             if self._is_inside(best) or method not in self._plan.methods:
                 continue
             if method == PRECISION:
                 best = self._choose_precisions(best)
             elif method != EQUALIZE or self._can_equalize():
-                better = self._try((*best.stage.methods, method), best.stage.layers)
+                better = self.attempt((*best.stage.methods, method), best.stage.layers)
                 best = better if self._is_better(better, best) else best
         if self._plan.weight_bytes is not None and self._is_inside(best):
             best = self._shrink(best, self._plan.weight_bytes)
         return best
+
+    def attempt(self, methods: tuple[str, ...], layers: Mapping[str, LayerScheme]) -> Candidate:
+        """Return the model quantized with `methods` and `layers`, and measured.
+
+        Raises:
+            UnknownNameError: no such layer.
+            ConversionError: it cannot be equalized, or not quantized.
+        """
+        base = self._base(is_equalized=EQUALIZE in methods)
+        quantized = self._quantized(base, layers)
+        if BIAS in methods:
+            correct_biases(base.module, quantized, self._fit)
+        if ROUND in methods:
+            self._round(base, quantized, layers)
+        scores = compare(self._expected, run_batches(quantized, self._check), self._labels)
+        stage = Stage(methods=methods, layers=dict(layers), scores=scores)
+        self.stages.append(stage)
+        self._report(
+            f"{stage.title}{f', {len(layers)} layers otherwise' if layers else ''}: "
+            f"{scores.drop_points:.2f} points lost, {scores.sqnr_db:.1f} dB",
+            None,
+        )
+        return Candidate(module=quantized, stage=stage)
 
     def is_inside(self, stage: Stage) -> bool:
         """Return whether a stage's loss is within the budget."""
@@ -195,24 +218,6 @@ class Search:
                 module=module, exported=load_exported(program), inputs=program.inputs
             )
         return self._bases[is_equalized]
-
-    def _try(self, methods: tuple[str, ...], layers: Mapping[str, LayerScheme]) -> Candidate:
-        """Quantize with `methods` and measure."""
-        base = self._base(is_equalized=EQUALIZE in methods)
-        quantized = self._quantized(base, layers)
-        if BIAS in methods:
-            correct_biases(base.module, quantized, self._fit)
-        if ROUND in methods:
-            self._round(base, quantized, layers)
-        scores = compare(self._expected, run_batches(quantized, self._check), self._labels)
-        stage = Stage(methods=methods, layers=dict(layers), scores=scores)
-        self.stages.append(stage)
-        self._report(
-            f"{stage.title}{f', {len(layers)} layers otherwise' if layers else ''}: "
-            f"{scores.drop_points:.2f} points lost, {scores.sqnr_db:.1f} dB",
-            None,
-        )
-        return Candidate(module=quantized, stage=stage)
 
     def _quantized(self, base: _Base, layers: Mapping[str, LayerScheme]) -> GraphModule:
         with quiet():
@@ -278,7 +283,7 @@ class Search:
             }
             # Integers that were rounded on what int8 gave in these layers do not suit what comes now.
             methods = tuple(method for method in best.stage.methods if method != ROUND)
-            return self._try((*methods, PRECISION), {**best.stage.layers, **schemes})
+            return self.attempt((*methods, PRECISION), {**best.stage.layers, **schemes})
 
         chosen = _fewest(len(order) - 1, lambda count: left_out(order[:count]), self._is_inside)
         if chosen is None:
@@ -322,7 +327,7 @@ class Search:
         chosen = best
         middle = wanted
         while low < high:
-            tried = self._try(methods, with_4_bits(middle))
+            tried = self.attempt(methods, with_4_bits(middle))
             if self._is_inside(tried):
                 low, chosen = middle, tried
             else:
