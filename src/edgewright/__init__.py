@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgewright.benchmark import bench
+    from edgewright.compression import CompressionResult, compress_model
+    from edgewright.compression_recipe import CompressionRecipe
     from edgewright.doctor import diagnose
     from edgewright.pipeline import BuildResult, build, run_recipe
     from edgewright.recipe import Recipe
@@ -15,9 +17,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BuildResult": "pipeline",
+    "CompressionRecipe": "compression_recipe",
+    "CompressionResult": "compression",
     "Recipe": "recipe",
     "bench": "benchmark",
     "build": "pipeline",
+    "compress_model": "compression",
     "convert": "single",
     "diagnose": "doctor",
     "inspect": "sources",
@@ -29,9 +34,12 @@ _HOMES = {
 
 __all__ = [
     "BuildResult",
+    "CompressionRecipe",
+    "CompressionResult",
     "Recipe",
     "bench",
     "build",
+    "compress_model",
     "convert",
     "diagnose",
     "inspect",
