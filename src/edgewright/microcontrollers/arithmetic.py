@@ -79,6 +79,17 @@ static int32_t saturated_shift(int32_t value, int32_t places)
 }
 """
     ),
+    "rounded": Function(
+        text="""\
+/* The nearest integer, half away from zero, for |value| < 2^31. */
+static int32_t rounded(float value)
+{
+    const int32_t whole = (int32_t)value;
+    const float rest = value - (float)whole;
+    return rest >= 0.5f ? whole + 1 : rest <= -0.5f ? whole - 1 : whole;
+}
+"""
+    ),
     "leading_zeros": Function(
         text="""\
 static int32_t leading_zeros(uint32_t value)

@@ -202,7 +202,7 @@ def window_of(site: Site, axis: int, *, kernel: int, size: int, out_size: int, d
 def convolution(site: Site) -> Layer:
     """Return CONV_2D of int8."""
     image, weights, output = site.input(0), site.input(1), site.output()
-    _check_types(site, image, weights, output, axis=0)
+    check_types(site, image, weights, output, axis=0)
     require(len(image.shape) == len(weights.shape) == len(output.shape) == 4, "a rank other than 4")
     channels, kernel_y, kernel_x, group_depth = weights.shape
     batch, height, width, depth = image.shape
@@ -220,8 +220,8 @@ def convolution(site: Site) -> Layer:
         site, 1, kernel=kernel_x, size=width, out_size=output.shape[2],
         dilation=site.operator.integer("DilationWFactor"),
     )  # fmt: skip
-    matrix = _matrix(weights).reshape(channels, -1)
-    constants, values = _requantized(site, image, weights, output, matrix, is_float_product=False)
+    matrix = weights_of(weights).reshape(channels, -1)
+    constants, values = requantized(site, image, weights, output, matrix, is_float_product=False)
     taps = kernel_y * kernel_x
     is_padded = tall.is_padded or wide.is_padded
     is_pointwise = taps == 1 and not is_padded
@@ -247,7 +247,7 @@ def convolution(site: Site) -> Layer:
 def depthwise_convolution(site: Site) -> Layer:
     """Return DEPTHWISE_CONV_2D of int8."""
     image, weights, output = site.input(0), site.input(1), site.output()
-    _check_types(site, image, weights, output, axis=3)
+    check_types(site, image, weights, output, axis=3)
     require(len(image.shape) == len(weights.shape) == len(output.shape) == 4, "a rank other than 4")
     one, kernel_y, kernel_x, channels = weights.shape
     batch, height, width, depth = image.shape
@@ -261,8 +261,8 @@ def depthwise_convolution(site: Site) -> Layer:
         site, 1, kernel=kernel_x, size=width, out_size=output.shape[2],
         dilation=site.operator.integer("DilationWFactor"),
     )  # fmt: skip
-    matrix = _matrix(weights).reshape(-1, channels).T
-    constants, values = _requantized(site, image, weights, output, matrix, is_float_product=False)
+    matrix = weights_of(weights).reshape(-1, channels).T
+    constants, values = requantized(site, image, weights, output, matrix, is_float_product=False)
     taps = kernel_y * kernel_x
     is_padded = tall.is_padded or wide.is_padded
     is_large = is_padded and depth > STACK_BUFFER_BYTES
@@ -287,7 +287,7 @@ def depthwise_convolution(site: Site) -> Layer:
 def fully_connected(site: Site) -> Layer:
     """Return FULLY_CONNECTED of int8."""
     rows, weights, output = site.input(0), site.input(1), site.output()
-    _check_types(site, rows, weights, output, axis=0)
+    check_types(site, rows, weights, output, axis=0)
     require(site.operator.integer("WeightsFormat") == 0, "shuffled weights")
     require(len(weights.shape) == 2, f"weights of rank {len(weights.shape)}")
     channels, depth = weights.shape
@@ -296,7 +296,7 @@ def fully_connected(site: Site) -> Layer:
     )
     count = rows.count // depth
     require(output.count == count * channels, f"an output of {output.count} values")
-    constants, values = _requantized(site, rows, weights, output, _matrix(weights), is_float_product=True)
+    constants, values = requantized(site, rows, weights, output, weights_of(weights), is_float_product=True)
     values |= {"rows": count, "depth": depth, "channels": channels}
     return Layer(
         operator=site.operator,
@@ -310,22 +310,30 @@ def fully_connected(site: Site) -> Layer:
     )
 
 
-def _check_types(site: Site, image: Tensor, weights: Tensor, output: Tensor, *, axis: int) -> None:
+def check_types(
+    site: Site, image: Tensor, weights: Tensor, output: Tensor, *, axis: int, bias: int = 2
+) -> None:
+    """Check that an operator multiplies int8 with constant int8; `bias` is the position of its bias.
+
+    Raises:
+        UnsupportedError: it does not.
+    """
     types = (image.dtype, weights.dtype, output.dtype)
     require(types == ("int8", "int8", "int8"), f"types {'/'.join(types)}; int8/int8/int8 is made")
     require(weights.value is not None, "weights that are computed at run time")
     require(len(image.scales) == 1 and len(output.scales) == 1, "an input or output without one scale")
     require(weights.is_quantized, "weights without a scale")
     require(len(weights.scales) == 1 or weights.axis == axis, f"scales along axis {weights.axis}, not {axis}")
-    if site.has_input(2):
-        bias = site.input(2)
+    if site.has_input(bias):
+        added = site.input(bias)
         require(
-            bias.dtype == "int32" and bias.value is not None, f"a bias of {bias.dtype} that is no constant"
+            added.dtype == "int32" and added.value is not None, f"a bias of {added.dtype} that is no constant"
         )
     require(image.count > 0 and output.count > 0, "an empty tensor")
 
 
-def _matrix(weights: Tensor) -> npt.NDArray[np.int64]:
+def weights_of(weights: Tensor) -> npt.NDArray[np.int64]:
+    """Return constant weights as int64."""
     assert weights.value is not None
     return weights.value.astype(np.int64)
 
@@ -338,7 +346,7 @@ def _window_values(tall: Window, wide: Window) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _requantized(
+def requantized(
     site: Site,
     image: Tensor,
     weights: Tensor,
@@ -346,12 +354,16 @@ def _requantized(
     matrix: npt.NDArray[np.int64],
     *,
     is_float_product: bool,
+    bias: int = 2,
+    is_folded: bool = True,
 ) -> tuple[tuple[Constant, ...], dict[str, object]]:
     """Return the constants of a layer with weights, and the template's values for them.
 
     Args:
         matrix: weights [output channels, products of one sum].
         is_float_product: the interpreter multiplies the scales of input and weights as float32, not as double.
+        bias: position of the bias among the inputs.
+        is_folded: the input's zero point goes into the bias.
     """
     channels, depth = matrix.shape
     weight_zeros = np.broadcast_to(weights.zero_points, (channels,))
@@ -360,15 +372,19 @@ def _requantized(
         require(not weight_zeros.any(), "weights with a zero point")
     require(bool(np.all(weight_zeros == weight_zero)), "weights with several zero points")
     raw = np.zeros(channels, dtype=np.int64)
-    if site.has_input(2):
-        stored = site.input(2).value
+    if site.has_input(bias):
+        stored = site.input(bias).value
         assert stored is not None
         require(stored.size == channels, f"a bias of {stored.size} values for {channels} channels")
         raw = stored.astype(np.int64).reshape(-1)
-    folded = raw - image.zero_point * matrix.sum(axis=1) + depth * image.zero_point * weight_zero
+    folded = raw
+    if is_folded:
+        folded = raw - image.zero_point * matrix.sum(axis=1) + depth * image.zero_point * weight_zero
     # Channels that training has switched off may have a bias near 2**31. C leaves the overflow of a signed sum
     # undefined; modulo 2**32 its result does not depend on the order.
-    reach = np.abs(folded) + 128 * (np.abs(matrix).sum(axis=1) + depth * abs(weight_zero))
+    reach = np.abs(folded) + (128 if is_folded else 255) * (
+        np.abs(matrix).sum(axis=1) + depth * abs(weight_zero)
+    )
     is_wrapping = int(reach.max()) >= 2**31
     mantissas, shifts = [], []
     for scale in np.broadcast_to(weights.scales, (channels,)):

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from edgewright.microcontrollers import convolution, elementwise, pooling, shaping, softmax, tables
+from edgewright.microcontrollers import (
+    convolution,
+    elementwise,
+    pooling,
+    reducing,
+    resizing,
+    shaping,
+    softmax,
+    tables,
+    transposed,
+)
 from edgewright.microcontrollers.layer import Layer, Site
 
 Kernel = Callable[[Site], Layer]
@@ -21,6 +31,7 @@ KERNELS: Mapping[str, Kernel] = {
     "LEAKY_RELU": tables.leaky_relu,
     "LOGISTIC": tables.logistic,
     "MAX_POOL_2D": pooling.max_pool,
+    "MEAN": reducing.mean,
     "MUL": elementwise.multiply,
     "PACK": shaping.pack,
     "PAD": shaping.pad,
@@ -29,6 +40,8 @@ KERNELS: Mapping[str, Kernel] = {
     "RELU": tables.relu,
     "RELU6": tables.relu6,
     "RESHAPE": shaping.reshape,
+    "RESIZE_BILINEAR": resizing.resize_bilinear,
+    "RESIZE_NEAREST_NEIGHBOR": resizing.resize_nearest,
     "SLICE": shaping.slice_,
     "SOFTMAX": softmax.softmax,
     "SPLIT": shaping.split,
@@ -38,5 +51,6 @@ KERNELS: Mapping[str, Kernel] = {
     "SUB": elementwise.subtract,
     "TANH": tables.tanh,
     "TRANSPOSE": shaping.transpose,
+    "TRANSPOSE_CONV": transposed.transpose_convolution,
     "UNPACK": shaping.unpack,
 }

@@ -1,0 +1,70 @@
+"""Means over axes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgewright.microcontrollers.fixed_point import multiplier_of
+from edgewright.microcontrollers.layer import Layer, Site, render, require
+from edgewright.microcontrollers.shaping import axis_of, constant_integers, strides
+
+_MEAN = """\
+static void @(const int8_t *in, int8_t *out)
+{
+    int32_t {% for axis in kept + gone %}i{{ axis.index }}{{ ", " if not loop.last }}{% endfor %};
+{% for axis in kept %}
+{{ "    " * loop.index }}for (i{{ axis.index }} = 0; i{{ axis.index }} < {{ axis.size }}; ++i{{ axis.index }}) {
+{% endfor %}
+    {
+        const int8_t *from = in{% for axis in kept %} + i{{ axis.index }} * {{ axis.step }}{% endfor %};
+        int32_t sum = 0;
+{% for axis in gone %}
+        for (i{{ axis.index }} = 0; i{{ axis.index }} < {{ axis.size }}; ++i{{ axis.index }}) {
+{% endfor %}
+            sum += from[{% for axis in gone %}i{{ axis.index }} * {{ axis.step }}{{ " + " if not loop.last }}{% endfor %}];
+{% for axis in gone %}
+        }
+{% endfor %}
+        sum = scaled(sum - ({{ offset }}), {{ mantissa }}, {{ shift }}) + ({{ zero }});
+        *out++ = (int8_t)clamped(sum, -128, 127);
+    }
+{% for axis in kept %}
+{{ "    " * (kept | length - loop.index0) }}}
+{% endfor %}
+}
+"""
+
+
+def mean(site: Site) -> Layer:
+    """Return MEAN of int8 over constant axes."""
+    source, output = site.input(0), site.output()
+    require(source.dtype == output.dtype == "int8", f"types {source.dtype}/{output.dtype}; int8/int8 is made")
+    require(len(source.scales) == 1 and len(output.scales) == 1, "an input or output without one scale")
+    rank = len(source.shape)
+    axes = {axis_of(axis, rank) for axis in constant_integers(site, 1)}
+    require(bool(axes) and source.count > 0, "no axis, or an empty tensor")
+    require(
+        output.count == int(np.prod([s for i, s in enumerate(source.shape) if i not in axes])),
+        "a wrong output shape",
+    )
+    steps = strides(source.shape)
+    described = [{"index": i, "size": size, "step": steps[i]} for i, size in enumerate(source.shape)]
+    gone = [one for one in described if one["index"] in axes]
+    count = int(np.prod([one["size"] for one in gone]))
+    require(count < 1 << 23, f"a mean over {count} values")
+    by = multiplier_of(source.scale / output.scale)
+    # The division by the count goes into the mantissa, which keeps as many bits as the largest power of two in it.
+    places = min(count.bit_length() - 1, 31 + by.shift)
+    mantissa, shift = (by.mantissa << places) // count, by.shift - places
+    require(by.shift <= 8 and shift >= -31, f"scales {source.scale:g} and {output.scale:g}")
+    values: dict[str, object] = {
+        "kept": [one for one in described if one["index"] not in axes], "gone": gone,
+        "offset": source.zero_point * count, "mantissa": mantissa, "shift": shift, "zero": output.zero_point,
+    }  # fmt: skip
+    return Layer(
+        operator=site.operator,
+        text=render(_MEAN, values),
+        reads=(source.index,),
+        writes=(output.index,),
+        needs=("scaled", "clamped"),
+    )

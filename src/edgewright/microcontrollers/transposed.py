@@ -1,0 +1,89 @@
+"""Transposed convolution: every output pixel gathers the input pixels that reach it, so that no sums are kept in memory."""
+
+from __future__ import annotations
+
+from edgewright.microcontrollers.convolution import check_types, requantized, weights_of
+from edgewright.microcontrollers.layer import Layer, Site, render, require
+
+_TRANSPOSED = """\
+static void @(const int8_t *in, int8_t *out,
+    const int8_t *weights, const int32_t *bias, const int32_t *mantissa, const int8_t *shift)
+{
+    int32_t n, y, x, c, i, j, k;
+    for (n = 0; n < {{ batch }}; ++n) {
+        for (y = 0; y < {{ out_height }}; ++y) {
+            for (x = 0; x < {{ out_width }}; ++x) {
+                for (c = 0; c < {{ channels }}; ++c) {
+                    {{ sum_type }} sum = {{ start }}bias[c];
+                    for (i = 0; i < {{ kernel_y }}; ++i) {
+                        const int32_t row = y + {{ pad_y }} - i;
+                        if (row < 0 || row % {{ stride_y }} != 0 || row / {{ stride_y }} >= {{ height }}) {
+                            continue;
+                        }
+                        for (j = 0; j < {{ kernel_x }}; ++j) {
+                            const int32_t column = x + {{ pad_x }} - j;
+                            const int8_t *w = weights + ((c * {{ kernel_y }} + i) * {{ kernel_x }} + j) * {{ depth }};
+                            const int8_t *from;
+                            if (column < 0 || column % {{ stride_x }} != 0 || column / {{ stride_x }} >= {{ width }}) {
+                                continue;
+                            }
+                            from = in + ((n * {{ height }} + row / {{ stride_y }}) * {{ width }} +
+                                         column / {{ stride_x }}) * {{ depth }};
+                            for (k = 0; k < {{ depth }}; ++k) {
+                                sum += {{ product % ("w[k] * (from[k] - (%d))" % zero) }};
+                            }
+                        }
+                    }
+                    sum = {{ back }}(scaled({{ finish }}sum, mantissa[c], shift[c]) + {{ out_zero }});
+                    *out++ = (int8_t)clamped({{ finish }}sum, {{ low }}, {{ high }});
+                }
+            }
+        }
+    }
+}
+"""
+
+
+def transpose_convolution(site: Site) -> Layer:
+    """Return TRANSPOSE_CONV of int8."""
+    weights, image, output = site.input(1), site.input(2), site.output()
+    check_types(site, image, weights, output, axis=0, bias=3)
+    require(len(image.shape) == len(weights.shape) == len(output.shape) == 4, "a rank other than 4")
+    channels, kernel_y, kernel_x, depth = weights.shape
+    batch, height, width, image_depth = image.shape
+    require(
+        image_depth == depth and output.shape[3] == channels and output.shape[0] == batch,
+        "a wrong output shape",
+    )
+    values: dict[str, object] = {}
+    for axis, name, kernel, size, out_size in (
+        ("H", "y", kernel_y, height, output.shape[1]),
+        ("W", "x", kernel_x, width, output.shape[2]),
+    ):
+        stride = site.operator.integer(f"Stride{axis}")
+        require(stride >= 1, f"stride {stride}")
+        is_valid = site.operator.integer("Padding") == 1
+        reached = (out_size - kernel + stride) // stride if is_valid else -(-out_size // stride)
+        require(reached == size, f"an output of size {out_size} for an input of size {size}")
+        values |= {
+            f"kernel_{name}": kernel, f"stride_{name}": stride,
+            f"pad_{name}": max((reached - 1) * stride + kernel - out_size, 0) // 2,
+        }  # fmt: skip
+    matrix = weights_of(weights).reshape(channels, -1)
+    constants, common = requantized(
+        site, image, weights, output, matrix, is_float_product=False, bias=3, is_folded=False
+    )
+    values |= common | {
+        "batch": batch, "height": height, "width": width, "depth": depth, "channels": channels,
+        "out_height": output.shape[1], "out_width": output.shape[2],
+    }  # fmt: skip
+    return Layer(
+        operator=site.operator,
+        text=render(_TRANSPOSED, values),
+        reads=(image.index,),
+        writes=(output.index,),
+        constants=constants,
+        arguments=tuple(constant.name for constant in constants),
+        needs=("scaled", "clamped"),
+        macs=image.count * channels * kernel_y * kernel_x,
+    )
