@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from edgewright.compress.checkpoints import Checkpoints, ResumableFit, silent
 from edgewright.compress.module import select_layers, to_module, to_program
 from edgewright.compress.passes import Bench, Compressed, Fit
-from edgewright.compress.prune_check import find_blocked, set_heads
+from edgewright.compress.prune_check import find_blocked
 from edgewright.compress.prune_graph import Costs, Dependencies, Structure, count_costs, match
+from edgewright.compress.prune_heads import set_heads
 from edgewright.compress.prune_importance import IMPORTANCES, Importance, importance_of
 from edgewright.compress.prune_latency import Found, Stopwatch, find_share
 from edgewright.compress.prune_search import Choice, Quantity, choose
@@ -337,17 +338,19 @@ class _Pruning:
             per_cost=options.importance == "taylor",
         )
         counts = dict(heads)
+        headed: list[tuple[list[str], int, int]] = []
         for group in groups:
             channels = choice.channels.get(group.root, ())
             if not channels:
                 continue
             dependencies.remove(group, channels)
-            for name in (name for name in group.producers if name in heads):
-                gone = len(channels) * heads[name] // group.channels
-                counts[name] = heads[name] - gone
             own = [name for name in group.producers if name in heads]
+            for name in own:
+                counts[name] = heads[name] - len(channels) * heads[name] // group.channels
             if own:
-                set_heads(narrow, own, heads[own[0]], counts[own[0]])
+                headed.append((own, heads[own[0]], counts[own[0]]))
+        for own, before, after in headed:
+            set_heads(narrow, module, samples.examples, own, before, after)
         return narrow, counts, choice, count_costs(narrow.eval(), samples.examples)
 
     def _search_latency(self, target: float) -> Found:

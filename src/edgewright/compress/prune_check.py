@@ -10,12 +10,13 @@ from __future__ import annotations
 import copy
 import linecache
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgewright.compress.prune_graph import Dependencies, Group
+from edgewright.compress.prune_heads import set_heads
 from edgewright.core.errors import ConversionError, first_line
 
 if TYPE_CHECKING:
@@ -41,16 +42,6 @@ class Blocked:
     group: Group
     why: str
     is_fixed: bool
-
-
-def set_heads(module: nn.Module, names: Iterable[str], before: int, after: int) -> None:
-    """Write the new number of heads of attention layers into the attributes of their parents that hold it."""
-    for name in names:
-        parent = module.get_submodule(name.rpartition(".")[0])
-        for attribute, value in list(vars(parent).items()):
-            is_count = "head" in attribute and "dim" not in attribute and "size" not in attribute
-            if is_count and type(value) is int and value == before:
-                setattr(parent, attribute, after)
 
 
 def find_blocked(
@@ -115,11 +106,15 @@ class _Trial:
             dependencies = Dependencies(narrow, self._inputs)
             for group in groups:
                 dependencies.remove(group, _unit(group))
+            for group in groups:
                 own = [name for name in group.producers if name in self._heads]
                 if own:
-                    set_heads(narrow, own, self._heads[own[0]], self._heads[own[0]] - 1)
+                    count = self._heads[own[0]]
+                    set_heads(narrow, self._module, self._inputs, own, count, count - 1)
         except ConversionError as err:
             return _Problem(why=str(err))
+        except Exception as err:
+            return diagnose(self._module, narrow, self._inputs, err)
         try:
             outputs = _outputs(narrow, self._inputs)
         except Exception as err:
