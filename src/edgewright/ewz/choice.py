@@ -138,7 +138,7 @@ def _precision(planes: Sequence[Array], tables: Sequence[Array]) -> int:
         for bits in range(MIN_BITS, MAX_BITS + 1)
     }
     least = min(costs.values())
-    return min(bits for bits, cost in costs.items() if cost <= least * _ENOUGH + 8)
+    return min(bits for bits, cost in costs.items() if cost <= least * _ENOUGH + 16)
 
 
 assert MAX_TABLES >= 4  # a table for each byte of a word

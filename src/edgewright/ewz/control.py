@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 import numpy as np
@@ -11,7 +12,6 @@ from edgewright.core.tensors import Array
 
 MAX_TABLES = 8  # of one range
 KEPT_TABLES = 256  # of one alphabet, for reuse
-_PICK_BITS = 3
 _CHUNK_BYTES = 1 << 16
 
 
@@ -20,16 +20,15 @@ class Field(IntEnum):
 
     FRAME = 0
     METHOD = 1
-    RANGES = 2
-    GAP = 3
-    KIND = 4
-    COUNT = 5
-    CODEBOOK = 6
-    STRIDE = 7
-    BITS = 8
-    TABLES = 9
-    REUSE = 10
-    BLOCK = 11
+    GAP = 2  # 0: no more ranges
+    KIND = 3
+    COUNT = 4
+    STRIDE = 5
+    BITS = 6
+    TABLES = 7
+    CODEBOOK = 8
+    REUSE = 9
+    BLOCK = 10
 
 
 _FIELD_SIZE = 64
@@ -73,9 +72,9 @@ class ControlWriter(_Contexts):
         self._state = self._kernels.new_encoder()
         self._out = np.zeros(_CHUNK_BYTES, dtype=np.uint8)
 
-    def _ready(self) -> None:
-        # No call appends more than 4 kB: a table of 256 symbols, each with less than 80 decisions of 12 bits.
-        needed = int(self._state[3] + self._state[4]) + (_CHUNK_BYTES >> 1)
+    def _ready(self, size: int = _CHUNK_BYTES >> 1) -> None:
+        # A table of 256 symbols takes less than 80 decisions of 12 bits for each.
+        needed = int(self._state[3] + self._state[4]) + size + 64
         if needed > len(self._out):
             self._out = np.concatenate([self._out, np.zeros(needed, dtype=np.uint8)])
 
@@ -91,12 +90,9 @@ class ControlWriter(_Contexts):
             self._kernels.put_tree(self._state, self._out, self.contexts, _BYTES + 256 * place, byte, 8)
 
     def picks(self, picks: Array) -> None:
-        last = 0
-        for pick in picks.tolist():
-            self._ready()
-            at = _PICKS + MAX_TABLES * last
-            self._kernels.put_tree(self._state, self._out, self.contexts, at, pick, _PICK_BITS)
-            last = pick
+        # Three decisions of at most 12 bits each.
+        self._ready(5 * len(picks))
+        self._kernels.put_picks(self._state, self._out, self.contexts, _PICKS, picks)
 
     def digest(self, digest: bytes) -> None:
         self._ready()
@@ -145,10 +141,19 @@ class ControlReader(_Contexts):
         """Return an integer of `field`, 0..limit."""
         value = int(self._kernels.get_integer(self._state, self._data, self.contexts, field * _FIELD_SIZE))
         if not 0 <= value <= limit:
-            raise IntegrityError(
-                f"its control says {field.name.lower()} {value}; at most {limit} is possible"
-            )
+            raise _too_large(field, value, limit)
         return value
+
+    def integers(self, limits: Mapping[Field, int]) -> tuple[int, ...]:
+        """Return an integer of each field, 0..its limit."""
+        made = np.zeros(len(limits), dtype=np.int64)
+        bases = np.array([field * _FIELD_SIZE for field in limits], dtype=np.int64)
+        self._kernels.get_integers(self._state, self._data, self.contexts, bases, made)
+        found = tuple(made.tolist())
+        for value, (field, limit) in zip(found, limits.items(), strict=True):
+            if not 0 <= value <= limit:
+                raise _too_large(field, value, limit)
+        return found
 
     def word(self, size: int) -> int:
         value = 0
@@ -159,13 +164,9 @@ class ControlReader(_Contexts):
 
     def picks(self, count: int, tables: int) -> Array:
         made = np.zeros(count, dtype=np.int64)
-        last = 0
-        for i in range(count):
-            at = _PICKS + MAX_TABLES * last
-            last = int(self._kernels.get_tree(self._state, self._data, self.contexts, at, _PICK_BITS))
-            if last >= tables:
-                raise IntegrityError(f"its control picks table {last + 1} of {tables}")
-            made[i] = last
+        self._kernels.get_picks(self._state, self._data, self.contexts, _PICKS, made)
+        if made.max() >= tables:
+            raise IntegrityError(f"its control picks table {int(made.max()) + 1} of {tables}")
         return made
 
     def digest(self, size: int) -> bytes:
@@ -184,3 +185,7 @@ class ControlReader(_Contexts):
             raise IntegrityError("its control holds a table that no writer makes")
         self.keep(levels)
         return levels
+
+
+def _too_large(field: Field, value: int, limit: int) -> IntegrityError:
+    return IntegrityError(f"its control says {field.name.lower()} {value}; 0 to {limit} is possible")

@@ -31,6 +31,8 @@ _MASK = (1 << 32) - 1
 _PROBABILITY_BITS = 22
 _HALF = 1 << 21
 _COUNT_LIMIT = 1023
+# A context used n times moves by 1 / (n + 1.5) of its distance: the estimate of Krichevsky and Trofimov.
+_RATES = np.array([131072 // (2 * count + 3) for count in range(_COUNT_LIMIT + 1)], dtype=np.int64)
 # 2 ** (1/4) steps: level l has the weight _QUARTER[(l - 1) % 4] << ((l - 1) // 4).
 _QUARTER = np.array([65536, 77936, 92682, 110218], dtype=np.int64)
 
@@ -80,7 +82,7 @@ def _shift_low(state: Array, out: Array) -> None:
 def _adapt(contexts: Array, index: int, bit: int) -> None:
     probability = contexts[index, 0]
     count = contexts[index, 1]
-    rate = 131072 // (2 * count + 3)
+    rate = _RATES[count]
     if bit:
         contexts[index, 0] = probability + ((((1 << _PROBABILITY_BITS) - probability) * rate) >> 16)
     else:
@@ -247,6 +249,31 @@ def count_planes(values: Array, planes: int, is_interleaved: bool) -> npt.NDArra
 
 
 @compiled
+def get_integers(state: Array, data: Array, contexts: Array, bases: Array, out: Array) -> None:
+    """Fill `out` with one integer for each of `bases`."""
+    for i in range(len(bases)):
+        out[i] = get_integer(state, data, contexts, bases[i])
+
+
+@compiled
+def put_picks(state: Array, out: Array, contexts: Array, base: int, picks: Array) -> None:
+    """Append `picks`, each below 8, given the one before it; at most 4,096 in a call."""
+    last = 0
+    for i in range(len(picks)):
+        put_tree(state, out, contexts, base + 8 * last, picks[i], 3)
+        last = picks[i]
+
+
+@compiled
+def get_picks(state: Array, data: Array, contexts: Array, base: int, picks: Array) -> None:
+    """Fill `picks` with what `put_picks` appended."""
+    last = 0
+    for i in range(len(picks)):
+        last = get_tree(state, data, contexts, base + 8 * last, 3)
+        picks[i] = last
+
+
+@compiled
 def frequencies(levels: Array, bits: int) -> Array:
     """Return int64 frequencies with the sum 2**bits; a symbol of level 0 has none, every other at least 1.
 
@@ -328,7 +355,7 @@ def rans_decode(
     Args:
         words: with four more at the end than `end`, so that a group of four need not look.
         block: a multiple of 4.
-        slot: uint8 [tables, 2**bits] of `fill_table`; the rest as for `rans_encode`.
+        slot: uint8 [tables, 2**bits or more] of `fill_table`; the rest as for `rans_encode`.
     """
     mask = (1 << bits) - 1
     count = len(symbols)

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgewright.core.errors import FormatMismatchError, IntegrityError
 from edgewright.core.tensors import Array
+from edgewright.ewz.choice import MAX_BITS, MIN_BITS
 from edgewright.ewz.container import (
     CHECK_BYTES,
     DIGEST_BYTES,
@@ -174,8 +175,8 @@ def _frame(source: _Source, control: ControlReader, remaining: int) -> Iterator[
     # The rest comes with the description of all ranges, which is read first.
     pending: list[tuple[int, _Described]] = []
     at = 0
-    while control.integer(Field.RANGES, 1):
-        gap = control.integer(Field.GAP, size - at)
+    while gap := control.integer(Field.GAP, size - at + 1):
+        gap -= 1
         described = _describe(control, size - at - gap)
         at += gap + described.size_bytes
         pending.append((gap, described))
@@ -210,32 +211,38 @@ class _Described:
 
 
 def _describe(control: ControlReader, room: int) -> _Described:
-    kind = Kind(control.integer(Field.KIND, max(Kind)))
-    words = room // WORD_BYTES[kind] * (2 if kind is Kind.NIBBLES else 1)
-    count = 4 * control.integer(Field.COUNT, words // 4)
+    number, fours, stride, bits, tables = control.integers(
+        {
+            Field.KIND: max(Kind),
+            Field.COUNT: room // 2,
+            Field.STRIDE: MAX_STRIDE - 1,
+            Field.BITS: MAX_BITS - MIN_BITS,
+            Field.TABLES: MAX_TABLES - 1,
+        }
+    )
+    kind, count, stride = Kind(number), 4 * fours, stride + 1
+    size_bytes = count * WORD_BYTES[kind] // (2 if kind is Kind.NIBBLES else 1)
+    if count == 0 or count % (4 * stride) or size_bytes > room:
+        raise IntegrityError(f"its control says a range of {count} symbols in {stride} strides")
     codebook: tuple[int, ...] = ()
     alphabet = 16 if kind is Kind.NIBBLES else 256
     if kind in (Kind.WORDS16, Kind.WORDS32):
         alphabet = control.integer(Field.CODEBOOK, 255) + 1
         codebook = tuple(control.word(WORD_BYTES[kind]) for _ in range(alphabet))
-    stride = control.integer(Field.STRIDE, MAX_STRIDE - 1) + 1
-    if count == 0 or count % (4 * stride):
-        raise IntegrityError(f"its control says a range of {count} symbols in {stride} strides")
-    bits = control.integer(Field.BITS, 3) + 12
-    tables = tuple(control.table(alphabet) for _ in range(control.integer(Field.TABLES, MAX_TABLES - 1) + 1))
+    levels = tuple(control.table(alphabet) for _ in range(tables + 1))
     block = count
     picks: Array = np.zeros(1, dtype=np.int64)
-    if len(tables) > 1:
+    if tables:
         block = 4 * (control.integer(Field.BLOCK, count // 4 - 1) + 1)
-        picks = control.picks(-(-count // block), len(tables))
+        picks = control.picks(-(-count // block), tables + 1)
     return _Described(
         kind=kind,
         count=count,
-        size_bytes=count * WORD_BYTES[kind] // (2 if kind is Kind.NIBBLES else 1),
+        size_bytes=size_bytes,
         codebook=codebook,
         stride=stride,
-        bits=bits,
-        tables=tables,
+        bits=bits + MIN_BITS,
+        tables=levels,
         block=block,
         picks=picks,
         digest=control.digest(RANGE_DIGEST_BYTES),
@@ -259,21 +266,21 @@ class _Words:
         self._end = len(words)
         self._words = np.concatenate([words, np.zeros(kernels.STATES, dtype=np.uint16)])
         self._at = 0
+        self._frequency = np.zeros((MAX_TABLES, kernels.MAX_ALPHABET), dtype=np.int64)
+        self._start = np.zeros_like(self._frequency)
+        self._slot = np.zeros((MAX_TABLES, 1 << MAX_BITS), dtype=np.uint8)
 
     def decode(self, described: _Described) -> bytes:
         if not len(self._states):
             raise IntegrityError("a frame has ranges, but no words")
-        kernels = self._kernels
-        tables = len(described.tables)
-        frequency = np.zeros((tables, kernels.MAX_ALPHABET), dtype=np.int64)
-        start = np.zeros_like(frequency)
-        slot = np.zeros((tables, 1 << described.bits), dtype=np.uint8)
         for i, levels in enumerate(described.tables):
-            kernels.fill_table(levels, described.bits, frequency[i], start[i], slot[i])
+            self._kernels.fill_table(
+                levels, described.bits, self._frequency[i], self._start[i], self._slot[i]
+            )
         values = np.empty(described.count, dtype=np.uint8)
-        self._at = kernels.rans_decode(
+        self._at = self._kernels.rans_decode(
             self._words, self._at, self._end, self._states, described.picks, described.block,
-            slot, frequency, start, described.bits, values,
+            self._slot, self._frequency, self._start, described.bits, values,
         )  # fmt: skip
         if self._at < 0:
             raise IntegrityError("the words of a frame end too early")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 from enum import IntEnum
 
 from edgewright.core.errors import IntegrityError
@@ -9,6 +10,9 @@ from edgewright.ewz.container import FRAME_BYTES
 
 _LEVEL = 22
 _TRIAL_LEVEL = 9
+# (lc, lp, pb): graphs of flatbuffers are tables of 4-byte numbers, those of protobuf and XML are not.
+_PROPERTIES = ((3, 0, 0), (0, 2, 2), (0, 2, 0), (2, 0, 2), (0, 0, 0))
+_ALL_TRIED_BYTES = 1 << 20
 
 
 class Method(IntEnum):
@@ -16,6 +20,7 @@ class Method(IntEnum):
 
     RAW = 0
     ZSTD = 1  # one zstd frame without magic number, content size, checksum and dictionary id
+    LZMA = 2  # a byte (pb * 5 + lp) * 9 + lc, then an LZMA1 stream with an end mark
 
 
 def pack_rest(rest: bytes) -> tuple[Method, bytes]:
@@ -30,8 +35,26 @@ def pack_rest(rest: bytes) -> tuple[Method, bytes]:
         write_content_size=0,
         write_dict_id=0,
     )
-    packed = zstd.ZstdCompressor(compression_params=parameters).compress(rest) if rest else b""
-    return (Method.ZSTD, packed) if len(packed) < len(rest) else (Method.RAW, rest)
+    made = [(Method.RAW, rest)]
+    if rest:
+        made.append((Method.ZSTD, zstd.ZstdCompressor(compression_params=parameters).compress(rest)))
+        made += [
+            (Method.LZMA, _lzma(rest, *properties))
+            for properties in (_PROPERTIES if len(rest) <= _ALL_TRIED_BYTES else _PROPERTIES[:1])
+        ]
+    return min(made, key=lambda one: len(one[1]))
+
+
+def _lzma(rest: bytes, lc: int, lp: int, pb: int) -> bytes:
+    compressor = lzma.LZMACompressor(format=lzma.FORMAT_RAW, filters=[_filter(len(rest), lc, lp, pb)])
+    return bytes([(pb * 5 + lp) * 9 + lc]) + compressor.compress(rest) + compressor.flush()
+
+
+def _filter(size: int, lc: int, lp: int, pb: int) -> dict[str, int]:
+    """Return the filter for `size` bytes; the dictionary is no larger than they are."""
+    dictionary = max(4096, 1 << (size - 1).bit_length())
+    preset = 9 | lzma.PRESET_EXTREME
+    return {"id": lzma.FILTER_LZMA1, "preset": preset, "dict_size": dictionary, "lc": lc, "lp": lp, "pb": pb}
 
 
 def trial_bytes(content: bytes) -> int:
@@ -59,8 +82,23 @@ def unpack_rest(method: int, packed: bytes, size: int) -> bytes:
                 rest = stream.read(size + 1)
         except zstd.ZstdError as err:
             raise IntegrityError(f"the rest of a frame is not what zstd wrote: {err}") from err
-    elif method != Method.RAW:
-        raise IntegrityError(f"the rest of a frame is stored by the unknown method {method}")
+    elif method == Method.LZMA:
+        rest = _unlzma(packed, size)
     if len(rest) != size:
         raise IntegrityError(f"the rest of a frame has {len(rest)} bytes, but {size} are promised")
+    return rest
+
+
+def _unlzma(packed: bytes, size: int) -> bytes:
+    properties = packed[0] if packed else 255
+    lc, lp, pb = properties % 9, properties // 9 % 5, properties // 45
+    if pb > 4 or lc + lp > 4:
+        raise IntegrityError(f"the rest of a frame has LZMA properties {properties}, which do not exist")
+    decoder = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=[_filter(size, lc, lp, pb)])
+    try:
+        rest = decoder.decompress(packed[1:], max_length=size + 1)
+    except lzma.LZMAError as err:
+        raise IntegrityError(f"the rest of a frame is not what LZMA wrote: {err}") from err
+    if not decoder.eof or decoder.unused_data:
+        raise IntegrityError("the rest of a frame does not end where its LZMA stream does")
     return rest

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from edgewright.ewz.choice import GRANULE_BYTES, Coding, choose
+from edgewright.ewz.choice import GRANULE_BYTES, MIN_BITS, Coding, choose
 from edgewright.ewz.container import (
     FRAME_BYTES,
     RANGE_DIGEST_BYTES,
@@ -24,6 +24,7 @@ from edgewright.ewz.container import (
 from edgewright.ewz.control import ControlWriter, Field
 from edgewright.ewz.ranges import Range, find_ranges
 from edgewright.ewz.rest import pack_rest
+from edgewright.ewz.symbols import WORD_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +144,6 @@ def _frame(
     chosen: list[tuple[Range, Coding]] = []
     records: list[CodedRange] = []
     control.integer(Field.FRAME, len(content) - 1)
-    # The number of ranges is not known before they are tried: each is announced, and the end too.
     at = 0
     rest = bytearray()
     for r in ranges:
@@ -152,14 +152,13 @@ def _frame(
         if coding is None:
             records.append(_record(r, data, None))
             continue
-        control.integer(Field.RANGES, 1)
-        control.integer(Field.GAP, r.start - at)
+        control.integer(Field.GAP, r.start - at + 1)
         rest += content[at : r.start]
         _describe(coding, hashlib.sha256(data).digest()[:RANGE_DIGEST_BYTES], control)
         chosen.append((r, coding))
         records.append(_record(r, data, coding))
         at = r.start + len(data)
-    control.integer(Field.RANGES, 0)
+    control.integer(Field.GAP, 0)
     rest += content[at:]
     method, packed = pack_rest(bytes(rest))
     control.integer(Field.METHOD, method)
@@ -170,13 +169,13 @@ def _describe(coding: Coding, digest: bytes, control: ControlWriter) -> None:
     symbols = coding.symbols
     control.integer(Field.KIND, symbols.kind)
     control.integer(Field.COUNT, len(symbols.values) // 4)
+    control.integer(Field.STRIDE, symbols.stride - 1)
+    control.integer(Field.BITS, coding.bits - MIN_BITS)
+    control.integer(Field.TABLES, len(coding.tables) - 1)
     if symbols.codebook:
         control.integer(Field.CODEBOOK, len(symbols.codebook) - 1)
         for word in symbols.codebook:
-            control.word(word, 2 * (symbols.kind - 1))
-    control.integer(Field.STRIDE, symbols.stride - 1)
-    control.integer(Field.BITS, coding.bits - 12)
-    control.integer(Field.TABLES, len(coding.tables) - 1)
+            control.word(word, WORD_BYTES[symbols.kind])
     for levels in coding.tables:
         control.table(levels)
     if len(coding.tables) > 1:
