@@ -29,7 +29,7 @@ from edgewright.core.errors import (
 from edgewright.core.program import Program
 from edgewright.core.target import Precision
 from edgewright.sources.torch_digest import digest_exported
-from edgewright.sources.torch_export import export_module, repeat_batch, save_exported
+from edgewright.sources.torch_export import export_module, flat_tensors, repeat_batch, save_exported
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 PRECISIONS = (str(Precision.W8A8), str(Precision.W4A8))
 STAGE = "qat"
+# By how much the export may differ, as a share of the largest value: a few activations that round to the next step.
+_LARGEST_SHARE = 5e-2
 _DROPOUTS = ("aten.dropout.default", "aten.dropout_.default")
 
 
@@ -149,7 +151,8 @@ def quantize_aware(
 def prepare(program: Program, calibration: Sequence[Batch], options: QatOptions) -> GraphModule:
     """Return the model of `program` with fake quantization, calibrated, in evaluation mode.
 
-    It takes tensors by position; train() and eval() switch dropout and the ranges.
+    It takes tensors by position; train() and eval() switch dropout and the ranges. Batch normalisation that cannot be
+    folded keeps its statistics.
 
     Raises:
         DataError: no calibration, or it does not fit.
@@ -188,7 +191,6 @@ def prepare(program: Program, calibration: Sequence[Batch], options: QatOptions)
         with torch.no_grad():
             for batch in calibration:
                 prepared(*batch)
-            _settle(prepared, keep_zeros=options.keep_zeros)
     except Exception as err:
         shapes = [list(tensor.shape) for tensor in calibration[0]]
         raise DataError(
@@ -196,6 +198,7 @@ def prepare(program: Program, calibration: Sequence[Batch], options: QatOptions)
         ) from err
     finally:
         torch.set_num_threads(threads)
+    _settle(prepared, keep_zeros=options.keep_zeros)
     return prepared
 
 
@@ -219,17 +222,27 @@ def finish(prepared: GraphModule, program: Program, example: Sequence[torch.Tens
     prepared.cpu().eval()
     with torch.no_grad():
         _apply_masks(prepared)
-        prepared(*pair)  # the steps of the weights follow the last change
+        # The steps of the weights follow their last change.
+        expected = flat_tensors(prepared(*pair))
     _set_dropout(prepared, is_layer=False)
     try:
-        with quiet():
+        with quiet(), torch.no_grad():
             converted = convert_pt2e(prepared, fold_quantize=False)
             move_exported_model_to_eval(converted)
-            return torch.export.export(converted, pair, dynamic_shapes=dynamic_shapes(program.inputs))
+            exported = torch.export.export(converted, pair, dynamic_shapes=dynamic_shapes(program.inputs))
+            got = flat_tensors(exported.module()(*pair))
     except Exception as err:
         raise ConversionError(
             f"PT2E failed on the trained {program.origin}: {type(err).__name__}: {first_line(err)}."
         ) from err
+    for index, (want, have) in enumerate(zip(expected, got, strict=True)):
+        limit = _LARGEST_SHARE * float(want.abs().max()) if want.numel() else 0.0
+        if not torch.allclose(have.double(), want.double(), rtol=0.0, atol=limit):
+            raise ConversionError(
+                f"output {index} of the exported {program.origin} is not that of the trained network, which it "
+                f"should equal to {limit:.3g}. It is not converted."
+            )
+    return exported
 
 
 def _settle(prepared: GraphModule, *, keep_zeros: bool) -> None:
@@ -239,6 +252,8 @@ def _settle(prepared: GraphModule, *, keep_zeros: bool) -> None:
     for name, layer in prepared.named_modules():
         if isinstance(layer, ActivationFakeQuantize):
             layer.settle(places=places[name])
+            if not bool((layer.low + layer.high).isfinite()):
+                raise DataError("the network gives NaN or infinity for the calibration samples. Check both.")
     for layer, weight in _weights(prepared):
         assert isinstance(layer, PerChannelWeightFakeQuantize)
         layer.settle(weight, keep_zeros=keep_zeros)
