@@ -12,7 +12,7 @@ from tests.command_line import REPO_ROOT
 
 from edgewright import sample
 from edgewright.compression_recipe import CompressionRecipe, CompressionStep
-from edgewright.compression_steps import Material, Stage, original_stage, run_steps
+from edgewright.compression_steps import Material, ProgressReader, Stage, original_stage, run_steps
 from edgewright.core.compression import StepState
 from edgewright.core.errors import EdgewrightError, TrainingError, UnknownNameError, WorkerError
 from edgewright.core.progress import silent
@@ -160,11 +160,32 @@ def test_a_layer_that_is_not_there_is_told_with_the_nearest(run: Run) -> None:
     assert "unknown layer '5'" in str(failed) and "known: 0, 4" in str(failed)
 
 
-def test_what_a_pass_says_reaches_the_caller_with_its_share(run: Run) -> None:
+def test_what_a_pass_says_reaches_the_caller(run: Run) -> None:
     seen: list[str] = []
-    _, error = run(recipe_of("sparsify sparsity=0.5 epochs=40"), lambda _id, step, _state: seen.append(step))
+    recipe = recipe_of("sparsify sparsity=0.5 epochs=1", train="train")
+    _, error = run(recipe, lambda _id, step, _state: seen.append(step))
     assert error is None
-    assert any("epoch" in line and "%" in line for line in seen), seen
+    assert any("training 1 epochs with tests.small_training:train" in line for line in seen), seen
+
+
+def test_a_line_has_the_share_and_the_time_that_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("edgewright.compression_steps.time.monotonic", lambda: now_s)
+    clock, file = ProgressReader(), tmp_path / "progress.json"
+    assert clock.line(file) == ""
+    file.write_text('{"line": "begins", "share": null}')
+    assert clock.line(file) == "begins"
+    file.write_text('{"line": "round 1", "share": 0.25}')
+    assert clock.line(file) == "25 %  round 1"
+    now_s += 60
+    file.write_text('{"line": "round 2", "share": 0.5}')
+    assert clock.line(file) == "50 %, 2:00 left  round 2"
+    file.write_text('{"line": "epoch 2/3  40 s left", "share": 0.6}')
+    assert clock.line(file) == "60 %  epoch 2/3  40 s left"
+    file.write_text('{"line": "hal')
+    assert clock.line(file) == ""
 
 
 def test_a_folder_of_another_compression_is_done_anew(run: Run, tmp_path: Path) -> None:

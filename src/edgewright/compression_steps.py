@@ -209,13 +209,13 @@ def _call(
     worker: Worker, arguments: Mapping[str, object], progress_file: Path, note: Callable[[str], None]
 ) -> dict[str, object]:
     """Run the pass in `worker` and tell meanwhile what it writes to `progress_file`; an interrupt ends it."""
-    clock = _Clock()
+    reader = ProgressReader()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="edgewright-pass") as pool:
         answer: Future[dict[str, object]] = pool.submit(worker.call, _RUN, arguments)
         try:
             told = ""
             while not _is_done(answer):
-                line = clock.line(progress_file)
+                line = reader.line(progress_file)
                 if line and line != told:
                     note(line)
                     told = line
@@ -232,8 +232,8 @@ def _is_done(answer: Future[dict[str, object]]) -> bool:
     return bool(wait([answer], timeout=_POLL_S).done)
 
 
-class _Clock:
-    """Adds the share that is done, and the time that is left at the pace since the start, to what a pass says."""
+class ProgressReader:
+    """Reads what a pass says, and adds the share that is done and the time that is left at its pace."""
 
     def __init__(self) -> None:
         self._start_s = time.monotonic()

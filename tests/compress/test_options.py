@@ -92,7 +92,7 @@ def test_settings_are_toml_without_needless_quotes() -> None:
     texts = [
         "macs=0.5",
         "scope=layer",
-        "layers=features.*,head",
+        "layers=features.*,5",
         "keeps=false",
         "limit=2",
         "name=4",
@@ -101,7 +101,7 @@ def test_settings_are_toml_without_needless_quotes() -> None:
     assert read_settings(Some, texts, what="some") == Some(
         macs=0.5,
         scope="layer",
-        layers=("features.*", "head"),
+        layers=("features.*", "5"),
         keeps=False,
         limit=2.0,
         name="4",

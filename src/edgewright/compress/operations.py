@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PROGRESS_NAME = "progress.json"
 CHECKPOINTS_NAME = "checkpoints"
-_REPORT_INTERVAL_S = 0.2
+_REPORT_INTERVAL_S = 0.02
 _BATCH = 32
 
 
@@ -130,7 +130,7 @@ def batches(dataset: Dataset, inputs: Sequence[TensorSpec]) -> list[Batch]:
 
 
 class _Reporter:
-    """Writes what the pass says for the parent to read, a few times a second, and never half."""
+    """Writes what the pass says for the parent to read, never half; what comes in quick succession is thinned out."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -139,7 +139,7 @@ class _Reporter:
 
     def __call__(self, line: str, share: float | None) -> None:
         now_s = time.monotonic()
-        if now_s - self._written_s < _REPORT_INTERVAL_S and share != 1.0:
+        if now_s - self._written_s < _REPORT_INTERVAL_S and share is not None:
             return
         self._written_s = now_s
         record = {"line": line, "share": None if share is None else min(max(float(share), 0.0), 1.0)}

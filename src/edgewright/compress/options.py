@@ -152,8 +152,9 @@ def _fit(value: object, hint: object) -> tuple[bool, object]:
 def _from_text(text: str, hint: object) -> object:
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     choices = typing.get_args(hint) if is_union else (hint,)
-    if any(typing.get_origin(choice) is tuple for choice in choices) and not text.startswith("["):
-        return [_scalar(part.strip()) for part in text.split(",") if part.strip()]
+    items = [typing.get_args(choice)[0] for choice in choices if typing.get_origin(choice) is tuple]
+    if items and not text.startswith("["):
+        return [_from_text(part.strip(), items[0]) for part in text.split(",") if part.strip()]
     made = _scalar(text)
     return made if isinstance(made, str) or str not in choices else text
 

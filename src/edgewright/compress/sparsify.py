@@ -214,88 +214,89 @@ def _sparsify(
     report: Callable[[str, float | None], None],
 ) -> list[str]:
     """Sparsify `module` in place; return the layers that the pattern does not fit."""
-    layers, shares = _choose(module, options)
+    layers, own = _choose(module, options)
     pattern = Pattern.parse(options.pattern)
-    unfit: list[str] = []
-    if pattern is not None:
-        unfit = [name for name, layer in layers.items() if not pattern.fits(layer)]
-        layers = {name: layer for name, layer in layers.items() if name not in unfit}
-        if not layers:
-            raise ConversionError(
-                f"pattern {options.pattern} fits no chosen layer: none has {pattern.group} inputs per output. "
-                "Choose other layers or another pattern."
-            )
+    unfit = [name for name, layer in layers.items() if pattern is not None and not pattern.fits(layer)]
+    layers = {name: layer for name, layer in layers.items() if name not in unfit}
+    if not layers:
+        raise ConversionError(
+            f"pattern {options.pattern} fits no chosen layer: none has as many inputs per output as a group. "
+            "Choose other layers or another pattern."
+        )
     start = {name: zero_share(weight_of(layer)) for name, layer in layers.items()}
     with masked(layers) as masks, zeros_kept(module):
         for step in range(1, options.steps + 1):
             progress = step / options.steps
-            weights = {name: weight_of(layer) for name, layer in layers.items()}
-            kept: dict[str, torch.Tensor] = {}
-            if pattern is not None:
-                part = cubic(0.0, 1.0, progress)
-                kept = {name: pattern_mask(weights[name], layers[name], pattern, part) for name in layers}
-            else:
-                own = {name: shares[name] for name in layers if name in shares}
-                kept = {
-                    name: share_mask(weights[name], max(start[name], cubic(start[name], share, progress)))
-                    for name, share in own.items()
-                }
-                rest = {name: weight for name, weight in weights.items() if name not in own}
-                if rest and options.sparsity is not None:
-                    kept |= _shared_masks(rest, start, options.sparsity, progress, options.scope)
-            for name, mask in kept.items():
-                if weights[name].count_nonzero() and not mask.any():
+            for name, kept in _masks_at(progress, layers, start, own, options).items():
+                if not kept.any() and weight_of(layers[name]).any():
                     raise ConversionError(
-                        f"layer {name!r} would lose all its {mask.numel()} weights in step {step}, so nothing would "
+                        f"layer {name!r} would lose all its {kept.numel()} weights in step {step}, so nothing would "
                         'pass it. Use scope "lamp" or "layer", less sparsity, or skip this layer.'
                     )
-                masks[name].mask &= mask
+                masks[name].mask &= kept
             zeros = sum(int((~mask.mask).sum()) for mask in masks.values())
             total = sum(mask.mask.numel() for mask in masks.values())
             report(f"step {step} of {options.steps}: {zeros / total:.1%} zeros", progress)
-            last = step == options.steps
-            fit(f"sparsify-{step}", module, options.epochs + (options.final_epochs if last else 0))
+            is_last = step == options.steps
+            fit(f"sparsify-{step}", module, options.epochs + is_last * options.final_epochs)
     return unfit
 
 
-def _shared_masks(
-    weights: Mapping[str, torch.Tensor],
-    start: Mapping[str, float],
-    sparsity: float,
+def _masks_at(
     progress: float,
-    scope: str,
+    layers: Mapping[str, torch.nn.Module],
+    start: Mapping[str, float],
+    own: Mapping[str, float],
+    options: SparsifyOptions,
 ) -> dict[str, torch.Tensor]:
-    """Return the masks of layers that reach `sparsity` together."""
-    if scope == "layer":
-        return {
-            name: share_mask(weight, max(start[name], cubic(start[name], sparsity, progress)))
-            for name, weight in weights.items()
-        }
-    total = sum(weight.numel() for weight in weights.values())
-    before = math.fsum(start[name] * weight.numel() for name, weight in weights.items()) / total
-    return global_masks(weights, max(before, cubic(before, sparsity, progress)), is_lamp=scope == "lamp")
+    """Return what each layer keeps at `progress` 0..1.
+
+    Args:
+        start: the shares of zeros before the first step.
+        own: the final shares of the layers that have their own.
+    """
+    weights = {name: weight_of(layer) for name, layer in layers.items()}
+    pattern = Pattern.parse(options.pattern)
+    if pattern is not None:
+        part = cubic(0.0, 1.0, progress)
+        return {name: pattern_mask(weight, layers[name], pattern, part) for name, weight in weights.items()}
+    kept = {
+        name: share_mask(weights[name], max(start[name], cubic(start[name], share, progress)))
+        for name, share in own.items()
+        if name in weights
+    }
+    rest = {name: weight for name, weight in weights.items() if name not in own}
+    if rest:
+        assert options.sparsity is not None
+        total = sum(weight.numel() for weight in rest.values())
+        before = math.fsum(start[name] * weight.numel() for name, weight in rest.items()) / total
+        share = max(before, cubic(before, options.sparsity, progress))
+        kept |= global_masks(rest, share, is_lamp=options.scope == "lamp")
+    return kept
 
 
 def _choose(
     module: torch.nn.Module, options: SparsifyOptions
 ) -> tuple[dict[str, torch.nn.Module], dict[str, float]]:
-    """Return the chosen layers, and the sparsities of those that have their own.
+    """Return the chosen layers, and the sparsities of those that do not share one with others.
 
     Raises:
         UnknownNameError: a pattern matches no layer.
         UsageError: nothing is left to choose.
     """
-    shares: dict[str, float] = {}
+    layers = select_layers(module, options.layers)
+    own: dict[str, float] = {}
+    if options.scope == "layer" and options.sparsity is not None:
+        own = dict.fromkeys(layers, options.sparsity)
     for pattern, share in options.layer_sparsity.items():
-        shares |= dict.fromkeys(select_layers(module, (pattern,)), share)
-    chosen = select_layers(module, options.layers)
-    skipped = select_layers(module, options.skip)
+        own |= dict.fromkeys(select_layers(module, (pattern,)), share)
     if options.sparsity is None and options.layer_sparsity:
-        chosen = {name: layer for name, layer in chosen.items() if name in shares}
-    layers = {name: layer for name, layer in chosen.items() if name not in skipped}
+        layers = {name: layer for name, layer in layers.items() if name in own}
+    for name in select_layers(module, options.skip):
+        layers.pop(name, None)
     if not layers:
         raise UsageError(
             f"no layer is left: layers {list(options.layers)}, skip {list(options.skip)}. "
             f"The model has {', '.join(weighted_layers(module)) or 'no layer with weights'}."
         )
-    return layers, shares
+    return layers, own
