@@ -449,6 +449,70 @@ def transpose_conv(draw: Draw, path: Path) -> None:
     made.write(path, [x], [y])
 
 
+def unidirectional_sequence_lstm(draw: Draw, path: Path) -> None:
+    """An LSTM over a short sequence; its state goes on from run to run."""
+    made = Maker()
+    batch, times, depth, units = (int(draw.integers(1, high)) for high in (3, 7, 9, 9))
+    is_time_major = bool(draw.random() < 0.3)
+    in_scale, hidden_scale, hidden_zero = (
+        scale_of(draw),
+        float(draw.uniform(0.004, 0.009)),
+        int(draw.integers(-20, 20)),
+    )
+    cell_scale = 2.0 ** -int(draw.choice([11, 12, 13, 15]) if draw.random() < 0.5 else 12)
+    lead = (times, batch) if is_time_major else (batch, times)
+    x = made.tensor((*lead, depth), scale=in_scale, zero=zero_of(draw))
+    inputs = [x]
+    scales = []
+    for columns in (depth, units):
+        for _ in range(4):
+            scales.append(float(draw.uniform(0.002, 0.02)))
+            inputs.append(
+                made.tensor((units, columns), scale=scales[-1], value=int8s(draw, (units, columns)))
+            )
+    inputs += [-1, -1, -1]
+    for gate in range(4):
+        bias = draw.integers(-20000, 20000, units)
+        inputs.append(made.tensor((units,), "int32", scale=in_scale * scales[gate], value=bias))
+    inputs += [-1, -1]
+    inputs.append(made.tensor((batch, units), scale=hidden_scale, zero=hidden_zero, is_variable=True))
+    inputs.append(made.tensor((batch, units), "int16", scale=cell_scale, is_variable=True))
+    inputs += [-1] * 4
+    middle = [made.tensor((0,), "float32") for _ in range(4)]
+    middle.append(made.tensor((0,), "int8", scale=hidden_scale, zero=hidden_zero))
+    y = made.tensor((*lead, units), scale=hidden_scale, zero=hidden_zero)
+    options = {
+        "fusedActivationFunction": 4,
+        "timeMajor": is_time_major,
+        "cellClip": float(draw.choice([0.0, 2.0, 10.0])),
+    }
+    made.operator(
+        "UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, [y], table="UnidirectionalSequenceLSTMOptions", options=options,
+        intermediates=middle, version=3,
+    )  # fmt: skip
+    made.write(path, [x], [y])
+
+
+def quantize_float(draw: Draw, path: Path) -> None:
+    """float32 to int8."""
+    made = Maker()
+    shape = _shape(draw, size=9)
+    x = made.tensor(shape, "float32")
+    y = made.tensor(shape, scale=scale_of(draw) / 20, zero=zero_of(draw))
+    made.operator("QUANTIZE", [x], [y], version=2)
+    made.write(path, [x], [y])
+
+
+def dequantize(draw: Draw, path: Path) -> None:
+    """int8 to float32."""
+    made = Maker()
+    shape = _shape(draw, size=9)
+    x = made.tensor(shape, scale=scale_of(draw), zero=zero_of(draw))
+    y = made.tensor(shape, "float32")
+    made.operator("DEQUANTIZE", [x], [y], version=2)
+    made.write(path, [x], [y])
+
+
 KINDS: dict[str, Write] = {
     "conv_2d": conv_2d,
     "depthwise_conv_2d": depthwise_conv_2d,
@@ -466,6 +530,9 @@ KINDS: dict[str, Write] = {
     "tanh": _unary("TANH", scale=1 / 128, zero=0),
     "hard_swish": _unary("HARD_SWISH"),
     "quantize": _unary("QUANTIZE"),
+    "quantize_float": quantize_float,
+    "dequantize": dequantize,
+    "unidirectional_sequence_lstm": unidirectional_sequence_lstm,
     "concatenation": concatenation,
     "pack": pack,
     "unpack": unpack,

@@ -27,14 +27,14 @@ class Plan:
         offsets: tensor index -> bytes from the arena's start, for every tensor that is no constant.
         scratch: position of a layer -> offset of its scratch memory.
         arena_bytes: size of the whole arena.
-        state: (offset, bytes) of tensors that keep their value; they come first.
+        state: (offset, bytes, first value of each byte) of tensors that keep their value; they come first.
         live_bytes: the largest sum of blocks alive at one time.
     """
 
     offsets: Mapping[int, int]
     scratch: Mapping[int, int]
     arena_bytes: int
-    state: tuple[tuple[int, int], ...]
+    state: tuple[tuple[int, int, int], ...]
     live_bytes: int
 
 
@@ -72,7 +72,7 @@ def plan_memory(graph: Graph, layers: Sequence[Layer]) -> Plan:
         offsets={index: offset for block, offset in placed for index in block.tensors},
         scratch={block.scratch_of: offset for block, offset in placed if block.scratch_of >= 0},
         arena_bytes=_total(placed),
-        state=tuple((offset, block.size) for block, offset in fixed),
+        state=tuple((offset, block.size, _first(graph, block)) for block, offset in fixed),
         live_bytes=live,
     )
 
@@ -114,6 +114,12 @@ def _blocks(graph: Graph, layers: Sequence[Layer]) -> list[_Block]:
             shared.end = max(shared.end, last_use.get(index, step))
             of[index] = shared
     return blocks
+
+
+def _first(graph: Graph, block: _Block) -> int:
+    """Return what the bytes of a state begin with: the real number 0."""
+    tensor = graph.tensor(block.tensors[0])
+    return tensor.zero_point if tensor.dtype in ("int8", "uint8") and tensor.is_quantized else 0
 
 
 def _shared(graph: Graph, layer: Layer, of: Mapping[int, _Block], step: int) -> _Block | None:

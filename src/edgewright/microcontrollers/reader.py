@@ -116,7 +116,7 @@ def _read(path: Path, flat: FlatModel) -> Graph:
     model = schema_py_generated.Model.GetRootAs(content, 0)
     stored = model.Subgraphs(0)
     known = flat.graphs[0]
-    _check_order(known, path)
+    _check_order(known, path, {i for i in range(len(known.tensors)) if stored.Tensors(i).IsVariable()})
     tensors = tuple(
         _tensor(index, stored.Tensors(index), known.tensors[index], model, content)
         for index in range(len(known.tensors))
@@ -139,12 +139,16 @@ def _read(path: Path, flat: FlatModel) -> Graph:
     )
 
 
-def _check_order(graph: FlatGraph, path: Path) -> None:
+def _check_order(graph: FlatGraph, path: Path, variables: set[int]) -> None:
     """Check that each tensor is made once, before it is read."""
     written = {index for operator in graph.operators for index in operator.outputs}
-    made = set(graph.inputs)
+    made = set(graph.inputs) | variables
     for operator in graph.operators:
-        early = [index for index in operator.inputs if index in written and index not in made]
+        early = [
+            index
+            for index in operator.inputs
+            if index >= 0 and index not in made and (index in written or not _is_known(graph.tensors[index]))
+        ]
         again = [index for index in operator.outputs if index in made or graph.tensors[index].data_bytes]
         if early or again or -1 in operator.outputs:
             raise IntegrityError(
@@ -154,6 +158,11 @@ def _check_order(graph: FlatGraph, path: Path) -> None:
     missing = [index for index in graph.outputs if index not in made and not graph.tensors[index].data_bytes]
     if missing or not graph.inputs or not graph.outputs:
         raise IntegrityError(f"{path.name} is broken: no operator makes its outputs {missing}.")
+
+
+def _is_known(tensor: FlatTensor) -> bool:
+    """Return whether the file holds the tensor's value; an empty one needs none."""
+    return tensor.data_bytes > 0 or 0 in tensor.shape
 
 
 def _tensor(

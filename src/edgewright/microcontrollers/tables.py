@@ -10,7 +10,7 @@ import numpy as np
 from edgewright.microcontrollers.fixed_point import clamped, multiplier_of, rounded, scaled, shift_right
 from edgewright.microcontrollers.exponential import logistic_of, tanh_of
 from edgewright.microcontrollers.graph import Tensor
-from edgewright.microcontrollers.layer import Layer, Site, render, require
+from edgewright.microcontrollers.layer import Layer, Site, float_literal, render, require
 
 _TABLE = """\
 static void @(const int8_t *in, int8_t *out, const int8_t *table)
@@ -27,6 +27,31 @@ static void @(const int8_t *in, int8_t *out)
     int32_t i;
     for (i = 0; i < {{ count }}; ++i) {
         out[i] = (int8_t)clamped(in[i], {{ low }}, {{ high }});
+    }
+}
+"""
+_FROM_FLOAT = """\
+static void @(const float *in, int8_t *out)
+{
+    int32_t i;
+    for (i = 0; i < {{ count }}; ++i) {
+        const float value = in[i] / {{ scale }};
+        if (!(value > {{ -128 - zero }}.0f)) {
+            out[i] = -128;
+        } else if (value >= {{ 127 - zero }}.0f) {
+            out[i] = 127;
+        } else {
+            out[i] = (int8_t)(rounded(value) + ({{ zero }}));
+        }
+    }
+}
+"""
+_TO_FLOAT = """\
+static void @(const {{ c_type }} *in, float *out)
+{
+    int32_t i;
+    for (i = 0; i < {{ count }}; ++i) {
+        out[i] = (float)(in[i] - ({{ zero }})) * {{ scale }};
     }
 }
 """
@@ -122,12 +147,47 @@ def hard_swish(site: Site) -> Layer:
     return _table(site, [one(q) for q in _INT8])
 
 
-def requantize(site: Site) -> Layer:
-    """Return QUANTIZE of int8 to int8: another scale for the same numbers."""
+def quantize(site: Site) -> Layer:
+    """Return QUANTIZE: of float32 to int8, or of int8 to int8 with another scale for the same numbers."""
+    if site.input(0).dtype == "float32":
+        return _from_float(site)
     source, output = _ends(site)
     by = multiplier_of(source.scale / output.scale)
     results = [clamped(output.zero_point + scaled(q - source.zero_point, by), -128, 127) for q in _INT8]
     return _table(site, results)
+
+
+def dequantize(site: Site) -> Layer:
+    """Return DEQUANTIZE of int8 or int16 to float32."""
+    source, output = site.input(0), site.output()
+    require(
+        source.dtype in ("int8", "int16") and output.dtype == "float32",
+        f"types {source.dtype}/{output.dtype}",
+    )
+    require(len(source.scales) == 1 and source.count == output.count > 0, "an input without one scale")
+    values: dict[str, object] = {
+        "count": output.count, "c_type": source.c_type, "zero": source.zero_point,
+        "scale": float_literal(source.scale),
+    }  # fmt: skip
+    return Layer(
+        operator=site.operator, text=render(_TO_FLOAT, values), reads=(source.index,), writes=(output.index,)
+    )
+
+
+def _from_float(site: Site) -> Layer:
+    source, output = site.input(0), site.output()
+    require(output.dtype == "int8", f"types {source.dtype}/{output.dtype}; float32/int8 is made")
+    require(len(output.scales) == 1 and output.scale > 0 and source.count == output.count > 0, "no scale")
+    values: dict[str, object] = {
+        "count": output.count, "zero": output.zero_point, "scale": float_literal(output.scale)
+    }  # fmt: skip
+    return Layer(
+        operator=site.operator,
+        text=render(_FROM_FLOAT, values),
+        reads=(source.index,),
+        writes=(output.index,),
+        needs=("rounded",),
+    )
 
 
 def _sigmoid_like(site: Site, function: Callable[[int], int], *, places: int, zero: int) -> list[int]:

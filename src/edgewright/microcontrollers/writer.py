@@ -108,8 +108,8 @@ int {{ name }}_init_in(void *arena, size_t bytes)
     const int problem = check_arena(arena, bytes);
 {% if state %}
     if (problem == {{ upper }}_OK) {
-{% for offset, size in state %}
-        memset((int8_t *)arena + {{ offset }}, 0, {{ size }});
+{% for offset, size, value in state %}
+        memset((int8_t *)arena + {{ offset }}, {{ value }}, {{ size }});
 {% endfor %}
     }
 {% endif %}
@@ -307,7 +307,9 @@ def _functions(name: str, layers: Sequence[Layer]) -> dict[str, str]:
 
 
 def _call(graph: Graph, name: str, function: str, layer: Layer, plan: Plan, step: int) -> str:
-    arguments = [_cast(graph, name, index, plan, is_const=True) for index in layer.reads]
+    arguments = [
+        _cast(graph, name, index, plan, is_const=not graph.tensor(index).is_variable) for index in layer.reads
+    ]
     arguments += [_cast(graph, name, index, plan, is_const=False) for index in layer.writes]
     if layer.scratch_bytes:
         arguments.append(f"memory + {plan.scratch[step]}")

@@ -1,0 +1,188 @@
+"""The LSTM over a sequence, int8 with a 16-bit cell: gates are sums in 16 bits (Q3.12) through tables with interpolation.
+
+Source: LiteRT 8-bit quantization specification (UNIDIRECTIONAL_SEQUENCE_LSTM, 8x8_16); Hochreiter and Schmidhuber (1997)
+for the cell: c = f c + i g, h = o tanh(c).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgewright.microcontrollers.convolution import weights_of
+from edgewright.microcontrollers.fixed_point import Multiplier, multiplier_of
+from edgewright.microcontrollers.graph import Tensor
+from edgewright.microcontrollers.layer import Constant, Layer, Site, integers, render, require
+
+_GATES = ("input", "forget", "cell", "output")
+_GATE_SCALE = 2.0**-12  # of the sums before the activations
+_UNIT_SCALE = 2.0**-15  # of what the activations return
+
+_LSTM = """\
+static int32_t @_sum(const int8_t *in, const int8_t *hidden, const int8_t *weights, const int8_t *recurrent,
+    const int32_t *bias, int32_t mantissa, int32_t shift, int32_t mantissa_2, int32_t shift_2)
+{
+    int32_t first = bias[0], second = bias[{{ units }}];
+    int32_t k;
+    for (k = 0; k < {{ depth }}; ++k) {
+        first += (int32_t)weights[k] * in[k];
+    }
+    for (k = 0; k < {{ units }}; ++k) {
+        second += (int32_t)recurrent[k] * hidden[k];
+    }
+    first = clamped(scaled(first, mantissa, shift), -32768, 32767);
+    second = clamped(scaled(second, mantissa_2, shift_2), -32768, 32767);
+    return clamped(first + second, -32768, 32767);
+}
+
+static void @(const int8_t *in, int8_t *hidden, int16_t *cell, int8_t *out, const uint16_t *sigmoid,
+    {% for gate in gates %}const int8_t *{{ gate.name }}_weights, const int8_t *{{ gate.name }}_recurrent,
+    const int32_t *{{ gate.name }}_bias{{ ",
+    " if not loop.last }}{% endfor %})
+{
+    int32_t n, t, c;
+    for (n = 0; n < {{ batch }}; ++n, hidden += {{ units }}, cell += {{ units }}) {
+        for (t = 0; t < {{ times }}; ++t) {
+            const int8_t *x = in + (n * {{ in_batch }} + t * {{ in_time }}) * {{ depth }};
+            int8_t *h = out + (n * {{ in_batch }} + t * {{ in_time }}) * {{ units }};
+            for (c = 0; c < {{ units }}; ++c) {
+{% for gate in gates %}
+                const int32_t {{ gate.name }} = {{ "tanh16" if gate.name == "cell" else "sigmoid16" }}(3 * @_sum(
+                    x, hidden, {{ gate.name }}_weights + c * {{ depth }}, {{ gate.name }}_recurrent + c * {{ units }},
+                    {{ gate.name }}_bias + c, {{ gate.by.mantissa }}, {{ gate.by.shift }},
+                    {{ gate.again.mantissa }}, {{ gate.again.shift }}), sigmoid);
+{% endfor %}
+                const int32_t kept = clamped(
+                    scaled(forget * cell_state(cell, c), {{ keep.mantissa }}, {{ keep.shift }}), -32768, 32767);
+                const int32_t added = clamped(
+                    scaled(input * cell_gate, {{ take.mantissa }}, {{ take.shift }}), -32768, 32767);
+                int32_t state = clamped(kept + added, -32768, 32767);
+                int32_t value;
+{% if clip %}
+                state = clamped(state, -{{ clip }}, {{ clip }});
+{% endif %}
+                cell[c] = (int16_t)state;
+                value = output * tanh16({{ tanh_input }}, sigmoid);
+                value = scaled(value, {{ give.mantissa }}, {{ give.shift }}) + ({{ zero }});
+                h[c] = (int8_t)clamped(value, -128, 127);
+            }
+            memcpy(hidden, h, {{ units }});
+        }
+    }
+}
+"""
+
+
+def lstm(site: Site) -> Layer:
+    """Return UNIDIRECTIONAL_SEQUENCE_LSTM of int8 with a 16-bit cell, without peepholes, projection and normalisation."""
+    for position in (9, 10, 11, 16, 17, 20, 21, 22, 23):
+        require(
+            not site.has_input(position), f"input {position}: peepholes, projection or layer normalisation"
+        )
+    source, hidden, cell, output = site.input(0), site.input(18), site.input(19), site.output()
+    types = (source.dtype, hidden.dtype, cell.dtype, output.dtype)
+    require(
+        types == ("int8", "int8", "int16", "int8"), f"types {'/'.join(types)}; int8/int8/int16/int8 is made"
+    )
+    require(hidden.is_variable and cell.is_variable, "a state that is no variable")
+    for tensor in (source, hidden, cell, output):
+        require(len(tensor.scales) == 1 and tensor.scale > 0, "a tensor without one scale")
+    require(
+        hidden.scale == output.scale and hidden.zero_point == output.zero_point, "a state of another scale"
+    )
+    require(site.operator.integer("FusedActivationFunction") == 4, "an activation other than tanh")
+    require(len(source.shape) == 3 and source.count > 0, "an input of a rank other than 3")
+    is_time_major = bool(site.operator.integer("TimeMajor"))
+    depth, units = source.shape[2], site.input(1).shape[0]
+    times, batch = (source.shape[0], source.shape[1]) if is_time_major else (source.shape[1], source.shape[0])
+    require(
+        hidden.count == cell.count == batch * units and output.count == times * batch * units, "wrong shapes"
+    )
+    power = math.log2(cell.scale)
+    require(power == round(power) and cell.zero_point == 0, "a cell scale that is no power of two")
+    shift = 15 + round(power) - 3
+    require(-16 < shift < 8, f"a cell scale of 2^{round(power)}")
+    tables = [_sigmoid_table(site.prefix)]
+    gates = []
+    for number, name in enumerate(_GATES):
+        made, by, again = _gate(site, number, name, source, hidden, (units, depth))
+        tables += made
+        gates.append({"name": name, "by": by, "again": again})
+    clip = site.operator.real("CellClip")
+    rounding = f" + {1 << (-shift - 1)}) >> {-shift}" if shift < 0 else f" * {1 << shift})"
+    values: dict[str, object] = {
+        "gates": gates, "depth": depth, "units": units, "batch": batch, "times": times,
+        "in_batch": 1 if is_time_major else times, "in_time": batch if is_time_major else 1,
+        "keep": multiplier_of(_UNIT_SCALE * cell.scale / cell.scale),
+        "take": multiplier_of(_UNIT_SCALE * _UNIT_SCALE / cell.scale),
+        "give": multiplier_of(_UNIT_SCALE * _UNIT_SCALE / hidden.scale), "zero": hidden.zero_point,
+        "clip": int(min(max(clip / cell.scale, -32768.0), 32767.0)) if clip > 0 else 0,
+        "tanh_input": f"(3 * state{rounding}",
+    }  # fmt: skip
+    text = render(_LSTM, values).replace("cell_state(cell, c)", "cell[c]")
+    # The gate that feeds the cell is a number beside the pointer `cell`.
+    text = text.replace("const int32_t cell =", "const int32_t cell_gate =")
+    return Layer(
+        operator=site.operator,
+        text=text,
+        reads=(source.index, hidden.index, cell.index),
+        writes=(output.index,),
+        constants=tuple(tables),
+        arguments=tuple(table.name for table in tables),
+        needs=("scaled", "clamped", "sigmoid16", "tanh16"),
+        macs=4 * times * batch * units * (depth + units),
+    )
+
+
+def _gate(
+    site: Site, number: int, name: str, source: Tensor, hidden: Tensor, shape: tuple[int, int]
+) -> tuple[list[Constant], Multiplier, Multiplier]:
+    units, depth = shape
+    tables: list[Constant] = []
+    zeros: list[Sequence[int]] = []
+    factors: list[Multiplier] = []
+    for position, given, columns in ((1 + number, source, depth), (5 + number, hidden, units)):
+        weights = site.input(position)
+        require(weights.dtype == "int8" and weights.value is not None, f"weights of {weights.dtype}")
+        require(weights.shape == (units, columns), f"weights of shape {list(weights.shape)}")
+        require(
+            len(weights.scales) == 1 and weights.zero_point == 0, "weights without one scale, zero point 0"
+        )
+        matrix = weights_of(weights)
+        zeros.append([int(value) for value in -given.zero_point * matrix.sum(axis=1)])
+        require(
+            int(np.abs(matrix).sum(axis=1).max()) * 256 < 1 << 30, "a sum of products that can leave 32 bits"
+        )
+        factors.append(
+            multiplier_of(float(np.float32(given.scale) * np.float32(weights.scale)) / _GATE_SCALE)
+        )
+        require(factors[-1].shift <= 14, "a scale that is far too large")
+        flat = [int(value) for value in matrix.reshape(-1).tolist()]
+        tables.append(integers(f"{site.prefix}_tensor_{weights.index}", "int8_t", flat, 1))
+    bias = np.zeros(units, dtype=np.int64)
+    if site.has_input(12 + number):
+        stored = site.input(12 + number)
+        require(stored.dtype == "int32" and stored.value is not None, f"a bias of {stored.dtype}")
+        require(stored.count == units, f"a bias of {stored.count} values")
+        assert stored.value is not None
+        bias = stored.value.astype(np.int64).reshape(-1)
+    require(int(np.abs(bias).max()) < 1 << 30, "a bias that is far too large")
+    both = [int(a) + int(b) for a, b in zip(bias, zeros[0], strict=True)] + list(zeros[1])
+    tables.append(site.table(f"{name}_bias", "int32_t", both, 4))
+    return tables, factors[0], factors[1]
+
+
+def _sigmoid_table(prefix: str) -> Constant:
+    """Return 2**16 sigmoid(i / 24) for i = 0..255, raised by half of the error of interpolation.
+
+    A chord lies under the curve by h**2 |f''| / 8 at most; half of it above and half of it under is best. The last entry
+    is the limit. All 65,536 results of sigmoid and tanh with this table are the interpreter's.
+    """
+    values = []
+    for i in range(255):
+        real = 1 / (1 + math.exp(-i / 24))
+        bend = real * (1 - real) * (2 * real - 1) / 24**2
+        values.append(math.floor(65536 * (real + bend / 16) + 0.5))
+    return integers(f"{prefix}_sigmoid", "uint16_t", [*values, 65535], 2)
