@@ -37,6 +37,7 @@ _DONE = "step.json"
 # Training takes as long as it takes: a month is a guard against a hang, not a limit.
 _LIMITS = Limits(timeout_s=30 * 24 * 3600.0, memory_bytes=16 << 30)
 _POLL_S = 0.2
+_NOTE_EVERY_S = 10.0
 _PACKAGES = ("torch", "torchao", "torch-pruning", "edgewright")
 
 
@@ -160,12 +161,16 @@ def _run(
         "seed": seed,
     }
     limits = replace(limits_from_environment(_LIMITS), timeout_s=_LIMITS.timeout_s)
-    started_s = time.monotonic()
+    started_s = noted_s = time.monotonic()
     progress(name, "starting", "running")
 
     def note(line: str) -> None:
+        nonlocal noted_s
         progress(name, line, "running")
-        _note_time(folder, key, spent_s + time.monotonic() - started_s)
+        now_s = time.monotonic()
+        if now_s - noted_s > _NOTE_EVERY_S:
+            noted_s = now_s
+            _note_time(folder, key, spent_s + now_s - started_s)
 
     with Worker(name, limits=limits) as worker:
         answer = _call(worker, arguments, folder / PROGRESS_NAME, note)
@@ -313,8 +318,12 @@ def _begin(folder: Path, key: str) -> float:
         else:
             shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _DONE).unlink(missing_ok=True)
-    (folder / PROGRESS_NAME).unlink(missing_ok=True)
+    for left in (
+        folder / _DONE,
+        folder / PROGRESS_NAME,
+        *folder.rglob(".*.part"),
+    ):  # a kill leaves parts of files
+        left.unlink(missing_ok=True)
     _note_time(folder, key, spent_s)
     return spent_s
 
