@@ -11,11 +11,13 @@ from torch import nn
 
 from edgewright.compress.checkpoints import ResumableFit, silent
 from edgewright.compress.masks import zeros_kept
-from edgewright.compress.module import to_module
+from edgewright.compress.module import find_layer, to_module
 from edgewright.compress.passes import Bench
+from edgewright.compress.quantize import quantize_pt2e
 from edgewright.compress.sparse_patterns import lamp_scores
 from edgewright.compress.sparsify import PASS, SparsifyOptions, cubic, sparsify, sparsity_table
 from edgewright.core.errors import ConversionError, TrainingError, UnknownNameError, UsageError
+from edgewright.core.target import Precision
 from edgewright.sources import load_module
 
 pytestmark = pytest.mark.toolchain("torch")
@@ -31,6 +33,7 @@ class Seen:
     def __call__(self, module: nn.Module, epochs: int) -> None:
         self.shares.append(overall(module))
         self.epochs.append(epochs)
+        module.train()
         optimizer = torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
         for _ in range(3 * epochs):
             optimizer.zero_grad()
@@ -242,3 +245,29 @@ def test_training_without_a_function_or_with_nan_fails(cnn: nn.Module) -> None:
         sparsify(cnn, sparsity=0.5, epochs=1)
     with pytest.raises(TrainingError, match="NaN"):
         sparsify(cnn, sparsity=0.5, train=broken, epochs=1)
+
+
+@pytest.mark.toolchain("torchao")
+def test_quantized_weights_become_integer_zeros(cnn: nn.Module, tmp_path: Path) -> None:
+    program = load_module(cnn, (torch.randn(4, *programs.CNN_IMAGE),), workdir=tmp_path / "s", layout=None)
+    quantized = quantize_pt2e(
+        program,
+        precision=Precision.W8A8,
+        calibration=programs.calibration_for(program, tmp_path),
+        workdir=tmp_path,
+    )
+    bench = Bench(
+        folder=tmp_path / "step",
+        calibration=[(torch.randn(4, *programs.CNN_IMAGE),)],
+        labels=None,
+        fit=ResumableFit(Seen(), None),
+        teacher=None,
+        original=program,
+        report=silent,
+    )
+    made = PASS.run(quantized, SparsifyOptions(sparsity=0.6, epochs=1), bench)
+    for row in made.tables["Sparsity per layer"]:
+        layer = find_layer(to_module(made.program), str(row["layer"]))
+        integers = layer.weight_quantizer.to_integers(layer.weight)  # type: ignore[operator, union-attr]
+        assert int((integers == 0).sum()) >= int(row["zeros"]) > 0
+    assert made.program.precision == "w8a8"
