@@ -76,7 +76,11 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How one network is trained and compressed; rates are of SGD with momentum, batches of 256."""
+    """How one network is trained and compressed; rates are of SGD with momentum, batches of 256.
+
+    Attributes:
+        cluster_bits: codebooks of so many bits and fewer are fine-tuned; larger ones lose little as k-means finds them.
+    """
 
     title: str
     network: type[Net]
@@ -90,6 +94,7 @@ class Plan:
     rate: float
     steady_rate: float
     cluster_epochs: int
+    cluster_bits: int
     cluster_rate: float
     bias_bits: int
     points: tuple[Point, ...]
@@ -108,16 +113,14 @@ PLANS = {
         taught_decay=1e-4,
         rate=0.2,
         steady_rate=0.1,
-        cluster_epochs=6,
+        cluster_epochs=4,
+        cluster_bits=4,
         cluster_rate=0.1,
         bias_bits=4,
         points=(
-            Point(sparsity=0.90, steps=8, final_epochs=16, bits=(4, 3)),
-            Point(sparsity=0.94, steps=5, final_epochs=16, bits=(3,)),
-            Point(sparsity=0.96, steps=6, final_epochs=36, bits=(4, 3, 2)),
-            Point(sparsity=0.968, steps=4, final_epochs=36, bits=(3, 2)),
-            Point(sparsity=0.978, steps=6, final_epochs=30, bits=(3, 2)),
-            Point(sparsity=0.987, steps=6, final_epochs=24, bits=(3,)),
+            Point(sparsity=0.90, steps=8, final_epochs=16, bits=(6, 4, 3)),
+            Point(sparsity=0.965, steps=6, final_epochs=34, bits=(5, 4, 3, 2)),
+            Point(sparsity=0.98, steps=4, final_epochs=20, bits=(5, 3, 2)),
         ),
     ),
     "lenet-5": Plan(
@@ -133,14 +136,13 @@ PLANS = {
         rate=0.04,
         steady_rate=0.03,
         cluster_epochs=1,
+        cluster_bits=3,
         cluster_rate=0.03,
         bias_bits=4,
         points=(
-            Point(sparsity=0.90, steps=3, final_epochs=4, bits=(4,)),
-            Point(sparsity=0.96, steps=2, final_epochs=4, bits=(3,)),
-            Point(sparsity=0.976, steps=2, final_epochs=6, bits=(3, 2)),
-            Point(sparsity=0.986, steps=2, final_epochs=5, bits=(3,)),
-            Point(sparsity=0.992, steps=2, final_epochs=5, bits=(3,)),
+            Point(sparsity=0.90, steps=3, final_epochs=4, bits=(6, 4)),
+            Point(sparsity=0.976, steps=2, final_epochs=4, bits=(5, 4, 3, 2)),
+            Point(sparsity=0.988, steps=2, final_epochs=3, bits=(5, 4, 3)),
         ),
     ),
 }
@@ -258,20 +260,21 @@ def compress(plan: Plan, samples: Images, tested: Images, cache: Cache) -> tuple
         settings = [key, point.sparsity, point.steps, point.final_epochs, plan.rate, plan.steady_rate]
         net, key = cache.net(f"{plan.title}-pruned", settings, prune)
         for bits in point.bits:
+            epochs = plan.cluster_epochs if bits <= plan.cluster_bits else 0
 
-            def share(folder: Path, net: Net = net, bits: int = bits) -> Net:
+            def share(folder: Path, net: Net = net, bits: int = bits, epochs: int = epochs) -> Net:
                 shared = cluster(
                     _fast(without_dead_units(net)),
                     bits=bits,
                     bias_bits=plan.bias_bits,
                     train=clustering,
-                    epochs=plan.cluster_epochs,
+                    epochs=epochs,
                     checkpoints=folder,
                 )
                 assert isinstance(shared, LeNet300 | LeNet5)
                 return shared
 
-            settings = [key, bits, plan.bias_bits, plan.cluster_epochs, plan.cluster_rate]
+            settings = [key, bits, plan.bias_bits, epochs, plan.cluster_rate]
             shared, _ = cache.net(f"{plan.title}-clustered", settings, share)
             rows.append(
                 measure(f"{point.sparsity:.1%} zeros, {bits} bits", shared, tested, whole=plan.network())

@@ -78,7 +78,7 @@ def without_dead_units(net: Net) -> Net:
         before = sizes
         for place, (_, has_relu) in enumerate(net.chain[:-1]):
             units = len(weights[place])
-            behind = weights[place + 1].view(len(weights[place + 1]), units, -1)
+            behind = weights[place + 1].reshape(len(weights[place + 1]), units, -1)
             is_fed, is_used = weights[place].flatten(1).any(1), behind.any(2).any(0)
             constant = biases[place].relu() if has_relu else biases[place]
             biases[place + 1] += behind.sum(2) @ (constant * ~is_fed)
