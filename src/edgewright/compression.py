@@ -15,15 +15,13 @@ from edgewright.bridges.registry import route
 from edgewright.compression_recipe import CompressionRecipe
 from edgewright.compression_rows import Bench, Built, Packed, build_stages, measure_stages, pack_rows
 from edgewright.compression_steps import (
-    STEPS_FOLDER,
     Material,
-    Stage,
     begun_steps,
     original_stage,
     remove_other_steps,
     run_steps,
 )
-from edgewright.core.compression import CompressionSummary, Row, StepRecord, StepState, step_id
+from edgewright.core.compression import CompressionSummary, Row, StepRecord, StepState
 from edgewright.core.errors import DataError, EdgewrightError, FormatMismatchError, UsageError
 from edgewright.core.files import work_folder
 from edgewright.core.program import Program
@@ -36,6 +34,7 @@ from edgewright.data.handover import hand_over
 from edgewright.data.preparation import DataRequest, Prepared, prepare, read_for
 from edgewright.report.environment import describe_host
 from edgewright.sources import load
+from edgewright.sources.detect import is_factory
 from edgewright.workers.cache import Cache, default_root
 from edgewright.workers.limits import limits_from_environment
 from edgewright.workers.pool import Limits, call_once
@@ -116,7 +115,7 @@ def compress_model(
     folder = _claim(Path(out), resume=resume)
     with _alone_in(folder), _import_path(recipe.import_from), work_folder() as work:
         progress("source", "load", "running")
-        given = _load(recipe, recipe.model, recipe.weights, folder / "source")
+        given = _load(recipe, folder / "source")
         recipe.check_chain(given.precision)
         original = to_pt2(given, folder / "source" / "pt2")
         teacher = _teacher(recipe, original, folder)
@@ -233,11 +232,11 @@ def _import_path(folder: str) -> Iterator[None]:
             sys.path.remove(folder)
 
 
-def _load(recipe: CompressionRecipe, model: str, weights: str, workdir: Path) -> Program:
+def _load(recipe: CompressionRecipe, workdir: Path) -> Program:
     return load(
-        model,
+        recipe.model,
         workdir=workdir,
-        weights=Path(weights) if weights else None,
+        weights=Path(recipe.weights) if recipe.weights else None,
         input_shapes=recipe.input_shapes or None,
         signature=recipe.signature or None,
         trust=recipe.trust,
@@ -247,7 +246,14 @@ def _load(recipe: CompressionRecipe, model: str, weights: str, workdir: Path) ->
 def _teacher(recipe: CompressionRecipe, original: Program, folder: Path) -> Program | None:
     if not recipe.teacher:
         return None
-    given = _load(recipe, recipe.teacher, recipe.teacher_weights, folder / "teacher")
+    shapes = recipe.input_shapes or tuple(map(_shape_text, original.inputs))
+    given = load(
+        recipe.teacher,
+        workdir=folder / "teacher",
+        weights=Path(recipe.teacher_weights) if recipe.teacher_weights else None,
+        input_shapes=shapes if is_factory(recipe.teacher) else None,  # a file has its own
+        trust=recipe.trust,
+    )
     teacher = to_pt2(given, folder / "teacher" / "pt2")
     for kind, own, wanted in (
         ("inputs", teacher.inputs, original.inputs),
@@ -260,6 +266,10 @@ def _teacher(recipe: CompressionRecipe, original: Program, folder: Path) -> Prog
                 "gives outputs of the same shape."
             )
     return teacher
+
+
+def _shape_text(spec: TensorSpec) -> str:
+    return f"{'x'.join('1' if size is None else str(size) for size in spec.shape)}:{spec.dtype}"
 
 
 def _fits(a: TensorSpec, b: TensorSpec) -> bool:
@@ -405,6 +415,3 @@ def _write(summary: CompressionSummary, folder: Path) -> None:
 
     write_results(summary, folder)
     write_report(summary, folder / REPORT_NAME)
-
-
-__all__ = ["STEPS_FOLDER", "CompressionResult", "Stage", "compress_model", "step_id", "to_pt2"]

@@ -328,6 +328,11 @@ def _begin(folder: Path, key: str) -> float:
     return spent_s
 
 
+def _parts_in(folder: Path) -> list[Path]:
+    """Return the parts of files that a kill left behind."""
+    return [path for path in folder.rglob(".*") if path.suffix in (".part", ".pt2")]
+
+
 def _note_time(folder: Path, key: str, seconds: float) -> None:
     write_json(folder / _BEGUN, {"key": key, "seconds": seconds})
 
