@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,17 @@ from edgewright.data.datasets import Dataset, make_dataset
 
 pytestmark = pytest.mark.toolchain("torch")
 EPOCHS = 6
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Train on one thread: the layers are tiny, and threads that wait for each other on a busy machine are slow."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def small_data() -> Dataset:
@@ -155,7 +167,6 @@ print("done", flush=True)
 
 
 def test_a_killed_process_goes_on_with_the_same_weights(tmp_path: Path, repo_root: Path) -> None:
-    import torch
 
     rng = np.random.default_rng()
     runs = 0
@@ -177,11 +188,8 @@ def test_a_killed_process_goes_on_with_the_same_weights(tmp_path: Path, repo_roo
             break
         assert child.returncode == -signal.SIGKILL
     assert runs == 4
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     whole, resumed = small_net(), small_net()
     ResumableFit(trainer(), None)("s", whole, 60)
-    torch.set_num_threads(before)
     ResumableFit(trainer(), Checkpoints(tmp_path))("s", resumed, 60)
     assert same(whole, resumed)
     assert [path.name for path in tmp_path.iterdir()] == ["s.safetensors"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,17 @@ from edgewright.core.errors import DataError, TrainingError, UnknownNameError, U
 from edgewright.data.datasets import make_dataset
 
 pytestmark = pytest.mark.toolchain("torch")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Train on one thread: the layers are tiny, and threads that wait for each other on a busy machine are slow."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def train(module, epochs: int = 2, report=None, **options) -> None:

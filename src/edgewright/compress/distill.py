@@ -187,7 +187,7 @@ def agreement(student: torch.nn.Module, teacher: torch.nn.Module, batches: Seque
     """
     import torch
 
-    from edgewright.compress.distilled_module import tensors_of
+    from edgewright.compress.distilled_modules import tensors_of
 
     same = count = 0
     with torch.no_grad(), evaluating(student, teacher):
@@ -211,7 +211,7 @@ def _distill(
     """Train `student` in place."""
     import torch
 
-    from edgewright.compress.distilled_module import Distillation, Distilled, HiddenPair
+    from edgewright.compress.distilled_modules import Distillation, Distilled, HiddenPair
 
     pairs = [
         HiddenPair(student=own, teacher=other, weight=weight, is_attention=is_attention)
@@ -260,7 +260,7 @@ def _as_taught(teacher: torch.nn.Module, source: Program, student: Program) -> t
     Raises:
         ConversionError: number, shapes or dtypes of the inputs differ otherwise.
     """
-    from edgewright.compress.distilled_module import Adapted
+    from edgewright.compress.distilled_modules import Adapted
 
     own, other = student.inputs, source.inputs
     orders = [_order(a, b) for a, b in zip(own, other, strict=False)]
