@@ -17,9 +17,10 @@ from torch import nn
 from edgewright import sample
 from edgewright.backends import registry
 from edgewright.backends.vendor import load_exported
-from edgewright.compress.checkpoints import Checkpoints, ResumableFit, silent
+from edgewright.compress.checkpoints import Checkpoints, Reached, Report, ResumableFit, silent
 from edgewright.compress.passes import Bench, Compressed
 from edgewright.compress.qat import PASS, QatOptions, quantize_aware
+from edgewright.compress.training import Trainer, TrainingOptions
 from edgewright.core.errors import (
     ConversionError,
     DataError,
@@ -30,6 +31,8 @@ from edgewright.core.errors import (
 )
 from edgewright.core.program import Program
 from edgewright.core.target import Precision, Target
+from edgewright.data.datasets import make_dataset
+from edgewright.data.preparation import DataRequest, prepare
 from edgewright.sources.torch_export import precision_of
 
 pytestmark = pytest.mark.toolchain("torch", "torchao")
@@ -158,6 +161,16 @@ def test_every_runtime_computes_what_was_trained(
     assert is_told == (made.program.precision == "w4a8")
 
 
+def test_build_of_a_trained_program_needs_no_calibration(
+    done: tuple[Compressed, Loop], cnn: Program, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "eval.npz", image=images().numpy())
+    request = DataRequest(data=str(tmp_path / "eval.npz"), needs_calibration=True)
+    assert prepare(request, cnn, tmp_path / "float").calibration is not None
+    prepared = prepare(request, done[0].program, tmp_path / "trained")
+    assert (prepared.calibration, prepared.warnings) == (None, ())
+
+
 def test_training_wins_back_what_four_bits_lose() -> None:
     with np.load(sample.EVAL_DATA) as data:
         pictures, labels = torch.from_numpy(data["inputs"]), torch.from_numpy(data["labels"])
@@ -266,6 +279,47 @@ def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
     loop = Loop()
     assert torch.equal(run(loop), run(loop))
     assert loop.calls == 1
+
+
+class KilledAfterOneEpoch(Trainer):
+    """Stops as a kill would, right after the first checkpoint."""
+
+    def train_epochs(
+        self,
+        module: nn.Module,
+        epochs: int,
+        *,
+        salt: str,
+        reached: Reached | None,
+        keep: Callable[[Reached], None],
+        report: Report,
+    ) -> None:
+        def keep_and_stop(now: Reached) -> None:
+            keep(now)
+            raise KeyboardInterrupt
+
+        super().train_epochs(module, epochs, salt=salt, reached=reached, keep=keep_and_stop, report=report)
+
+
+def test_killed_training_goes_on_to_the_very_same_network(tmp_path: Path) -> None:
+    data = make_dataset({"image": images().numpy()}, np.arange(48) % 10, description="noise")
+    options = TrainingOptions(batch_size=16, learning_rate=0.02)
+
+    def run(trainer: Trainer, folder: str) -> dict[str, torch.Tensor]:
+        exported = quantize_aware(
+            programs.cnn_module(),
+            (images(2),),
+            calibration=[(images(),)],
+            train=trainer,
+            epochs=2,
+            checkpoints=tmp_path / folder,
+        )
+        return {**exported.state_dict, "answers": exported.module()(images())}
+
+    with pytest.raises(KeyboardInterrupt):
+        run(KilledAfterOneEpoch(data, options), "killed")
+    resumed, whole = run(Trainer(data, options), "killed"), run(Trainer(data, options), "whole")
+    assert all(torch.equal(value, whole[name]) for name, value in resumed.items())
 
 
 def test_diverged_training_keeps_the_last_checkpoint(cnn: Program, tmp_path: Path) -> None:

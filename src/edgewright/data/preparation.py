@@ -10,6 +10,7 @@ import numpy as np
 from edgewright.core.contracts import Calibration
 from edgewright.core.errors import DataError, UnknownNameError, UsageError
 from edgewright.core.program import Program
+from edgewright.core.target import Precision
 from edgewright.core.tensors import Array, TensorSpec, to_layout
 from edgewright.data.calibration import choose_calibration
 from edgewright.data.datasets import Dataset, load_dataset, make_dataset
@@ -78,7 +79,8 @@ def prepare(request: DataRequest, program: Program, workdir: Path) -> Prepared:
             f"metric {metric.name!r} needs labels, but {request.data} has none. Add them under 'labels'."
         )
     calibration = None
-    if request.needs_calibration and (training or evaluation):
+    # What is quantized already keeps its ranges.
+    if request.needs_calibration and program.precision == Precision.FP32 and (training or evaluation):
         calibration, lints = choose_calibration(
             training,
             evaluation,
