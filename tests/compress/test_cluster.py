@@ -150,6 +150,15 @@ def test_biases_can_share_values_too(cnn: nn.Module) -> None:
     assert len(clustered.pointwise.bias.unique()) == 8  # type: ignore[union-attr, operator]
 
 
+def test_a_layer_of_zeros_stays_zero_but_its_bias_trains(cnn: nn.Module) -> None:
+    with torch.no_grad():
+        cnn.classify.weight.zero_()  # type: ignore[operator, union-attr]
+        cnn.classify.bias.zero_()  # type: ignore[operator, union-attr]
+    clustered = cluster(cnn, bits=2, bias_bits=2, train=train, epochs=2)
+    assert not clustered.classify.weight.any()  # type: ignore[operator, union-attr]
+    assert len(clustered.classify.bias.unique()) == 1 and clustered.classify.bias.any()  # type: ignore[operator, union-attr]
+
+
 @pytest.fixture
 def program(cnn: nn.Module, tmp_path: Path) -> Program:
     images = torch.randn(4, *programs.CNN_IMAGE)

@@ -229,8 +229,10 @@ def _codebook_of(
     grid = _grid_of(layer, title) if parameter == "weight" else None
     # On an integer grid what is shared are integers: the weights of two channels differ by their scales.
     numbers = values if grid is None else (values / grid.scale).round()
-    has_zero = is_sparse(numbers) and bool(numbers.any())
+    has_zero = parameter == "weight" and is_sparse(numbers)
     chosen = numbers[numbers != 0] if has_zero else numbers
+    if not chosen.numel():  # a layer of zeros: a value that no weight has, since a parameter cannot be empty
+        chosen = numbers.new_zeros(1)
     codebook = fit_codebook(chosen.numpy(), 2**bits - has_zero, init=options.init, seed=seed)
     indices = torch.from_numpy(nearest(numbers.numpy(), codebook))
     if has_zero:
