@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -48,6 +48,14 @@ class Found:
     probes: tuple[tuple[float, float], ...]
 
 
+class Clock(Protocol):
+    """Compares modules with an original."""
+
+    def compare(self, module: nn.Module) -> LatencyComparison:
+        """Return the latency of `module` over that of the original."""
+        ...
+
+
 class Stopwatch:
     """Measures modules against an original on one runtime, in fresh processes that take turns."""
 
@@ -65,7 +73,11 @@ class Stopwatch:
         self._seed = seed
         self._folder = tempfile.TemporaryDirectory(prefix="edgewright-")
         self._count = 0
-        self._original = self._convert(original)
+        try:
+            self._original = self._convert(original)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Delete the artifacts."""
@@ -143,10 +155,10 @@ def find_share(
     prune_to: Callable[[float], nn.Module],
     least: float,
     target: float,
-    stopwatch: Stopwatch,
+    clock: Clock,
     report: Callable[[str, float | None], None],
 ) -> Found:
-    """Return the share of the MACs at which the latency is `target` x the original's, by bisection.
+    """Return the share of the MACs at which the latency is `target` x the original's, by regula falsi.
 
     Args:
         prune_to: the module with a share of its MACs; weights do not matter.
@@ -157,29 +169,31 @@ def find_share(
     probes: list[tuple[float, LatencyComparison]] = []
 
     def probe(share: float) -> float:
-        measured = stopwatch.compare(prune_to(share))
+        measured = clock.compare(prune_to(share))
         probes.append((share, measured))
         report(
             f"{share:.0%} of the MACs take {measured.ratio:.0%} of the time", len(probes) / (_MAX_PROBES + 1)
         )
         return measured.ratio
 
-    # A smaller module is about as much faster as it has fewer MACs, which is where the search starts.
-    low, high, share = least, 1.0, max(least, target)
+    # The time grows with the MACs, not quite in proportion: the next guess lies on the line between the two
+    # nearest measurements on both sides.
+    slower, faster = (1.0, 1.0), (0.0, 0.0)
     while len(probes) < _MAX_PROBES:
+        (high, slow), (low, fast) = slower, faster
+        share = max(least, low + (high - low) * (target - fast) / max(slow - fast, 1e-9))
         ratio = probe(share)
         if abs(ratio - target) <= _NEAR * target:
             break
+        if ratio > target and share <= least:
+            raise ConversionError(
+                f"latency={target:g} cannot be reached on this runtime: with {least:.0%} of the MACs, the least "
+                f"that is possible, a call still takes {ratio:.0%} of the original's time."
+            )
         if ratio > target:
-            if share <= least:
-                raise ConversionError(
-                    f"latency={target:g} cannot be reached on this runtime: with {least:.0%} of the MACs, the least "
-                    f"that is possible, a call still takes {ratio:.0%} of the original's time."
-                )
-            high = share
+            slower = (share, ratio)
         else:
-            low = share
-        share = (low + high) / 2 if len(probes) < _MAX_PROBES - 2 or low > least else least
+            faster = (share, ratio)
     share, latency = min(probes, key=lambda entry: abs(entry[1].ratio - target))
     return Found(
         share=share,
