@@ -19,8 +19,14 @@ from pathlib import Path
 from made_cases import Case, cases
 
 from edgewright.core.errors import ConversionError, EdgewrightError
-from edgewright.microcontrollers import host, oracle, selftest
-from edgewright.microcontrollers.emit import CModel, compile_model, write_model
+from edgewright.microcontrollers import host, oracle
+from edgewright.microcontrollers.emit import (
+    CModel,
+    compile_model,
+    golden_inputs,
+    write_checks,
+    write_sources,
+)
 
 SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
@@ -59,23 +65,17 @@ def sweep(made: list[Case], folder: Path, flags: tuple[str, ...]) -> list[dict[s
         except ConversionError as err:
             rows[case.name] |= {"verdict": "refused", "reason": str(err).split("cannot become C. ")[-1]}
     compared = [case for case in made if case.name in models]
-    inputs = {
-        case.name: selftest.golden_inputs(
-            models[case.name].graph, selftest.RUNS, int(models[case.name].graph.sha256[:8], 16)
-        )
-        for case in compared
-    }
+    inputs = {case.name: golden_inputs(models[case.name]) for case in compared}
     results = oracle.run_many([(case.path, inputs[case.name]) for case in compared])
     for case, result in zip(compared, results, strict=True):
         if result.refusal:
             rows[case.name] |= {"verdict": "not compared", "reason": result.refusal}
             continue
         target = folder / case.name
-        files = write_model(
-            models[case.name], target, expected=lambda _, found=result: found.outputs, source="LiteRT Micro"
-        )
+        source, _ = write_sources(models[case.name], target)
+        _, test, _ = write_checks(models[case.name], target, result.outputs, source="LiteRT Micro")
         try:
-            program = host.build([files[0], files[2]], target / "check", flags=flags)
+            program = host.build([source, test], target / "check", flags=flags)
         except EdgewrightError as err:
             rows[case.name] |= {"verdict": "wrong", "reason": str(err)}
             continue

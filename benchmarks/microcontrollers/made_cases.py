@@ -201,9 +201,8 @@ def _binary(name: str, table: str) -> Write:
 def softmax(draw: Draw, path: Path) -> None:
     """A softmax."""
     made = Maker()
-    shape = tuple(int(draw.integers(1, 6)) for _ in range(int(draw.integers(0, 3)))) + (
-        int(draw.integers(1, 80)),
-    )
+    lead = tuple(int(draw.integers(1, 6)) for _ in range(int(draw.integers(0, 3))))
+    shape = (*lead, int(draw.integers(1, 80)))
     x = made.tensor(shape, scale=scale_of(draw), zero=zero_of(draw))
     y = made.tensor(shape, scale=1 / 256, zero=-128)
     beta = 1.0 if draw.random() < 0.7 else float(draw.uniform(0.1, 3))

@@ -8,29 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from edgewright.core.tensors import Array
-from edgewright.microcontrollers.emit import CModel, compile_model
+from edgewright.microcontrollers.emit import CModel, compile_model, write_sources
 from edgewright.microcontrollers.host import HostModel
-
-
-def write_sources(model: CModel, folder: Path) -> Path:
-    """Write NAME.c and NAME.h and return the first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{model.name}.h").write_text(model.header)
-    source = folder / f"{model.name}.c"
-    source.write_text(model.source)
-    return source
 
 
 def open_model(model: CModel, folder: Path) -> HostModel:
     """Return `model` built for this machine."""
-    graph = model.graph
-
-    def ports(indices: Sequence[int]) -> list[tuple[tuple[int, ...], str]]:
-        return [(graph.tensor(i).shape, graph.tensor(i).dtype) for i in indices]
-
-    return HostModel(
-        write_sources(model, folder), inputs=ports(graph.inputs), outputs=ports(graph.outputs), folder=folder
-    )
+    return HostModel(write_sources(model, folder)[0], graph=model.graph, folder=folder)
 
 
 def run_rows(path: Path, rows: Sequence[Sequence[Array]], folder: Path) -> list[tuple[Array, ...]]:

@@ -11,7 +11,7 @@ import pytest
 from tests.microcontrollers.c_models import open_model, random_rows
 
 from edgewright.microcontrollers import oracle, selftest
-from edgewright.microcontrollers.emit import compile_model, write_model
+from edgewright.microcontrollers.emit import compile_model, golden_inputs, write_checks, write_sources
 
 # file, the interpreter's activations in bytes (0: not recorded)
 MODELS = {
@@ -48,9 +48,9 @@ def test_the_folder_checks_itself_under_sanitizers(name: str, cc: str, assets: P
     if shutil.which(cc) is None or shutil.which("make") is None:
         pytest.skip(f"needs {cc} and make")
     model = compile_model(assets / "models" / MODELS[name][0], name=name)
-    made = open_model(model, tmp_path / "host")
-    write_model(
-        model, tmp_path / name, expected=lambda rows: [made.run(row) for row in rows], source="this machine"
+    made = open_model(model, tmp_path / name)
+    write_checks(
+        model, tmp_path / name, [made.run(row) for row in golden_inputs(model)], source="this machine"
     )
     for target in ("check", "sanitize"):
         done = subprocess.run(
@@ -67,12 +67,9 @@ def test_a_wrong_expectation_fails_the_self_test(assets: Path, tmp_path: Path) -
     if shutil.which("make") is None:
         pytest.skip("needs make")
     model = compile_model(assets / "models" / MODELS["hello_world"][0], name="hello")
-    write_model(
-        model,
-        tmp_path,
-        expected=lambda rows: [(np.zeros((1, 1), dtype=np.int8),) for _ in rows],
-        source="nobody",
-    )
+    write_sources(model, tmp_path)
+    nothing = [(np.zeros((1, 1), dtype=np.int8),)] * selftest.RUNS
+    write_checks(model, tmp_path, nothing, source="nobody")
     done = subprocess.run(["make", "-C", str(tmp_path), "check"], capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "output is wrong in run 0" in done.stdout

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgewright.core.errors import ConversionError, UsageError
 from edgewright.core.tensors import Array
 from edgewright.microcontrollers import selftest, writer
+from edgewright.microcontrollers.ends import with_integer_ends
 from edgewright.microcontrollers.graph import ITEM_BYTES, Graph
 from edgewright.microcontrollers.layer import Layer, Site, UnsupportedError
 from edgewright.microcontrollers.planner import Plan, plan_memory
@@ -49,11 +50,12 @@ class CModel:
     macs: int
 
 
-def compile_model(path: Path, *, name: str) -> CModel:
+def compile_model(path: Path, *, name: str, has_integer_ends: bool = False) -> CModel:
     """Return the `.tflite` at `path` as C; nothing is written.
 
     Args:
         name: prefix of every name in the C files; an identifier.
+        has_integer_ends: float inputs and outputs that are quantized inside become integers, see `ends`.
     Raises:
         UsageError: `name` is no identifier of C.
         FormatMismatchError, IntegrityError: see `read_graph`.
@@ -61,6 +63,8 @@ def compile_model(path: Path, *, name: str) -> CModel:
     """
     check_name(name)
     graph = read_graph(path)
+    if has_integer_ends:
+        graph = with_integer_ends(graph)
     if len(graph.operators) > MAX_OPERATORS:
         raise ConversionError(
             f"{path.name} has {len(graph.operators)} operators; at most {MAX_OPERATORS} are made into C."
@@ -81,34 +85,38 @@ def compile_model(path: Path, *, name: str) -> CModel:
     )
 
 
-def write_model(
-    model: CModel,
-    folder: Path,
-    *,
-    expected: Callable[[Sequence[Sequence[Array]]], Sequence[Sequence[Array]]],
-    source: str,
-) -> tuple[Path, ...]:
-    """Write NAME.c, NAME.h, NAME_test.c and the Makefile into `folder`, and return them in this order.
+def write_sources(model: CModel, folder: Path) -> tuple[Path, Path]:
+    """Write NAME.c and NAME.h into `folder`, and return them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source, header = folder / f"{model.name}.c", folder / f"{model.name}.h"
+    source.write_text(model.source, encoding="utf-8")
+    header.write_text(model.header, encoding="utf-8")
+    return source, header
+
+
+def golden_inputs(model: CModel) -> list[list[Array]]:
+    """Return the inputs of the self-test, one row a run."""
+    return selftest.golden_inputs(model.graph, selftest.RUNS, _seed(model))
+
+
+def write_checks(
+    model: CModel, folder: Path, outputs: Sequence[Sequence[Array]], *, source: str
+) -> tuple[Path, Path, Path]:
+    """Write NAME_test.c and the Makefile beside the sources; return header, test and Makefile.
 
     Args:
-        expected: computes the outputs for rows of inputs; called before the self-test is written.
-        source: who `expected` is, for the comment in the self-test.
+        outputs: expected for `golden_inputs`.
+        source: who computed them, for the comment in the self-test.
     """
-    files = (
-        folder / f"{model.name}.c",
-        folder / f"{model.name}.h",
-        folder / f"{model.name}_test.c",
-        folder / "Makefile",
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    files[0].write_text(model.source, encoding="utf-8")
-    files[1].write_text(model.header, encoding="utf-8")
-    seed = int(model.graph.sha256[:8], 16)
-    outputs = expected(selftest.golden_inputs(model.graph, selftest.RUNS, seed))
-    text = selftest.test_text(model.graph, model.name, model.plan, outputs, seed=seed, source=source)
-    files[2].write_text(text, encoding="utf-8")
-    files[3].write_text(selftest.makefile_text(model.name), encoding="utf-8")
-    return files
+    test, makefile = folder / f"{model.name}_test.c", folder / "Makefile"
+    text = selftest.test_text(model.graph, model.name, model.plan, outputs, seed=_seed(model), source=source)
+    test.write_text(text, encoding="utf-8")
+    makefile.write_text(selftest.makefile_text(model.name), encoding="utf-8")
+    return folder / f"{model.name}.h", test, makefile
+
+
+def _seed(model: CModel) -> int:
+    return int(model.graph.sha256[:8], 16)
 
 
 def check_name(name: str) -> None:

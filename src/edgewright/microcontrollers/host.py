@@ -13,6 +13,7 @@ import numpy as np
 
 from edgewright.core.errors import ConversionError, UnavailableError
 from edgewright.core.tensors import Array
+from edgewright.microcontrollers.graph import Graph
 
 COMPILERS = ("gcc", "clang", "cc")
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
@@ -66,25 +67,24 @@ class HostModel:
 
     Args:
         source: NAME.c, with NAME.h beside it.
-        inputs, outputs: shape and dtype of each.
+        graph: the graph that it was made of.
         folder: where the library is built.
     """
 
-    def __init__(
-        self,
-        source: Path,
-        *,
-        inputs: Sequence[tuple[tuple[int, ...], str]],
-        outputs: Sequence[tuple[tuple[int, ...], str]],
-        folder: Path,
-    ) -> None:
-        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
+    def __init__(self, source: Path, *, graph: Graph, folder: Path) -> None:
+        self._inputs = tuple(graph.tensor(index) for index in graph.inputs)
+        self._outputs = tuple(graph.tensor(index) for index in graph.outputs)
+        self._name = source.stem
         library = build([source], folder / f"{source.stem}.so", flags=("-O2", "-shared", "-fPIC"))
         self._library = ctypes.CDLL(str(library))
-        self._run = getattr(self._library, f"{source.stem}_run")
-        self._init = getattr(self._library, f"{source.stem}_init")
-        self._run.argtypes = [ctypes.c_void_p] * (len(inputs) + len(outputs))
+        self._run = getattr(self._library, f"{self._name}_run")
+        self._init = getattr(self._library, f"{self._name}_init")
         self.reset()
+
+    @property
+    def input_types(self) -> tuple[str, ...]:
+        """The dtypes of the model's own inputs."""
+        return tuple(tensor.dtype for tensor in self._inputs)
 
     def reset(self) -> None:
         """Put the model into its first state."""
@@ -92,14 +92,50 @@ class HostModel:
         assert code == 0, f"init returned {code}"
 
     def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
-        """Return the outputs for one run; arrays have the shapes and dtypes of the model."""
+        """Return the outputs for one run; arrays have the shapes and dtypes of the model's own ends."""
         given = [
-            np.ascontiguousarray(array, dtype=dtype)
-            for array, (_, dtype) in zip(inputs, self._inputs, strict=True)
+            np.ascontiguousarray(array, dtype=tensor.dtype)
+            for array, tensor in zip(inputs, self._inputs, strict=True)
         ]
-        for array, (shape, _) in zip(given, self._inputs, strict=True):
-            assert array.shape == shape, f"{array.shape} for {shape}"
-        made = tuple(np.empty(shape, dtype=dtype) for shape, dtype in self._outputs)
-        code = self._run(*(array.ctypes.data for array in (*given, *made)))
+        for array, tensor in zip(given, self._inputs, strict=True):
+            assert array.shape == tensor.shape, f"{array.shape} for {tensor.shape}"
+        made = tuple(np.empty(tensor.shape, dtype=tensor.dtype) for tensor in self._outputs)
+        code = self._run(*(ctypes.c_void_p(array.ctypes.data) for array in (*given, *made)))
         assert code == 0, f"run returned {code}"
         return made
+
+    def quantized(self, position: int, values: Array) -> Array:
+        """Return float32 `values` as input number `position` takes them, by the model's own function."""
+        tensor = self._inputs[position]
+        made = np.empty(tensor.shape, dtype=tensor.dtype)
+        self._convert("quantize_input", position, len(self._inputs), np.ascontiguousarray(values), made)
+        return made
+
+    def dequantized(self, position: int, integers: Array) -> Array:
+        """Return output number `position` as float32, by the model's own function."""
+        made = np.empty(integers.shape, dtype=np.float32)
+        self._convert("dequantize_output", position, len(self._outputs), np.ascontiguousarray(integers), made)
+        return made
+
+    def _convert(self, what: str, position: int, count: int, source: Array, target: Array) -> None:
+        suffix = f"_{position}" if count > 1 else ""
+        function = getattr(self._library, f"{self._name}_{what}{suffix}")
+        function.restype = None
+        function(ctypes.c_void_p(source.ctypes.data), ctypes.c_void_p(target.ctypes.data))
+
+
+def compiler_version() -> dict[str, str]:
+    """Return the compiler's name and version, nothing where there is none."""
+    try:
+        path = compiler()
+        said = subprocess.run(
+            [path, "-dumpfullversion", "-dumpversion"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except (UnavailableError, OSError, subprocess.TimeoutExpired):
+        return {}
+    return {Path(path).name: said.stdout.strip() or "unknown"}

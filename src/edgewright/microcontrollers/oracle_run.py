@@ -1,7 +1,7 @@
 """Runs inside the environment `tflm`, as a script: FOLDER ARENA_BYTES FIRST.
 
-The folder holds models.json, a list of `.tflite` paths, and the inputs of model number i in inputs_i.npz. Each model that was
-run leaves outputs_i.npz; then a line of JSON on stdout says what became of it. A crash leaves no line.
+The folder holds models.json, a list of `.tflite` paths, and the inputs of model number i in inputs_i.npz. Each model
+that was run leaves outputs_i.npz; then a line of JSON on stdout says what became of it. A crash leaves no line.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The LSTM over a sequence, int8 with a 16-bit cell: gates are sums in 16 bits (Q3.12) through tables with interpolation.
+"""The LSTM over a sequence, int8 with a 16-bit cell: gates are sums in 16 bits (Q3.12) through a table of the sigmoid.
 
-Source: LiteRT 8-bit quantization specification (UNIDIRECTIONAL_SEQUENCE_LSTM, 8x8_16); Hochreiter and Schmidhuber (1997)
-for the cell: c = f c + i g, h = o tanh(c).
+Source: LiteRT 8-bit quantization specification (UNIDIRECTIONAL_SEQUENCE_LSTM, 8x8_16); Hochreiter and Schmidhuber
+(1997) for the cell: c = f c + i g, h = o tanh(c).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ static void @(const int8_t *in, int8_t *hidden, int16_t *cell, int8_t *out, cons
 
 
 def lstm(site: Site) -> Layer:
-    """Return UNIDIRECTIONAL_SEQUENCE_LSTM of int8 with a 16-bit cell, without peepholes, projection and normalisation."""
+    """Return UNIDIRECTIONAL_SEQUENCE_LSTM of int8 with a 16-bit cell; no peepholes, projection or normalisation."""
     for position in (9, 10, 11, 16, 17, 20, 21, 22, 23):
         require(
             not site.has_input(position), f"input {position}: peepholes, projection or layer normalisation"
@@ -177,8 +177,8 @@ def _gate(
 def _sigmoid_table(prefix: str) -> Constant:
     """Return 2**16 sigmoid(i / 24) for i = 0..255, raised by half of the error of interpolation.
 
-    A chord lies under the curve by h**2 |f''| / 8 at most; half of it above and half of it under is best. The last entry
-    is the limit. All 65,536 results of sigmoid and tanh with this table are the interpreter's.
+    A chord lies under the curve by h**2 |f''| / 8 at most; half of it above and half of it under is best. The last
+    entry is the limit. All 65,536 results of sigmoid and tanh with this table are the interpreter's.
     """
     values = []
     for i in range(255):

@@ -21,7 +21,7 @@ static void @(const int8_t *in, int8_t *out)
 {% for axis in gone %}
         for (i{{ axis.index }} = 0; i{{ axis.index }} < {{ axis.size }}; ++i{{ axis.index }}) {
 {% endfor %}
-            sum += from[{% for axis in gone %}i{{ axis.index }} * {{ axis.step }}{{ " + " if not loop.last }}{% endfor %}];
+            sum += from[{{ at }}];
 {% for axis in gone %}
         }
 {% endfor %}
@@ -59,6 +59,7 @@ def mean(site: Site) -> Layer:
     require(by.shift <= 8 and shift >= -31, f"scales {source.scale:g} and {output.scale:g}")
     values: dict[str, object] = {
         "kept": [one for one in described if one["index"] not in axes], "gone": gone,
+        "at": " + ".join(f"i{one['index']} * {one['step']}" for one in gone),
         "offset": source.zero_point * count, "mantissa": mantissa, "shift": shift, "zero": output.zero_point,
     }  # fmt: skip
     return Layer(

@@ -1,7 +1,7 @@
 """Images of another size: by the nearest pixel, with tables of positions, or by interpolation in ten fractional bits.
 
-Source: the behaviour that the LiteRT operators RESIZE_NEAREST_NEIGHBOR and RESIZE_BILINEAR document: aligned corners map
-the last pixel to the last one, half-pixel centres map centres to centres.
+Source: the behaviour that the LiteRT operators RESIZE_NEAREST_NEIGHBOR and RESIZE_BILINEAR document: aligned corners
+map the last pixel to the last one, half-pixel centres map centres to centres.
 """
 
 from __future__ import annotations

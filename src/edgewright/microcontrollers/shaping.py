@@ -44,7 +44,7 @@ static void @({% for i in range(inputs) %}const {{ c_type }} *in{{ i }}, {% endf
 
 @dataclass(frozen=True, kw_only=True)
 class Copy:
-    """Values of `source` (number of an input) that go to `target` (number of an output): sizes, strides, first index."""
+    """Values of input number `source` that go to output number `target`: sizes, strides and first indices."""
 
     source: int = 0
     target: int = 0
@@ -183,7 +183,7 @@ def slice_(site: Site) -> Layer:
     require(len(begins) == len(sizes) == len(source.shape), "begin and size of another rank")
     for begin, size, have, want in zip(begins, sizes, source.shape, output.shape, strict=True):
         real = have - begin if size == -1 else size
-        require(0 <= begin and real == want and begin + real <= have, "a slice that reaches over the edge")
+        require(begin >= 0 and real == want and begin + real <= have, "a slice that reaches over the edge")
     steps = strides(source.shape)
     first = sum(begin * step for begin, step in zip(begins, steps, strict=True))
     return copying(

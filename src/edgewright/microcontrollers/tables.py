@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgewright.microcontrollers.fixed_point import clamped, multiplier_of, rounded, scaled, shift_right
 from edgewright.microcontrollers.exponential import logistic_of, tanh_of
+from edgewright.microcontrollers.fixed_point import clamped, multiplier_of, rounded, scaled, shift_right
 from edgewright.microcontrollers.graph import Tensor
 from edgewright.microcontrollers.layer import Layer, Site, float_literal, render, require
 

@@ -1,4 +1,4 @@
-"""Transposed convolution: every output pixel gathers the input pixels that reach it, so that no sums are kept in memory."""
+"""Transposed convolution: each output pixel gathers the input pixels that reach it; no sums are kept in memory."""
 
 from __future__ import annotations
 

@@ -169,13 +169,13 @@ void {{ name }}_quantize_{{ port.short }}(const float *values, {{ port.c_type }}
 {
     int32_t i;
     for (i = 0; i < {{ port.count }}; ++i) {
-        const float value = values[i] / {{ port.scale }} + (float){{ port.zero_point }};
-        if (!(value > (float){{ port.low }})) {
+        const float value = values[i] / {{ port.scale }};
+        if (!(value > {{ port.low - port.zero_point }}.0f)) {
             {{ port.short }}[i] = {{ port.low }};
-        } else if (value >= (float){{ port.high }}) {
+        } else if (value >= {{ port.high - port.zero_point }}.0f) {
             {{ port.short }}[i] = {{ port.high }};
         } else {
-            {{ port.short }}[i] = ({{ port.c_type }})(value < 0.0f ? value - 0.5f : value + 0.5f);
+            {{ port.short }}[i] = ({{ port.c_type }})(rounded(value) + ({{ port.zero_point }}));
         }
     }
 }
@@ -202,6 +202,8 @@ def source_text(graph: Graph, name: str, layers: Sequence[Layer], plan: Plan) ->
     """Return NAME.c."""
     values = _values(graph, name, layers, plan)
     needs = {need for layer in layers for need in layer.needs}
+    if any(port["is_real"] for port in ports(graph, "input", plan, name)):
+        needs.add("rounded")
     functions = _functions(name, layers)
     values |= {
         "constants": constants_of(graph, name, layers),
