@@ -158,7 +158,7 @@ def find_share(
     clock: Clock,
     report: Callable[[str, float | None], None],
 ) -> Found:
-    """Return the share of the MACs at which the latency is `target` x the original's, by regula falsi.
+    """Return the share of the MACs at which the latency is `target` x the original's, by the secant method.
 
     Args:
         prune_to: the module with a share of its MACs; weights do not matter.
@@ -176,12 +176,10 @@ def find_share(
         )
         return measured.ratio
 
-    # The time grows with the MACs, not quite in proportion: the next guess lies on the line between the two
-    # nearest measurements on both sides.
-    slower, faster = (1.0, 1.0), (0.0, 0.0)
+    # The time grows with the MACs, not quite in proportion: a guess lies on the line through the two measurements
+    # nearest to the target (secant method), or halfway where that leaves what is known to be too slow or too fast.
+    slow, fast, share = 1.0, least, max(least, target)
     while len(probes) < _MAX_PROBES:
-        (high, slow), (low, fast) = slower, faster
-        share = max(least, low + (high - low) * (target - fast) / max(slow - fast, 1e-9))
         ratio = probe(share)
         if abs(ratio - target) <= _NEAR * target:
             break
@@ -190,10 +188,11 @@ def find_share(
                 f"latency={target:g} cannot be reached on this runtime: with {least:.0%} of the MACs, the least "
                 f"that is possible, a call still takes {ratio:.0%} of the original's time."
             )
-        if ratio > target:
-            slower = (share, ratio)
-        else:
-            faster = (share, ratio)
+        slow, fast = (share, fast) if ratio > target else (slow, share)
+        known = sorted([(1.0, 1.0), *((s, m.ratio) for s, m in probes)], key=lambda p: abs(p[1] - target))
+        (first, time), (second, other) = known[:2]
+        guess = first + (target - time) * (second - first) / (other - time) if other != time else slow
+        share = guess if fast < guess < slow else (least if guess <= least else (slow + fast) / 2)
     share, latency = min(probes, key=lambda entry: abs(entry[1].ratio - target))
     return Found(
         share=share,
