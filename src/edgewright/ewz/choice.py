@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgewright.core.tensors import Array
+from edgewright.ewz.blocks import Split, splits
 from edgewright.ewz.control import MAX_TABLES, ControlWriter
 from edgewright.ewz.rest import trial_bytes
 from edgewright.ewz.symbols import Kind, Symbols, from_bytes
@@ -25,6 +26,8 @@ _TRIED = (
     (Kind.WORDS16, 1),
     (Kind.WORDS32, 1),
 )
+_CODED = 4  # of those that seem smallest, the tables are made
+_WORD_BITS = 24.0  # about, of a codebook
 _TRIED_TABLES = 64
 _REUSE_BITS = 8.0
 _ENOUGH = 1.0002  # a finer precision must save more than this
@@ -57,18 +60,21 @@ def choose(content: bytes, control: ControlWriter) -> Coding | None:
     """Return the smallest coding of `content`; None where it is none smaller than the bytes as they are."""
     if len(content) < MIN_RANGE_BYTES:
         return None
-    candidates: list[tuple[float, Symbols, list[Array]]] = []
+    candidates: list[tuple[Symbols, Split]] = []
     for kind, stride in _TRIED:
         symbols = from_bytes(content, kind, stride)
         if symbols is not None:
-            planes = _planes(symbols)
-            candidates.append((_estimate(symbols, planes), symbols, planes))
-    if not candidates:
-        return None
-    best = min(cost for cost, _, _ in candidates)
-    codings = [
-        _code(symbols, planes, control) for cost, symbols, planes in candidates if cost <= 1.02 * best + 256
+            candidates.append((symbols, _planes(symbols)))
+    least = min(split.bits for _, split in candidates)
+    candidates = [(symbols, split) for symbols, split in candidates if split.bits <= 1.05 * least + 256]
+    candidates += [
+        (symbols, split)
+        for symbols, _ in candidates
+        if symbols.stride == 1
+        for split in splits(symbols.values, symbols.alphabet)
     ]
+    candidates.sort(key=lambda one: one[1].bits + _WORD_BITS * len(one[0].codebook))
+    codings = [_code(symbols, split, control) for symbols, split in candidates[:_CODED]]
     chosen = min(codings, key=lambda coding: coding.cost_bits)
     return chosen if chosen.cost_bits < 8 * min(len(content) - 8, trial_bytes(content)) else None
 
@@ -81,36 +87,34 @@ def entropy_bits(counts: Array) -> float:
     return float((used * np.log2(total / used)).sum()) if total else 0.0
 
 
-def _planes(symbols: Symbols) -> list[Array]:
+def _planes(symbols: Symbols) -> Split:
+    """Return the split of `symbols` into its strides, each with a table of its own."""
     from edgewright.ewz.kernels import count_planes
 
-    return list(count_planes(symbols.values, symbols.stride, False)[:, : symbols.alphabet])
+    planes = tuple(count_planes(symbols.values, symbols.stride, False)[:, : symbols.alphabet])
+    bits = sum(entropy_bits(counts) + 1.5 * np.count_nonzero(counts) for counts in planes)
+    picks = np.arange(symbols.stride, dtype=np.int64)
+    return Split(block=len(symbols.values) // symbols.stride, picks=picks, counts=planes, bits=bits)
 
 
-def _estimate(symbols: Symbols, planes: Sequence[Array]) -> float:
-    cost = 30.0 * len(symbols.codebook)
-    for counts in planes:
-        cost += entropy_bits(counts) + 1.5 * np.count_nonzero(counts)
-    return cost
-
-
-def _code(symbols: Symbols, planes: Sequence[Array], control: ControlWriter) -> Coding:
-    block = len(symbols.values) // symbols.stride
-    made = [_table(counts, control) for counts in planes]
+def _code(symbols: Symbols, split: Split, control: ControlWriter) -> Coding:
+    made = [_table(counts, control) for counts in split.counts]
     tables = tuple(levels for levels, _ in made)
-    bits = _precision(planes, tables)
-    cost = _FIELD_BITS + 24.0 * len(symbols.codebook) + sum(table_bits for _, table_bits in made)
-    data_bits = sum(_data_bits(counts, levels, bits) for counts, levels in zip(planes, tables, strict=True))
-    picks = np.arange(len(planes), dtype=np.int64)
+    bits = _precision(split.counts, tables)
+    cost = _FIELD_BITS + _WORD_BITS * len(symbols.codebook) + sum(table_bits for _, table_bits in made)
+    cost += control.picks_bits(split.picks)
+    data_bits = sum(
+        _data_bits(counts, levels, bits) for counts, levels in zip(split.counts, tables, strict=True)
+    )
     return Coding(
         symbols=symbols,
         tables=tables,
-        block=block,
-        picks=picks,
+        block=split.block,
+        picks=split.picks,
         bits=bits,
         data_bits=data_bits,
         cost_bits=cost + data_bits,
-        bound_bits=entropy_bits(np.sum(planes, axis=0)),
+        bound_bits=entropy_bits(np.sum(split.counts, axis=0)),
     )
 
 

@@ -117,7 +117,15 @@ class ControlWriter(_Contexts):
         state, out = self._kernels.new_encoder(), np.zeros(_CHUNK_BYTES, dtype=np.uint8)
         contexts = self.contexts.copy()
         self._tables.put_levels(state, out, contexts, _LEVELS, levels, reference)
-        return levels, 8.0 * float(state[3] + state[4]) + 40.0 - float(np.log2(float(state[1])))
+        return levels, _bits_of(state)
+
+    def picks_bits(self, picks: Array) -> float:
+        """Return about how many bits `picks` take."""
+        if len(picks) < 2:
+            return 0.0
+        state, out = self._kernels.new_encoder(), np.zeros(_CHUNK_BYTES + 5 * len(picks), dtype=np.uint8)
+        self._kernels.put_picks(state, out, self.contexts.copy(), _PICKS, picks)
+        return _bits_of(state)
 
     def finish(self) -> bytes:
         """Return the control of this frame, and begin the next."""
@@ -185,6 +193,12 @@ class ControlReader(_Contexts):
             raise IntegrityError("its control holds a table that no writer makes")
         self.keep(levels)
         return levels
+
+
+def _bits_of(state: Array) -> float:
+    """Return how many bits a binary encoder has taken."""
+    _, width, _, pending, at = state.tolist()
+    return float(8.0 * (pending + at) + 32.0 - np.log2(width))
 
 
 def _too_large(field: Field, value: int, limit: int) -> IntegrityError:

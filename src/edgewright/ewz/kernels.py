@@ -274,6 +274,15 @@ def get_picks(state: Array, data: Array, contexts: Array, base: int, picks: Arra
 
 
 @compiled
+def count_blocks(values: Array, block: int, alphabet: int) -> npt.NDArray[np.int64]:
+    """Return int64 [blocks, alphabet]: how often each value (uint8) occurs in each block of `block` values."""
+    counts = np.zeros((-(-len(values) // block), alphabet), dtype=np.int64)
+    for i in range(len(values)):
+        counts[i // block, values[i]] += 1
+    return counts
+
+
+@compiled
 def frequencies(levels: Array, bits: int) -> Array:
     """Return int64 frequencies with the sum 2**bits; a symbol of level 0 has none, every other at least 1.
 
