@@ -7,12 +7,13 @@ Asked for: coded weights within 1 % of the entropy bound on int8 and on 4-bit-cl
 
 The bound: for each range of weights that is coded, the number of its symbols times their empirical zero-order entropy
 (symbols: bytes of int8 weights, indices into the codebook of clustered ones). A coder that knew the frequencies of
-each range beforehand, and took each symbol for itself, could do no better. Beside it stands what the file takes for
-the same ranges: words, tables, codebooks, places and digests. Claims on the bound are of artifacts with at least 50 kB
-of coded weights; smaller ones are shown as well: their tables weigh more.
+each range beforehand, and had one set of them for it, could do no better. Beside it stands what the file takes for
+the same ranges: the words alone, and with tables, codebooks, places and digests. The second is held to 1 % where the
+bound of a range is 4 kB on average; of smaller ranges (*) tables and codebooks weigh more, and it is shown alone.
 
 Speed: the whole file from memory to memory by one thread, with every check and digest: bytes of output by the median
-of its processor time, so that other work on the machine counts little.
+of its processor time, so that other work on the machine counts little. Claimed of files from 500 kB on: what a range
+costs by itself, whatever its size, is Python.
 
 Artifacts: the int8 LiteRT models of the assets; the Fashion-MNIST example in w8a8 for three runtimes (trained where
 --fashion is absent); and models of the assets with 8-bit weights in ONNX, and with weights clustered to 16 values.
@@ -48,7 +49,8 @@ from edgewright.ewz.reading import read_chunks
 
 MAX_OVER_BOUND = 1.01
 MIN_SPEED_MB_S = 100.0
-MIN_WEIGHT_BYTES = 50_000
+MIN_RANGE_BYTES = 4_000
+MIN_TIMED_BYTES = 500_000
 CLUSTERS = 16
 LITERT_INT8 = (
     "coral/mobilenet_v2_1.0_224_quant.tflite",
@@ -76,14 +78,16 @@ class Row:
     zstd_bytes: int
     xz_bytes: int
     coded_weight_bytes: int
+    ranges: int
     bound_bytes: float
+    word_bytes: int
     coded_bytes: int
     decode_mb_s: float
 
     @property
     def is_large(self) -> bool:
-        """Whether the claim on the bound is of this artifact."""
-        return self.coded_weight_bytes >= MIN_WEIGHT_BYTES
+        """Whether the claim on the bound, tables counted, is of this artifact."""
+        return self.bound_bytes >= MIN_RANGE_BYTES * max(self.ranges, 1)
 
     @property
     def over_bound(self) -> float:
@@ -139,9 +143,7 @@ def _quantized(source: Path, work: Path) -> Path:
 
     path = work / f"{source.stem}-w8" / "artifacts" / "onnxruntime-w8" / "model.onnx"
     if not path.is_file():
-        recipe = Recipe(
-            model=str(source), runtimes=("onnxruntime",), precisions=("w8",), values=_values(source)
-        )
+        recipe = Recipe(model=str(source), runtimes=("onnxruntime",), precisions=("w8",))
         convert(recipe, out=work / f"{source.stem}-w8")
     return path
 
@@ -231,7 +233,9 @@ def _measure(name: str, kind: str, files: list[Path], work: Path) -> Row:
         zstd_bytes=len(zstandard.ZstdCompressor(level=19).compress(content)),
         xz_bytes=len(lzma.compress(content, preset=9)),
         coded_weight_bytes=sum(r.size_bytes for r in coded),
+        ranges=len(coded),
         bound_bytes=sum(r.entropy_bytes for r in coded),
+        word_bytes=report.weight_bytes,
         coded_bytes=report.weight_bytes + report.control_bytes,
         decode_mb_s=size / median(times) / 1e6,
     )
@@ -244,10 +248,11 @@ def _print(rows: Sequence[Row]) -> None:
         ".ewz",
         "zstd -19",
         "xz -9",
-        "weights",
+        "ranges",
         "bound",
+        "words",
         "coded",
-        "coded/bound",
+        "/bound",
         "MB/s",
     )
     table = [
@@ -257,8 +262,9 @@ def _print(rows: Sequence[Row]) -> None:
             f"{row.ewz_bytes:,}",
             f"{row.zstd_bytes:,}",
             f"{row.xz_bytes:,}",
-            f"{row.coded_weight_bytes:,}",
+            row.ranges,
             f"{row.bound_bytes:,.0f}",
+            f"{row.word_bytes:,}",
             f"{row.coded_bytes:,}",
             f"{row.over_bound:.4f}" + ("" if row.is_large else " *"),
             f"{row.decode_mb_s:.0f}",
@@ -266,7 +272,7 @@ def _print(rows: Sequence[Row]) -> None:
         for row in rows
     ]
     print_table(header, table)
-    print(f"* less than {MIN_WEIGHT_BYTES / 1e3:g} kB of weights: shown, not claimed on")
+    print(f"* the bound of a range is below {MIN_RANGE_BYTES / 1e3:g} kB on average: shown, not claimed on")
 
 
 def _claims(rows: Sequence[Row]) -> list[tuple[str, bool]]:
@@ -278,10 +284,11 @@ def _claims(rows: Sequence[Row]) -> list[tuple[str, bool]]:
             worst = max(chosen, key=lambda row: row.over_bound)
             text = f"{kind}: at most {worst.over_bound:.4f} of the bound ({worst.name}, the worst of {len(chosen)})"
             claims.append((f"{text}, {MAX_OVER_BOUND} asked for", worst.over_bound <= MAX_OVER_BOUND))
-    if large:
-        slowest = min(large, key=lambda row: row.decode_mb_s)
+    timed = [row for row in rows if row.disk_bytes >= MIN_TIMED_BYTES]
+    if timed:
+        slowest = min(timed, key=lambda row: row.decode_mb_s)
         text = (
-            f"decoded at {slowest.decode_mb_s:.0f} MB/s or more ({slowest.name} the slowest of {len(large)})"
+            f"decoded at {slowest.decode_mb_s:.0f} MB/s or more ({slowest.name} the slowest of {len(timed)})"
         )
         claims.append((f"{text}, {MIN_SPEED_MB_S:g} asked for", slowest.decode_mb_s > MIN_SPEED_MB_S))
     int8 = [row for row in rows if row.kind == "int8"]

@@ -34,7 +34,7 @@ def container(folder: Path) -> bytes:
     (folder / "model.bin").write_bytes(content)
     stream = io.BytesIO()
     written = write_container([(n, folder / n) for n in ("model.bin", "model.xml")], stream)
-    assert {r.kind for r in written.ranges} > {"bytes", "words32"} - {r.kind for r in written.ranges}
+    assert {r.kind for r in written.ranges} >= {"bytes", "words32"}
     assert len(stream.getvalue()) < 1_500
     return stream.getvalue()
 

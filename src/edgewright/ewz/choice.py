@@ -60,21 +60,22 @@ def choose(content: bytes, control: ControlWriter) -> Coding | None:
     """Return the smallest coding of `content`; None where it is none smaller than the bytes as they are."""
     if len(content) < MIN_RANGE_BYTES:
         return None
-    candidates: list[tuple[Symbols, Split]] = []
+    candidates: list[tuple[float, Symbols, Split]] = []
     for kind, stride in _TRIED:
         symbols = from_bytes(content, kind, stride)
         if symbols is not None:
-            candidates.append((symbols, _planes(symbols)))
-    least = min(split.bits for _, split in candidates)
-    candidates = [(symbols, split) for symbols, split in candidates if split.bits <= 1.05 * least + 256]
+            split = _planes(symbols)
+            candidates.append((split.bits + _WORD_BITS * len(symbols.codebook), symbols, split))
+    least = min(bits for bits, _, _ in candidates)
+    candidates = [one for one in candidates if one[0] <= 1.05 * least + 256]
     candidates += [
-        (symbols, split)
-        for symbols, _ in candidates
+        (split.bits + _WORD_BITS * len(symbols.codebook), symbols, split)
+        for _, symbols, _ in candidates
         if symbols.stride == 1
         for split in splits(symbols.values, symbols.alphabet)
     ]
-    candidates.sort(key=lambda one: one[1].bits + _WORD_BITS * len(one[0].codebook))
-    codings = [_code(symbols, split, control) for symbols, split in candidates[:_CODED]]
+    candidates.sort(key=lambda one: one[0])
+    codings = [_code(symbols, split, control) for _, symbols, split in candidates[:_CODED]]
     chosen = min(codings, key=lambda coding: coding.cost_bits)
     return chosen if chosen.cost_bits < 8 * min(len(content) - 8, trial_bytes(content)) else None
 
