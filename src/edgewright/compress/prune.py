@@ -15,10 +15,11 @@ from edgewright.compress.prune_check import find_blocked
 from edgewright.compress.prune_graph import Costs, Dependencies, Structure, count_costs, match
 from edgewright.compress.prune_heads import set_heads
 from edgewright.compress.prune_importance import IMPORTANCES, Importance, importance_of
-from edgewright.compress.prune_latency import Found, Stopwatch, find_share
+from edgewright.compress.prune_latency import Stopwatch, find_share
 from edgewright.compress.prune_search import Choice, Quantity, choose
 from edgewright.core.errors import ConversionError, UnknownNameError, UsageError
 from edgewright.core.program import Program
+from edgewright.measure.latency import LatencyComparison
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -242,22 +243,35 @@ class _Pruning:
         self._heads = _heads(module, options.heads)
         self._start = copy.deepcopy(module).eval()
         self._before = count_costs(self._start, samples.examples)
-        structure = self._look(self._start)
+        structure = self._look()
         self._blocked = find_blocked(self._start, samples.examples, structure.groups, self._heads)
         self._refuse_fixed()
         self._ignored += [name for entry in self._blocked for name in entry.group.producers]
-        self._structure = self._look(self._start)
+        self._structure = self._look()
         self._widths = {group.root: group.channels for group in self._structure.groups}
 
     def run(self, fit: Fit) -> _Pruned:
         """Remove channels step by step, and train."""
+        name, share = self._options.target
+        if name != "latency":
+            quantity: Quantity = "parameters" if name == "parameters" else "macs"
+            return self._result(self._remove_in_steps(quantity, share, fit), quantity, share, None)
+        stopwatch = Stopwatch(
+            self._start,
+            self._samples.examples,
+            runtime=self._options.runtime,
+            threads=self._options.threads,
+            seed=self._seed,
+        )
+        try:
+            share = self._search_latency(share, stopwatch)
+            module = self._remove_in_steps("macs", share, fit)
+            return self._result(module, "macs", share, stopwatch.compare(module))
+        finally:
+            stopwatch.close()
+
+    def _remove_in_steps(self, quantity: Quantity, share: float, fit: Fit) -> nn.Module:
         options = self._options
-        name, share = options.target
-        found: Found | None = None
-        quantity: Quantity = "parameters" if name == "parameters" else "macs"
-        if name == "latency":
-            found = self._search_latency(share)
-            share = found.share
         base = self._before.macs if quantity == "macs" else self._before.parameters
         module, heads = self._start, dict(self._heads)
         for step in range(1, options.steps + 1):
@@ -271,11 +285,11 @@ class _Pruning:
             )
             self._restore(module)
             fit(f"prune-{step}", module, options.epochs + (options.final_epochs * (step == options.steps)))
-        return self._result(module, quantity, share, found)
+        return module
 
-    def _look(self, module: nn.Module, heads: Mapping[str, int] | None = None) -> Structure:
-        heads = self._heads if heads is None else heads
-        return Dependencies(copy.deepcopy(module), self._samples.examples).structure(self._ignored, heads)
+    def _look(self) -> Structure:
+        dependencies = Dependencies(copy.deepcopy(self._start), self._samples.examples)
+        return dependencies.structure(self._ignored, self._heads)
 
     def _refuse_fixed(self) -> None:
         fixed = [entry for entry in self._blocked if entry.is_fixed]
@@ -353,27 +367,18 @@ class _Pruning:
             set_heads(narrow, module, samples.examples, own, before, after)
         return narrow, counts, choice, count_costs(narrow.eval(), samples.examples)
 
-    def _search_latency(self, target: float) -> Found:
-        options = self._options
-        stopwatch = Stopwatch(
-            self._start,
-            self._samples.examples,
-            runtime=options.runtime,
-            threads=options.threads,
-            seed=self._seed,
+    def _search_latency(self, target: float, stopwatch: Stopwatch) -> float:
+        """Return the share of the MACs that brings the latency to `target`."""
+        _, _, choice, _ = self._try(self._start, self._heads, "macs", 0.0)
+        base = self._before.macs
+        found = find_share(
+            lambda share: self._remove(self._start, self._heads, "macs", share * base)[0],
+            min(1.0, choice.least / base),
+            target,
+            stopwatch,
+            self._report,
         )
-        try:
-            _, _, choice, _ = self._try(self._start, self._heads, "macs", 0.0)
-            base = self._before.macs
-            return find_share(
-                lambda share: self._remove(self._start, self._heads, "macs", share * base)[0],
-                min(1.0, choice.least / base),
-                target,
-                stopwatch,
-                self._report,
-            )
-        finally:
-            stopwatch.close()
+        return found.share
 
     def _refuse_whole(self) -> None:
         raise ConversionError(f"no layer of this model can lose channels. {self._why_whole()}")
@@ -387,13 +392,9 @@ class _Pruning:
 
     def _why_whole(self) -> str:
         reasons = [f"{', '.join(e.group.producers)}: {e.why}" for e in self._blocked]
-        stay = [
-            name
-            for name, why in self._structure.whole.items()
-            if not any(name in e.group.producers for e in self._blocked)
-        ]
-        if stay:
-            reasons.append(f"{', '.join(stay[:12])}: outputs of the model, ignored, or with shared weights")
+        blocked = {name for entry in self._blocked for name in entry.group.producers}
+        rest = [f"{name} {why}" for name, why in self._structure.whole.items() if name not in blocked]
+        reasons += [*rest[:12], *(["..."] if len(rest) > 12 else [])]
         return f"These stay whole: {'; '.join(reasons)}." if reasons else ""
 
     def _restore(self, module: nn.Module) -> None:
@@ -403,7 +404,9 @@ class _Pruning:
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(self._wants_gradient[name])
 
-    def _result(self, module: nn.Module, quantity: Quantity, share: float, found: Found | None) -> _Pruned:
+    def _result(
+        self, module: nn.Module, quantity: Quantity, share: float, latency: LatencyComparison | None
+    ) -> _Pruned:
         after = count_costs(copy.deepcopy(module).eval(), self._samples.examples)
         before = self._before
         facts: dict[str, float | int | str] = {
@@ -415,12 +418,12 @@ class _Pruning:
             "parameters remaining": after.parameters / before.parameters,
         }
         notes: list[str] = []
-        if found is not None:
-            low, high = found.latency.ci95
-            facts["latency remaining"] = found.latency.ratio
+        if latency is not None:
+            low, high = latency.ci95
+            facts["latency remaining"] = latency.ratio
             notes.append(
-                f"On {self._options.runtime} a call took {found.latency.ratio:.1%} of the original's time "
-                f"(95 % {low:.1%} to {high:.1%}) with {found.share:.1%} of the MACs; the target was "
+                f"On {self._options.runtime} a call takes {latency.ratio:.1%} of the original's time (95 % {low:.1%} "
+                f"to {high:.1%}), with {share:.1%} of the MACs as the search found; the target was "
                 f"{self._options.latency:.1%}."
             )
         reached = facts[f"{quantity} remaining"]

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Side = Literal["in", "out"]
 
+# Layers that make channels of their own; the others pass on what they get.
+_ROOTS = frozenset(("conv", "linear", "mha"))
+
 # Through these a channel passes by itself: what a removed channel would have given is simply absent.
 _SEPARATE = frozenset(("conv", "linear", "bn", "prelu", "in", "depthwise", "embed"))
 
@@ -58,7 +61,7 @@ class Group:
     @property
     def producers(self) -> tuple[str, ...]:
         """The layers whose outputs become fewer."""
-        names = [m.name for m in self.members if m.side == "out" and m.kind in ("conv", "linear", "mha")]
+        names = [m.name for m in self.members if m.side == "out" and m.kind in _ROOTS]
         return tuple(dict.fromkeys(names))
 
     @property
@@ -118,30 +121,27 @@ class Dependencies:
             ignored: layers whose outputs stay.
             heads: layer -> number of heads that its outputs make up, equally wide.
         """
-        whole = dict.fromkeys(ignored, "ignored")
-        whole |= dict.fromkeys(self._outputs, "gives an output of the model")
+        whole = dict.fromkeys(self._outputs, "gives an output of the model")
         whole |= dict.fromkeys(_sharing(self.module), "shares its weight with another layer")
+        whole |= dict.fromkeys(ignored, "is ignored")
         groups: list[Group] = []
         seen: set[str] = set()
         for layer in list(self._graph.module2node):
             name = self._names.get(layer)
-            if name is None or name in seen or _kind(layer) not in ("conv", "linear", "mha"):
+            if name is None or name in seen or _kind(layer) not in _ROOTS:
                 continue
             found, reaches_output = self._group(layer, name)
-            outs = {member.name for member in found if member.side == "out"}
-            seen |= outs
-            reasons = [whole[other] for other in sorted(outs) if other in whole]
-            if reaches_output:
-                reasons.append("gives an output of the model")
+            outs = [member.name for member in found if member.side == "out"]
+            seen.update(outs)
+            reason = next((whole[other] for other in outs if other in whole), "")
+            if reaches_output and not reason:
+                reason = whole[name] = "gives an output of the model"
             channels = self._graph.get_out_channels(layer)
-            if reasons:
-                whole |= {
-                    other: whole.get(other, f"goes with a layer that {reasons[0]}")
-                    if reasons[0] != "ignored"
-                    else whole.get(other, "goes with an ignored layer")
-                    for other in sorted(outs)
-                    if _kind(self._layer(other)) in ("conv", "linear", "mha")
-                }
+            if reason:
+                for other in (
+                    member.name for member in found if member.side == "out" and member.kind in _ROOTS
+                ):
+                    whole.setdefault(other, f"goes with a layer that {reason}")
                 continue
             units = _units(found, self.module, channels, heads)
             if len(units) > 1:
