@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -252,25 +252,16 @@ class Search:
             base.rounded[key] = weight.detach().clone()
 
     def _measure_layers(self, best: Candidate) -> dict[str, LayerSensitivity]:
-        """Return the sensitivity of each layer that can have another precision, by its name in the float program."""
-        base = self._base(is_equalized=EQUALIZE in best.stage.methods)
+        """Return the sensitivity of each layer that can have another precision, by its name."""
         if not self.table:
             self._report("measuring each layer alone", None)
+            base = self._base(is_equalized=EQUALIZE in best.stage.methods)
             # Not of `best`: its biases and integers make up for the errors of other layers, which are off here.
-            self.table = sensitivity(
-                base.module,
-                self._quantized(base, {}),
-                self._fit,
-                has_4_bits=self._plan.weight_bytes is not None,
-            )
-        known = layer_names(base.exported.module(check_guards=False))
-        named = {entry.layer: entry for entry in self.table if known.get(entry.layer)}
-        # Sums and means have the names of their nodes, which may be numbered anew; their order is the same.
-        plain = [name for name, is_weighted in known.items() if not is_weighted]
-        others = [entry for entry in self.table if not entry.weights]
-        if len(plain) == len(others):
-            named |= dict(zip(plain, others, strict=True))
-        return named
+            quantized = self._quantized(base, {})
+            has_4_bits = self._plan.weight_bytes is not None
+            found = sensitivity(base.module, quantized, self._fit, has_4_bits=has_4_bits)
+            self.table = _renamed(found, layer_names(base.exported.module(check_guards=False)))
+        return {entry.layer: entry for entry in self.table}
 
     def _choose_precisions(self, best: Candidate) -> Candidate:
         """Leave the most sensitive layers out of int8: as few as the budget allows."""
@@ -285,7 +276,9 @@ class Search:
             methods = tuple(method for method in best.stage.methods if method != ROUND)
             return self.attempt((*methods, PRECISION), {**best.stage.layers, **schemes})
 
-        chosen = _fewest(len(order) - 1, lambda count: left_out(order[:count]), self._is_inside)
+        weighted = [place for place, name in enumerate(order) if found[name].weights]
+        most = max(weighted, default=0)  # one layer with weights stays in int8
+        chosen = _fewest(most, lambda count: left_out(order[:count]), self._is_inside)
         if chosen is None:
             return best
         return self._give_back(chosen, order, left_out)
@@ -338,6 +331,22 @@ class Search:
                 f"the budget allows {sizes[low]} bytes of weights, more than the {weight_bytes} asked for"
             )
         return chosen
+
+
+def _renamed(found: Sequence[LayerSensitivity], known: Mapping[str, bool]) -> tuple[LayerSensitivity, ...]:
+    """Return the entries under the names of the float program, which has weights where `known` says so.
+
+    Sums and means are called as their nodes, which an export may number anew; their order is the same.
+    """
+    weighted = [entry for entry in found if known.get(entry.layer)]
+    others = [entry for entry in found if not entry.weights]
+    names = [name for name, is_weighted in known.items() if not is_weighted]
+    if len(names) != len(others):
+        return tuple(weighted)
+    return (
+        *weighted,
+        *(replace(entry, layer=name) for entry, name in zip(others, names, strict=True)),
+    )
 
 
 def _fewest(
