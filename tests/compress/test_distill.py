@@ -332,6 +332,10 @@ def test_refuses_what_cannot_be_compared() -> None:
         distill(net(4), net(4, classes=12), train=loop, epochs=1)
     with pytest.raises(ConversionError, match=r"\[2, 10\], but teacher 1 gives \[2, 12\]"):
         distill(net(4), [net(4), net(4, classes=12)], train=loop, epochs=1, example_inputs=examples)
+    broken = net(4)
+    broken[6].bias.data[0] = float("nan")
+    with pytest.raises(ConversionError, match="teacher gives NaN or infinity"):
+        distill(net(4), broken, train=loop, epochs=1)
     with pytest.raises(UnknownNameError, match=r"'33'.*Did you mean '3'"):
         distill(net(4), net(4), train=loop, epochs=1, hints=("3=33",), example_inputs=examples)
     with pytest.raises(UnknownNameError, match="'conv'"):

@@ -235,6 +235,8 @@ def test_refuses_models_and_data_that_do_not_fit() -> None:
     data = small_data()
     with pytest.raises(DataError, match="labels"):
         Trainer(make_dataset(data.inputs, None, description="bare"))
+    with pytest.raises(DataError, match="no sample"):
+        Trainer(make_dataset({"x": data.inputs["x"][:0]}, data.labels[:0], description="empty"))
     with pytest.raises(DataError, match="float32"):
         Trainer(make_dataset(data.inputs, data.labels.astype(np.float32), description="floats"))
     rows = make_dataset({"x": data.inputs["x"].reshape(256, 36)}, data.labels, description="rows")

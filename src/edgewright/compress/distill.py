@@ -157,10 +157,10 @@ class DistillPass:
         shared = _layers_of_shared_values(student)
         _distill(student, [teacher], options, bench.calibration[0], bench.fit, bench.seed)
         after = agreement(student, teacher, bench.calibration)
-        step = f"distill(from {source.origin}, T={options.temperature:g}, alpha={options.alpha:g})"
+        step = f"distill(from {Path(source.origin).name}, T={options.temperature:g}, alpha={options.alpha:g})"
         made = to_program(student, program, bench.calibration[0], folder=bench.folder, step=step)
         facts: dict[str, float | int | str] = {
-            "teacher": source.origin if bench.teacher else "the uncompressed model",
+            "teacher": Path(source.origin).name if bench.teacher else "the uncompressed model",
             "epochs": options.epochs,
             "temperature": options.temperature,
             "alpha": options.alpha,

@@ -145,6 +145,11 @@ class Distilled(nn.Module):
                 "[n, classes, height, width]. Match the values instead: match 'values'."
             )
         if self._are_probabilities is None:
+            if not all(bool(output.isfinite().all()) for outputs in taught for output in outputs):
+                raise ConversionError(
+                    "the teacher gives NaN or infinity for these inputs, so nothing can be learned from it. Check its "
+                    "weights, and that it takes inputs of this scale."
+                )
             models = [given[0], *(outputs[0] for outputs in taught)]
             self._are_probabilities = [is_probabilities(scores.detach()) for scores in models]
 

@@ -68,6 +68,8 @@ class Trainer:
         self._layout: Layout = layout or "nchw"
         self._sha256 = data.sha256
         labels = check_labels(data, int(np.iinfo(np.int64).max))
+        if not len(labels):
+            raise DataError("the training data have no sample.")
         self._labels = torch.from_numpy(np.ascontiguousarray(labels))
         self._inputs = _tensors(data)
         if self.options.augment != "none" and not (
