@@ -34,6 +34,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import torch
 from qat import Images, built, float_network, hits, outputs_of, read_images
 from safetensors.torch import load_file, save_file
@@ -42,6 +43,8 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from reporting import conditions, parser_for, print_table, write_json
 
+from edgewright.backends.vendor import load_exported_file
+from edgewright.compress.module import layered, weighted_layers
 from edgewright.compress.repair import correct, repair
 from edgewright.compress.training import Trainer, TrainingOptions
 from edgewright.core.errors import ConversionError
@@ -230,6 +233,9 @@ def measure(name: str, network: nn.Module, images: Images, options: Options) -> 
 
     for model, make in (("plain w8a8", lambda: quantized(())), ("repaired", repaired)):
         path = made(model, make)
+        kept = float_layers(path)
+        named = ", ".join(f"{layer} ({count:,} weights)" for layer, count in kept.items())
+        print(f"{name}, {model}: layers in float: {named or 'none'}", flush=True)
         for runtime in options.runtimes:
             add(model, runtime, built(path, runtime, "w8a8", pictures, path.parent))
     for methods in COMBINATIONS[1:]:
@@ -243,12 +249,18 @@ def measure(name: str, network: nn.Module, images: Images, options: Options) -> 
     return outcomes, float(hits(before, labels).mean())
 
 
+def float_layers(path: Path) -> dict[str, int]:
+    """Return name -> number of weights of the layers of an exported program that are not quantized."""
+    layers = weighted_layers(layered(load_exported_file(path)))
+    return {
+        name: layer.weight.numel()
+        for name, layer in layers.items()
+        if not hasattr(layer, "weight_quantizer") and isinstance(layer.weight, Tensor)
+    }
+
+
 def run_program(path: Path, pictures: Array) -> Array:
     """Return the scores of an exported program, run by PyTorch; kept beside it."""
-    import numpy as np
-
-    from edgewright.backends.vendor import load_exported_file
-
     kept = path.parent / "pytorch.npy"
     if not kept.is_file():
         np.save(kept, outputs_of(load_exported_file(path).module(), pictures))

@@ -51,7 +51,7 @@ _MEAN = "aten.mean.dim"
 _AVERAGES = frozenset(("aten.avg_pool1d.default", "aten.avg_pool2d.default", "aten.avg_pool3d.default"))
 _MAX_ROUNDS = 50
 _CONVERGED = 1e-3  # largest change of a scale in one round
-_LARGEST_SCALE = 2.0**24  # one channel against the middle one: more would leave float32's own precision
+_MAX_OCTAVES = 24.0  # of one channel against the middle one: more would leave float32's own precision
 _DEAD = 1e-6  # channels below this share of the largest hold nothing worth a scale
 
 
@@ -302,8 +302,7 @@ def _scale_of(
         return torch.ones_like(before)
     logs = ratio.clamp(min=1e-300).log2()
     logs = logs - logs[is_alive].mean()
-    limit = float(torch.tensor(_LARGEST_SCALE).log2())
-    return torch.where(is_alive, logs.clamp(-limit, limit).exp2(), torch.ones_like(before))
+    return torch.where(is_alive, logs.clamp(-_MAX_OCTAVES, _MAX_OCTAVES).exp2(), torch.ones_like(before))
 
 
 def _columns(weight: torch.Tensor, second: torch.nn.Module, pair: Pair) -> torch.Tensor:

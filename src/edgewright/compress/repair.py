@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from edgewright.compress.passes import Batch
 
 _FALLBACKS = (LayerScheme.FLOAT, LayerScheme.W8)
-# What real conversions of a PT2E program with int16 activations gave; see `_check_fallback`.
+# Seen when PT2E programs with int16 activations in all or some layers were converted for each runtime.
 _NO_INT16 = (
     "no program with int16 activations (w8a16) runs the same everywhere: litert-torch writes 32-bit biases, which "
     "LiteRT's int16 kernels refuse; ONNX of the opset in use has no int16 in QuantizeLinear; OpenVINO computes other "

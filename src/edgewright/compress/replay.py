@@ -6,7 +6,7 @@ the square of the layers; here each node runs once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from edgewright.core.errors import ConversionError
@@ -175,14 +175,13 @@ def outputs_of(layer: torch.nn.Module, values: torch.Tensor, weight: torch.Tenso
     return made
 
 
-def mean_of_channels(outputs: Mapping[int, torch.Tensor] | Sequence[torch.Tensor], axis: int) -> torch.Tensor:
+def mean_of_channels(outputs: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
     """Return the mean of each channel over all batches: float64 [channels]."""
     import torch
 
-    tensors = list(outputs.values()) if isinstance(outputs, Mapping) else list(outputs)
-    sums = torch.zeros(tensors[0].shape[axis], dtype=torch.float64)
+    sums = torch.zeros(outputs[0].shape[axis], dtype=torch.float64)
     count = 0
-    for tensor in tensors:
+    for tensor in outputs:
         flat = tensor.movedim(axis, 0).flatten(1)
         sums += flat.double().sum(dim=1)
         count += flat.shape[1]
