@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -103,8 +103,7 @@ def evaluate_all(
     """
     found = {target.id: conversions[target.artifact_id].artifact for target in targets}
     artifacts = {name: artifact for name, artifact in found.items() if artifact is not None}
-    downloads = download_sizes(artifacts.values(), cache=cache, progress=progress)
-    measured = evaluate_artifacts(
+    return evaluate_artifacts(
         program,
         artifacts,
         {target.id: target for target in targets},
@@ -114,7 +113,6 @@ def evaluate_all(
         progress=progress,
         timing=timing,
     )
-    return replace(measured, downloads=downloads)
 
 
 def evaluate_artifacts(
@@ -136,6 +134,7 @@ def evaluate_artifacts(
         targets: how to run each artifact, by the same names.
         reference: the outputs of `program`, where they are known; else it is run.
     """
+    downloads = download_sizes(artifacts.values(), cache=cache, progress=progress)
     artifacts = {
         name: artifact
         for name, artifact in artifacts.items()
@@ -160,12 +159,13 @@ def evaluate_artifacts(
             _take_timing(measurements[name], record)
             progress(name, "time", "cached")
         with _Lazy("reference", reference_environment(program.format)) as worker:
-            return Measured(reference=_reference(run, worker), targets=measurements, is_timing_kept=True)
+            outputs = _reference(run, worker)
+        return Measured(reference=outputs, targets=measurements, is_timing_kept=True, downloads=downloads)
     outputs = _evaluate(run, measurements, timing)
     timed = {name: m for name, m in measurements.items() if artifacts[name].proof is Proof.RUN}
     if timing is not None and all(m.timing is not None for m in timed.values()):
         cache.put("timing", key, {name: _timing_record(m) for name, m in timed.items()})
-    return Measured(reference=outputs, targets=measurements)
+    return Measured(reference=outputs, targets=measurements, downloads=downloads)
 
 
 def reference_outputs(

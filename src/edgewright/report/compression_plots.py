@@ -10,6 +10,8 @@ from edgewright.report.plots import Json, Legend, Plot
 
 _HEIGHT_PX = 330
 _LOG_FROM_RATIO = 8.0
+_LEAST_ROOM_POINTS = 2.0
+_MOST_LABELLED_BARS = 12
 
 
 def plots_of(summary: CompressionSummary) -> list[Plot]:
@@ -27,7 +29,8 @@ def _tradeoff(summary: CompressionSummary) -> Plot | None:
     """Return accuracy against download: each runtime's way from the original to the last step."""
     data: list[Json] = []
     sizes: list[float] = []
-    for runtime, colour in colours_of(summary).items():
+    colours = colours_of(summary)
+    for runtime, colour in colours.items():
         points = [
             (row.download_bytes / 1e3, value, row.step)
             for row in summary.rows
@@ -36,16 +39,14 @@ def _tradeoff(summary: CompressionSummary) -> Plot | None:
         if not points:
             continue
         sizes += [x for x, _, _ in points]
+        is_first = not data  # the runtimes' points are close together: one of them bears the labels
         data.append(
             {
                 "type": "scatter",
-                "mode": "lines+markers+text",
+                "mode": "lines+markers+text" if is_first else "lines+markers",
                 "x": [x for x, _, _ in points],
                 "y": [y for _, y, _ in points],
-                "text": [
-                    _plain(step) if len(colours_of(summary)) == 1 else step.partition("-")[0]
-                    for *_, step in points
-                ],
+                "text": [_plain(step) for *_, step in points],
                 "textposition": "top center",
                 "textfont": {"size": 10},
                 "hovertext": [
@@ -55,19 +56,54 @@ def _tradeoff(summary: CompressionSummary) -> Plot | None:
                 "hoverinfo": "text",
                 "line": {"color": colour, "width": 1.5, "dash": "dot"},
                 "marker": {"color": colour, "size": 9},
-                "cliponaxis": False,
             }
         )
     if not data:
         return None
+    y_axis, beyond = _axis(_quality_title(summary)), ""
+    if _has_points(summary):
+        y_axis, beyond = _cut(
+            summary, y_axis, lambda row: None if row.result.metric is None else row.result.metric.value
+        )
     return Plot(
         key="tradeoff",
         title="Accuracy against download",
-        caption="Each runtime's way through the steps, whose numbers stand at the points; left and up is better.",
+        caption=f"Each runtime's way through the steps; left and up is better.{beyond}",
         height_px=_HEIGHT_PX,
         data=data,
-        layout={"xaxis": _size_axis("download, kB", sizes), "yaxis": _axis(_quality_title(summary))},
+        layout={"xaxis": _size_axis("download, kB", sizes), "yaxis": y_axis},
     )
+
+
+def _has_points(summary: CompressionSummary) -> bool:
+    """Return whether the metric is a share, whose points of drop are hundredths."""
+    metrics = [row.result.metric for row in summary.rows if row.result.metric is not None]
+    return bool(metrics) and all(0 <= metric.value <= 1 and 0 <= metric.source <= 1 for metric in metrics)
+
+
+def _cut(
+    summary: CompressionSummary, axis: Json, value: Callable[[Row], float | None], *, unit: float = 0.01
+) -> tuple[Json, str]:
+    """Return the axis, cut where a step in the middle of the chain lies far off, and a sentence that names it.
+
+    A pruned model before its training would else squeeze all others into one line.
+
+    Args:
+        unit: of one point of drop, on this axis.
+    """
+    found = [(row.step, v) for row in summary.rows if (v := value(row)) is not None]
+    ends = [v for step, v in found if step in (summary.steps[0].id, summary.steps[-1].id)]
+    if not ends:
+        return axis, ""
+    room = max(_LEAST_ROOM_POINTS * unit, 2 * (max(ends) - min(ends)))
+    low, high = min(ends) - room, max(ends) + room
+    beyond = dict.fromkeys(step for step, v in found if not low <= v <= high)
+    if not beyond:
+        return axis, ""
+    inside = [v for _, v in found if low <= v <= high]
+    margin = 0.12 * (max(inside) - min(inside)) + 0.5 * unit
+    cut: Json = {**axis, "range": [min(inside) - margin, max(inside) + margin]}
+    return cut, f" Beyond the picture: {', '.join(map(_plain, beyond))}."
 
 
 def _downloads(summary: CompressionSummary) -> Plot | None:
@@ -107,6 +143,12 @@ def _memory(summary: CompressionSummary) -> Plot | None:
 def _accuracy(summary: CompressionSummary) -> Plot | None:
     steps = [step.id for step in summary.steps]
     data: list[Json] = []
+    y_axis, beyond = _cut(
+        summary,
+        _axis("drop, points"),
+        lambda row: None if row.result.metric is None else row.result.metric.drop_points,
+        unit=1.0,
+    )
     for runtime, colour in colours_of(summary).items():
         rows = [row for row in summary.rows if row.runtime == runtime and row.result.metric is not None]
         if not rows:
@@ -144,10 +186,11 @@ def _accuracy(summary: CompressionSummary) -> Plot | None:
     return Plot(
         key="drop",
         title="Drop after each step",
-        caption="Loss against the original in points, paired per sample, with its 95 % interval; below zero is better.",
+        caption="Loss against the original in points, paired per sample, with its 95 % interval; below zero is "
+        f"better.{beyond}",
         height_px=_HEIGHT_PX,
         data=data,
-        layout={"xaxis": _steps_axis(steps), "yaxis": _axis("drop, points"), "scattermode": "group"},
+        layout={"xaxis": _steps_axis(steps), "yaxis": y_axis, "scattermode": "group"},
     )
 
 
@@ -170,7 +213,9 @@ def _bars(
             "type": "bar",
             "x": [_plain(row.step) for row, _ in rows],
             "y": [v for _, v in rows],
-            "text": [cells.significant(v) for _, v in rows],
+            "text": [cells.significant(v) for _, v in rows]
+            if len(summary.rows) <= _MOST_LABELLED_BARS
+            else [],
             "textposition": "outside",
             "textfont": {"size": 10},
             "cliponaxis": False,
