@@ -35,7 +35,7 @@ MIN_SNR_DB: Mapping[Precision, float] = {
     Precision.FP16: 40.0,
     Precision.W8: 25.0,
     Precision.W8A8: 15.0,
-    Precision.W4A8: 8.0,
+    Precision.W4A8: 10.0,
     Precision.W4: 10.0,
     Precision.PRUNED: 3.0,
 }
