@@ -512,6 +512,19 @@ def dequantize(draw: Draw, path: Path) -> None:
     made.write(path, [x], [y])
 
 
+def _as_floats(write: Write) -> Write:
+    """Return the writer of the same models in float32."""
+
+    def written(draw: Draw, path: Path) -> None:
+        Maker.is_float = True
+        try:
+            write(draw, path)
+        finally:
+            Maker.is_float = False
+
+    return written
+
+
 KINDS: dict[str, Write] = {
     "conv_2d": conv_2d,
     "depthwise_conv_2d": depthwise_conv_2d,
@@ -545,3 +558,8 @@ KINDS: dict[str, Write] = {
     "mean": mean,
     "transpose_conv": transpose_conv,
 }
+for _kind in (
+    "conv_2d depthwise_conv_2d fully_connected average_pool_2d max_pool_2d add sub mul relu relu6 mean "
+    "concatenation pad resize_nearest_neighbor"
+).split():
+    KINDS[f"float_{_kind}"] = _as_floats(KINDS[_kind])

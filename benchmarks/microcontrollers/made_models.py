@@ -21,7 +21,13 @@ KINDS = {
 
 
 class Maker:
-    """A model in the making; tensors are known by their index."""
+    """A model in the making; tensors are known by their index.
+
+    Attributes:
+        is_float: quantized tensors are made float32, constants with their real values.
+    """
+
+    is_float = False
 
     def __init__(self) -> None:
         self._model = schema.ModelT()
@@ -47,6 +53,10 @@ class Maker:
         is_variable: bool = False,
     ) -> int:
         """Add a tensor, with `value` a constant, and return its index."""
+        if self.is_float and scale is not None:
+            if value is not None:
+                value = (value.astype(np.float32) - zero) * np.float32(np.mean(scale))
+            dtype, scale = "float32", None
         kind, numpy_type = KINDS[dtype]
         made = schema.TensorT()
         made.shape = np.asarray(shape, dtype=np.int32)

@@ -46,7 +46,7 @@ class CBackend:
     environment = ""
     runtime_module = "ctypes"
     consumes: tuple[str, ...] = ("pt2", "tflite")
-    precisions: tuple[Precision, ...] = (Precision.W8A8,)
+    precisions: tuple[Precision, ...] = (Precision.FP32, Precision.W8A8)
 
     def __init__(self) -> None:
         self._litert = LiteRTBackend()

@@ -53,6 +53,15 @@ static int32_t clamped(int32_t value, int32_t low, int32_t high)
 }
 """
     ),
+    "limited": Function(
+        text="""\
+static float limited(float value, float low, float high)
+{
+    value = value < low ? low : value;
+    return high < value ? high : value;
+}
+"""
+    ),
     "reciprocal": Function(
         text="""\
 /* 1 / (1 + x) for x in [0, 1) as Q0.31: three steps of Newton's method on half the denominator. */

@@ -9,33 +9,33 @@ from __future__ import annotations
 from edgewright.microcontrollers.fixed_point import Multiplier, activation_range, multiplier_of
 from edgewright.microcontrollers.graph import Tensor
 from edgewright.microcontrollers.layer import Layer, Site, render, require
+from edgewright.microcontrollers.sums import limits_of
 
 _MAX_RANK = 6
 _FINER_BITS = 20
 
 _FLAT = """\
-static void @(const int8_t *left, const int8_t *right, int8_t *out)
+static void @(const {{ type }} *left, const {{ type }} *right, {{ type }} *out)
 {
     int32_t i;
     for (i = 0; i < {{ count }}; ++i) {
-        int32_t value = {{ expression.replace("LEFT", "left[i * %d]" % left_step if left_step != 1 else "left[i]")
-            .replace("RIGHT", "right[i * %d]" % right_step if right_step != 1 else "right[i]") }};
-        out[i] = (int8_t)clamped(value, {{ low }}, {{ high }});
+        const {{ value }} value = {{ flat }};
+        out[i] = {{ end }};
     }
 }
 """
 
 _BROADCAST = """\
-static void @(const int8_t *left, const int8_t *right, int8_t *out)
+static void @(const {{ type }} *left, const {{ type }} *right, {{ type }} *out)
 {
     int32_t {% for axis in axes %}i{{ loop.index0 }}{{ ", " if not loop.last }}{% endfor %};
 {% for axis in axes %}
 {{ "    " * loop.index }}for (i{{ loop.index0 }} = 0; i{{ loop.index0 }} < {{ axis.size }}; ++i{{ loop.index0 }}) {
 {% endfor %}
-        const int8_t *a = left{% for axis in axes if axis.left %} + i{{ axis.index }} * {{ axis.left }}{% endfor %};
-        const int8_t *b = right{% for axis in axes if axis.right %} + i{{ axis.index }} * {{ axis.right }}{% endfor %};
-        int32_t value = {{ expression.replace("LEFT", "*a").replace("RIGHT", "*b") }};
-        *out++ = (int8_t)clamped(value, {{ low }}, {{ high }});
+        const {{ type }} *a = left{{ at_left }};
+        const {{ type }} *b = right{{ at_right }};
+        const {{ value }} value = {{ spread }};
+        *out++ = {{ end }};
 {% for axis in axes %}
 {{ "    " * (axes | length - loop.index0) }}}
 {% endfor %}
@@ -44,17 +44,19 @@ static void @(const int8_t *left, const int8_t *right, int8_t *out)
 
 
 def add(site: Site) -> Layer:
-    """Return ADD of int8."""
+    """Return ADD of int8 or float32."""
     return _sum(site, sign="+")
 
 
 def subtract(site: Site) -> Layer:
-    """Return SUB of int8."""
+    """Return SUB of int8 or float32."""
     return _sum(site, sign="-")
 
 
 def multiply(site: Site) -> Layer:
-    """Return MUL of int8."""
+    """Return MUL of int8 or float32."""
+    if site.output().dtype == "float32":
+        return _floats(site, "*")
     left, right, output = _operands(site)
     by = multiplier_of(left.scale * right.scale / output.scale)
     require(by.shift <= 14, "an output scale that is far too small")
@@ -63,6 +65,8 @@ def multiply(site: Site) -> Layer:
 
 
 def _sum(site: Site, *, sign: str) -> Layer:
+    if site.output().dtype == "float32":
+        return _floats(site, sign)
     left, right, output = _operands(site)
     common = 2 * max(left.scale, right.scale)
     factors = [multiplier_of(one.scale / common) for one in (left, right)]
@@ -91,35 +95,53 @@ def _operands(site: Site) -> tuple[Tensor, Tensor, Tensor]:
     return left, right, output
 
 
+def _floats(site: Site, sign: str) -> Layer:
+    left, right = site.input(0), site.input(1)
+    require(left.dtype == right.dtype == "float32", f"types {left.dtype}/{right.dtype}/float32")
+    require(min(left.count, right.count, site.output().count) > 0, "an empty tensor")
+    low, high = limits_of(site)
+    values: dict[str, object] = {
+        "type": "float", "value": "float", "expression": f"LEFT {sign} RIGHT", "end": f"limited(value, {low}, {high})"
+    }  # fmt: skip
+    return _placed(site, values, ("limited",))
+
+
 def _layer(site: Site, expression: str) -> Layer:
+    output = site.output()
+    low, high = activation_range(site.operator, output)
+    values: dict[str, object] = {
+        "type": "int8_t", "value": "int32_t", "expression": expression, "end": f"(int8_t)clamped(value, {low}, {high})"
+    }  # fmt: skip
+    return _placed(site, values, ("scaled", "clamped"))
+
+
+def _placed(site: Site, values: dict[str, object], needs: tuple[str, ...]) -> Layer:
+    """Return the layer with flat loops where no operand repeats along an axis, else with one loop for each axis."""
     left, right, output = site.input(0), site.input(1), site.output()
-    try:
-        low, high = activation_range(site.operator, output)
-    except ValueError as err:
-        require(False, str(err))
-        raise
-    values: dict[str, object] = {"expression": expression, "low": low, "high": high}
     in_place = tuple(
         position
         for position, one in enumerate((left, right))
         if one.count == output.count and one.value is None
     )
+    expression = str(values["expression"])
     if all(one.count in (1, output.count) for one in (left, right)):
-        values |= {
-            "count": output.count,
-            "left_step": 1 if left.count == output.count else 0,
-            "right_step": 1 if right.count == output.count else 0,
-        }
-        text = render(_FLAT, values)
+        at = ["[i]" if one.count == output.count else "[0]" for one in (left, right)]
+        flat = expression.replace("LEFT", f"left{at[0]}").replace("RIGHT", f"right{at[1]}")
+        text = render(_FLAT, values | {"count": output.count, "flat": flat})
     else:
-        text = render(_BROADCAST, values | {"axes": _axes(left, right, output)})
+        axes = _axes(left, right, output)
+        spread = expression.replace("LEFT", "*a").replace("RIGHT", "*b")
+        values |= {"axes": axes, "spread": spread}
+        for side in ("left", "right"):
+            values[f"at_{side}"] = "".join(f" + i{one['index']} * {one[side]}" for one in axes if one[side])
+        text = render(_BROADCAST, values)
     return Layer(
         operator=site.operator,
         text=text,
         reads=(left.index, right.index),
         writes=(output.index,),
         in_place=in_place,
-        needs=("scaled", "clamped"),
+        needs=needs,
     )
 
 

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 from edgewright.microcontrollers.graph import LIMITS, Operator, Tensor
+from edgewright.microcontrollers.layer import UnsupportedError
 
 _INT32_MIN, _INT32_MAX = -(2**31), 2**31 - 1
 ACTIVATIONS = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6", "TANH", "SIGN_BIT")
@@ -79,7 +80,7 @@ def activation_range(operator: Operator, output: Tensor) -> tuple[int, int]:
     """Return the lowest and highest integer that the fused activation lets through.
 
     Raises:
-        ValueError: an activation that the kernels do not fuse.
+        UnsupportedError: an activation that the kernels do not fuse.
     """
     low, high = LIMITS[output.dtype]
     activation = operator.integer("FusedActivationFunction")
@@ -99,4 +100,4 @@ def activation_range(operator: Operator, output: Tensor) -> tuple[int, int]:
     if activation == 3:
         return max(low, level(0.0)), min(high, level(6.0))
     name = ACTIVATIONS[activation] if activation < len(ACTIVATIONS) else str(activation)
-    raise ValueError(f"a fused activation {name}")
+    raise UnsupportedError(f"a fused activation {name}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from edgewright.microcontrollers.convolution import window_of
 from edgewright.microcontrollers.fixed_point import activation_range
-from edgewright.microcontrollers.layer import Layer, Site, render, require
+from edgewright.microcontrollers.layer import Layer, Site, float_literal, render, require
+from edgewright.microcontrollers.shaping import same_scheme
+from edgewright.microcontrollers.sums import LARGEST_FLOAT, limits_of
 
 _POOL = """\
-static void @(const int8_t *in, int8_t *out)
+static void @(const {{ type }} *in, {{ type }} *out)
 {
     int32_t n, y, x, c, i, j;
     for (n = 0; n < {{ batch }}; ++n) {
@@ -23,9 +25,9 @@ static void @(const int8_t *in, int8_t *out)
                 const int32_t count = (last_row - first_row) * (last - first);
 {% endif %}
                 for (c = 0; c < {{ depth }}; ++c) {
-                    int32_t value = {{ 0 if is_average else -128 }};
+                    {{ value }} value = {{ first }};
                     for (i = first_row; i < last_row; ++i) {
-                        const int8_t *row = in + ((n * {{ height }} + i) * {{ width }}) * {{ depth }} + c;
+                        const {{ type }} *row = in + ((n * {{ height }} + i) * {{ width }}) * {{ depth }} + c;
                         for (j = first; j < last; ++j) {
 {% if is_average %}
                             value += row[j * {{ depth }}];
@@ -35,9 +37,10 @@ static void @(const int8_t *in, int8_t *out)
                         }
                     }
 {% if is_average %}
-                    value = (value > 0 ? value + count / 2 : value - count / 2) / count;
+                    value = {{ "value / (float)count" if type == "float" else
+                        "(value > 0 ? value + count / 2 : value - count / 2) / count" }};
 {% endif %}
-                    *out++ = (int8_t)clamped(value, {{ low }}, {{ high }});
+                    *out++ = {{ end }};
                 }
             }
         }
@@ -47,45 +50,48 @@ static void @(const int8_t *in, int8_t *out)
 
 
 def average_pool(site: Site) -> Layer:
-    """Return AVERAGE_POOL_2D of int8."""
+    """Return AVERAGE_POOL_2D of int8 or float32."""
     return _pool(site, is_average=True)
 
 
 def max_pool(site: Site) -> Layer:
-    """Return MAX_POOL_2D of int8."""
+    """Return MAX_POOL_2D of int8 or float32."""
     return _pool(site, is_average=False)
 
 
 def _pool(site: Site, *, is_average: bool) -> Layer:
     image, output = site.input(0), site.output()
-    require(image.dtype == output.dtype == "int8", f"types {image.dtype}/{output.dtype}; int8/int8 is made")
-    require(len(image.shape) == len(output.shape) == 4, "a rank other than 4")
-    require(len(image.scales) == 1 and len(output.scales) == 1, "an input or output without one scale")
+    is_float = image.dtype == output.dtype == "float32"
     require(
-        image.scale == output.scale and image.zero_point == output.zero_point,
-        "an output whose quantization is not the input's",
+        is_float or image.dtype == output.dtype == "int8",
+        f"types {image.dtype}/{output.dtype}; int8/int8 and float32/float32 are made",
     )
+    require(len(image.shape) == len(output.shape) == 4, "a rank other than 4")
+    require(is_float or same_scheme(image, output), "an output whose quantization is not the input's")
+    require(is_float or image.is_quantized, "an input without one scale")
     require(image.shape[0] == output.shape[0] and image.shape[3] == output.shape[3], "a wrong output shape")
     require(image.count > 0, "an empty tensor")
     kernel_y, kernel_x = site.operator.integer("FilterHeight"), site.operator.integer("FilterWidth")
     tall = window_of(site, 0, kernel=kernel_y, size=image.shape[1], out_size=output.shape[1])
     wide = window_of(site, 1, kernel=kernel_x, size=image.shape[2], out_size=output.shape[2])
     require(kernel_y * kernel_x < 1 << 23, "a window whose sum can leave 32 bits")
-    try:
-        low, high = activation_range(site.operator, output)
-    except ValueError as err:
-        require(False, str(err))
-        raise
+    if is_float:
+        low, high = limits_of(site)
+        first, end = float_literal(0.0 if is_average else -LARGEST_FLOAT), f"limited(value, {low}, {high})"
+    else:
+        least, most = activation_range(site.operator, output)
+        first, end = "0" if is_average else "-128", f"(int8_t)clamped(value, {least}, {most})"
     values: dict[str, object] = {
         "batch": image.shape[0], "depth": image.shape[3], "height": tall.size,
         "width": wide.size, "out_height": tall.out_size, "out_width": wide.out_size, "kernel_y": kernel_y,
         "kernel_x": kernel_x, "stride_y": tall.stride, "stride_x": wide.stride, "pad_y": tall.pad,
-        "pad_x": wide.pad, "is_average": is_average, "low": low, "high": high,
+        "pad_x": wide.pad, "is_average": is_average, "first": first, "end": end,
+        "type": output.c_type, "value": "float" if is_float else "int32_t",
     }  # fmt: skip
     return Layer(
         operator=site.operator,
         text=render(_POOL, values),
         reads=(image.index,),
         writes=(output.index,),
-        needs=("clamped",),
+        needs=("limited" if is_float else "clamped",),
     )

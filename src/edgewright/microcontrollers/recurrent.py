@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgewright.microcontrollers.convolution import weights_of
 from edgewright.microcontrollers.fixed_point import Multiplier, multiplier_of
 from edgewright.microcontrollers.graph import Tensor
 from edgewright.microcontrollers.layer import Constant, Layer, Site, integers, render, require
@@ -146,11 +145,12 @@ def _gate(
     for position, given, columns in ((1 + number, source, depth), (5 + number, hidden, units)):
         weights = site.input(position)
         require(weights.dtype == "int8" and weights.value is not None, f"weights of {weights.dtype}")
+        assert weights.value is not None
         require(weights.shape == (units, columns), f"weights of shape {list(weights.shape)}")
         require(
             len(weights.scales) == 1 and weights.zero_point == 0, "weights without one scale, zero point 0"
         )
-        matrix = weights_of(weights)
+        matrix = weights.value.astype(np.int64)
         zeros.append([int(value) for value in -given.zero_point * matrix.sum(axis=1)])
         require(
             int(np.abs(matrix).sum(axis=1).max()) * 256 < 1 << 30, "a sum of products that can leave 32 bits"

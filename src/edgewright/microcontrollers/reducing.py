@@ -9,15 +9,15 @@ from edgewright.microcontrollers.layer import Layer, Site, render, require
 from edgewright.microcontrollers.shaping import axis_of, constant_integers, strides
 
 _MEAN = """\
-static void @(const int8_t *in, int8_t *out)
+static void @(const {{ type }} *in, {{ type }} *out)
 {
     int32_t {% for axis in kept + gone %}i{{ axis.index }}{{ ", " if not loop.last }}{% endfor %};
 {% for axis in kept %}
 {{ "    " * loop.index }}for (i{{ axis.index }} = 0; i{{ axis.index }} < {{ axis.size }}; ++i{{ axis.index }}) {
 {% endfor %}
     {
-        const int8_t *from = in{% for axis in kept %} + i{{ axis.index }} * {{ axis.step }}{% endfor %};
-        int32_t sum = 0;
+        const {{ type }} *from = in{% for axis in kept %} + i{{ axis.index }} * {{ axis.step }}{% endfor %};
+        {{ "float" if is_float else "int32_t" }} sum = 0;
 {% for axis in gone %}
         for (i{{ axis.index }} = 0; i{{ axis.index }} < {{ axis.size }}; ++i{{ axis.index }}) {
 {% endfor %}
@@ -25,8 +25,12 @@ static void @(const int8_t *in, int8_t *out)
 {% for axis in gone %}
         }
 {% endfor %}
+{% if is_float %}
+        *out++ = sum / {{ count }}.0f;
+{% else %}
         sum = scaled(sum - ({{ offset }}), {{ mantissa }}, {{ shift }}) + ({{ zero }});
         *out++ = (int8_t)clamped(sum, -128, 127);
+{% endif %}
     }
 {% for axis in kept %}
 {{ "    " * (kept | length - loop.index0) }}}
@@ -36,10 +40,14 @@ static void @(const int8_t *in, int8_t *out)
 
 
 def mean(site: Site) -> Layer:
-    """Return MEAN of int8 over constant axes."""
+    """Return MEAN of int8 or float32 over constant axes."""
     source, output = site.input(0), site.output()
-    require(source.dtype == output.dtype == "int8", f"types {source.dtype}/{output.dtype}; int8/int8 is made")
-    require(len(source.scales) == 1 and len(output.scales) == 1, "an input or output without one scale")
+    is_float = source.dtype == output.dtype == "float32"
+    require(
+        is_float or source.dtype == output.dtype == "int8",
+        f"types {source.dtype}/{output.dtype}; int8/int8 and float32/float32 are made",
+    )
+    require(is_float or len(source.scales) == len(output.scales) == 1, "an input or output without one scale")
     rank = len(source.shape)
     axes = {axis_of(axis, rank) for axis in constant_integers(site, 1)}
     require(bool(axes) and source.count > 0, "no axis, or an empty tensor")
@@ -52,20 +60,24 @@ def mean(site: Site) -> Layer:
     gone = [one for one in described if one["index"] in axes]
     count = int(np.prod([one["size"] for one in gone]))
     require(count < 1 << 23, f"a mean over {count} values")
-    by = multiplier_of(source.scale / output.scale)
-    # The division by the count goes into the mantissa, which keeps as many bits as the largest power of two in it.
-    places = min(count.bit_length() - 1, 31 + by.shift)
-    mantissa, shift = (by.mantissa << places) // count, by.shift - places
-    require(by.shift <= 8 and shift >= -31, f"scales {source.scale:g} and {output.scale:g}")
     values: dict[str, object] = {
-        "kept": [one for one in described if one["index"] not in axes], "gone": gone,
+        "kept": [one for one in described if one["index"] not in axes], "gone": gone, "count": count,
         "at": " + ".join(f"i{one['index']} * {one['step']}" for one in gone),
-        "offset": source.zero_point * count, "mantissa": mantissa, "shift": shift, "zero": output.zero_point,
+        "type": output.c_type, "is_float": is_float,
     }  # fmt: skip
+    if not is_float:
+        by = multiplier_of(source.scale / output.scale)
+        # The division by the count goes into the mantissa, which keeps the bits of the largest power of two in it.
+        places = min(count.bit_length() - 1, 31 + by.shift)
+        mantissa, shift = (by.mantissa << places) // count, by.shift - places
+        require(by.shift <= 8 and shift >= -31, f"scales {source.scale:g} and {output.scale:g}")
+        values |= {
+            "offset": source.zero_point * count, "mantissa": mantissa, "shift": shift, "zero": output.zero_point
+        }  # fmt: skip
     return Layer(
         operator=site.operator,
         text=render(_MEAN, values),
         reads=(source.index,),
         writes=(output.index,),
-        needs=("scaled", "clamped"),
+        needs=() if is_float else ("scaled", "clamped"),
     )

@@ -132,7 +132,7 @@ _MAKEFILE = """\
 # make check: build {{ name }} for this machine and compare its outputs bit by bit with the expected ones.
 CC ?= cc
 CFLAGS ?= -O2
-WARNINGS = -std=c99 -Wall -Wextra -Werror -pedantic
+WARNINGS = -std=c99 -Wall -Wextra -Werror -pedantic -ffp-contract=off
 SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
 
 check: {{ name }}_test

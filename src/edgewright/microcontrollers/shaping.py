@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgewright.microcontrollers.graph import ITEM_BYTES, Tensor
-from edgewright.microcontrollers.layer import Layer, Site, UnsupportedError, render, require
+from edgewright.microcontrollers.layer import Layer, Site, UnsupportedError, float_literal, render, require
 
 _MAX_RANK = 8
 _COPY = """\
@@ -22,7 +22,7 @@ static void @({% for i in range(inputs) %}const {{ c_type }} *in{{ i }}, {% endf
 {% endif %}
 {% for fill in fills %}
 {% if fill.is_byte %}
-    memset(out0, {{ fill.value }}, {{ fill.count }} * sizeof *out0);
+    memset(out0, {{ fill.value if type_bytes == 1 else 0 }}, {{ fill.count }} * sizeof *out0);
 {% else %}
     for (i0 = 0; i0 < {{ fill.count }}; ++i0) {
         out0[i0] = {{ fill.value }};
@@ -242,13 +242,10 @@ def pad(site: Site) -> Layer:
         require(given.value is not None and given.count == 1, "a value that is no constant")
         require(same_scheme(given, output), "a value whose quantization is not the output's")
         assert given.value is not None
-        require(
-            output.dtype != "float32" or float(given.value.reshape(-1)[0]) == 0.0,
-            "a float value that is not 0",
-        )
-        value = int(given.value.reshape(-1)[0])
+        first = given.value.reshape(-1)[0]
+        value = float_literal(float(first)) if output.dtype == "float32" else str(int(first))
     else:
-        value = output.zero_point if output.is_quantized else 0
+        value = str(output.zero_point) if output.is_quantized else "0"
     steps = strides(output.shape)
     first = sum(at * step for at, step in zip(before, steps, strict=True))
     copy = Copy(sizes=source.shape, reads=strides(source.shape), writes=steps, first_write=first)
@@ -256,12 +253,12 @@ def pad(site: Site) -> Layer:
 
 
 def copying(
-    site: Site, sources: Sequence[Tensor], copies: Sequence[Copy], *, fill: int | None = None
+    site: Site, sources: Sequence[Tensor], copies: Sequence[Copy], *, fill: str | None = None
 ) -> Layer:
     """Return the layer that makes `copies` from `sources` to the operator's outputs.
 
     Args:
-        fill: a value for the whole first output beforehand.
+        fill: a value for the whole first output beforehand, as C.
     """
     outputs = [site.output(number) for number in range(len(site.operator.outputs))]
     for tensor in (*sources, *outputs):
@@ -270,12 +267,12 @@ def copying(
         require(len(tensor.shape) <= _MAX_RANK, f"rank {len(tensor.shape)}")
     item = ITEM_BYTES[outputs[0].dtype]
     described = [_described(copy, item) for copy in copies]
-    is_byte = fill is not None and (fill == 0 or item == 1)
+    is_byte = fill is not None and (item == 1 or float(fill.rstrip("f")) == 0.0)
     fills = [] if fill is None else [{"value": fill, "count": outputs[0].count, "is_byte": is_byte}]
     depth = max([len(one["axes"]) for one in described] + [0 if is_byte or not fills else 1])
     values: dict[str, object] = {
         "inputs": len(sources), "outputs": len(outputs), "c_type": outputs[0].c_type, "copies": described,
-        "fills": fills, "depth": depth,
+        "fills": fills, "type_bytes": item, "depth": depth,
     }  # fmt: skip
     return Layer(
         operator=site.operator,

@@ -55,13 +55,24 @@ static void @(const {{ c_type }} *in, float *out)
     }
 }
 """
+_FLOAT = """\
+static void @(const float *in, float *out)
+{
+    int32_t i;
+    for (i = 0; i < {{ count }}; ++i) {
+        out[i] = {{ expression }};
+    }
+}
+"""
 _INT8 = range(-128, 128)
 _INTEGER_BITS = 4
 _FRACTION_BITS = 31 - _INTEGER_BITS
 
 
 def relu(site: Site) -> Layer:
-    """Return RELU of int8, which may change the scale."""
+    """Return RELU of int8, which may change the scale, or of float32."""
+    if site.input(0).dtype == "float32":
+        return _float_clamp(site, "in[i] < 0.0f ? 0.0f : in[i]")
     source, output = _ends(site)
     by = multiplier_of(source.scale / output.scale)
     low = max(-128, output.zero_point + rounded(float(np.float32(0.0) / np.float32(output.scale))))
@@ -72,6 +83,8 @@ def relu(site: Site) -> Layer:
 
 def relu6(site: Site) -> Layer:
     """Return RELU6 of int8: the interpreter clamps, whatever the output's scale."""
+    if site.input(0).dtype == "float32":
+        return _float_clamp(site, "in[i] > 6.0f ? 6.0f : in[i] < 0.0f ? 0.0f : in[i]")
     source, output = _ends(site)
     high = source.zero_point + rounded(float(np.float32(6.0) / np.float32(source.scale)))
     values: dict[str, object] = {
@@ -84,6 +97,20 @@ def relu6(site: Site) -> Layer:
         writes=(output.index,),
         in_place=(0,),
         needs=("clamped",),
+    )
+
+
+def _float_clamp(site: Site, expression: str) -> Layer:
+    source, output = site.input(0), site.output()
+    require(source.dtype == output.dtype == "float32", f"types {source.dtype}/{output.dtype}")
+    require(source.count == output.count and source.count > 0, "an empty tensor")
+    values: dict[str, object] = {"count": output.count, "expression": expression}
+    return Layer(
+        operator=site.operator,
+        text=render(_FLOAT, values),
+        reads=(source.index,),
+        writes=(output.index,),
+        in_place=(0,),
     )
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from edgewright.microcontrollers.convolution import check_types, requantized, weights_of
 from edgewright.microcontrollers.layer import Layer, Site, render, require
+from edgewright.microcontrollers.sums import sums_of
 
 _TRANSPOSED = """\
 static void @(const int8_t *in, int8_t *out,
-    const int8_t *weights, const int32_t *bias, const int32_t *mantissa, const int8_t *shift)
+    {{ tables }})
 {
     int32_t n, y, x, c, i, j, k;
     for (n = 0; n < {{ batch }}; ++n) {
         for (y = 0; y < {{ out_height }}; ++y) {
             for (x = 0; x < {{ out_width }}; ++x) {
                 for (c = 0; c < {{ channels }}; ++c) {
-                    {{ sum_type }} sum = {{ start }}bias[c];
+                    {{ begin.replace("#", "c") }}
                     for (i = 0; i < {{ kernel_y }}; ++i) {
                         const int32_t row = y + {{ pad_y }} - i;
                         if (row < 0 || row % {{ stride_y }} != 0 || row / {{ stride_y }} >= {{ height }}) {
@@ -34,8 +34,9 @@ static void @(const int8_t *in, int8_t *out,
                             }
                         }
                     }
-                    sum = {{ back }}(scaled({{ finish }}sum, mantissa[c], shift[c]) + {{ out_zero }});
-                    *out++ = (int8_t)clamped({{ finish }}sum, {{ low }}, {{ high }});
+{% for line in end %}
+                    {{ line.replace("#", "c") }}
+{% endfor %}
                 }
             }
         }
@@ -47,7 +48,7 @@ static void @(const int8_t *in, int8_t *out,
 def transpose_convolution(site: Site) -> Layer:
     """Return TRANSPOSE_CONV of int8."""
     weights, image, output = site.input(1), site.input(2), site.output()
-    check_types(site, image, weights, output, axis=0, bias=3)
+    require(image.dtype == "int8", f"type {image.dtype}; int8 is made")
     require(len(image.shape) == len(weights.shape) == len(output.shape) == 4, "a rank other than 4")
     channels, kernel_y, kernel_x, depth = weights.shape
     batch, height, width, image_depth = image.shape
@@ -69,11 +70,8 @@ def transpose_convolution(site: Site) -> Layer:
             f"kernel_{name}": kernel, f"stride_{name}": stride,
             f"pad_{name}": max((reached - 1) * stride + kernel - out_size, 0) // 2,
         }  # fmt: skip
-    matrix = weights_of(weights).reshape(channels, -1)
-    constants, common = requantized(
-        site, image, weights, output, matrix, is_float_product=False, bias=3, is_folded=False
-    )
-    values |= common | {
+    sums = sums_of(site, image, weights, output, axis=0, bias=3, is_folded=False)
+    values |= dict(sums.values) | {
         "batch": batch, "height": height, "width": width, "depth": depth, "channels": channels,
         "out_height": output.shape[1], "out_width": output.shape[2],
     }  # fmt: skip
@@ -82,8 +80,8 @@ def transpose_convolution(site: Site) -> Layer:
         text=render(_TRANSPOSED, values),
         reads=(image.index,),
         writes=(output.index,),
-        constants=constants,
-        arguments=tuple(constant.name for constant in constants),
-        needs=("scaled", "clamped"),
+        constants=sums.constants,
+        arguments=tuple(constant.name for constant in sums.constants),
+        needs=sums.needs,
         macs=image.count * channels * kernel_y * kernel_x,
     )

@@ -1,0 +1,207 @@
+"""Sums of products with constant weights: their tables, what they begin with, and how they become outputs.
+
+int8 sums begin with a bias that holds the input's zero point and end with one multiplier per channel; float32 sums
+begin at 0, take the bias last and are limited, in the order of the interpreter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgewright.microcontrollers.fixed_point import activation_range, multiplier_of, wrapped
+from edgewright.microcontrollers.graph import Tensor
+from edgewright.microcontrollers.layer import Constant, Site, float_literal, floats, integers, require
+
+LARGEST_FLOAT = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sums:
+    """What a template needs for its sums.
+
+    Attributes:
+        values: type, tables (parameters), begin and end (statements, # for the channel), product, zero, and more.
+        needs: arithmetic functions.
+    """
+
+    constants: tuple[Constant, ...]
+    values: Mapping[str, object]
+    needs: tuple[str, ...]
+
+
+def sums_of(
+    site: Site,
+    image: Tensor,
+    weights: Tensor,
+    output: Tensor,
+    *,
+    axis: int,
+    bias: int = 2,
+    is_float_product: bool = False,
+    is_folded: bool = True,
+) -> Sums:
+    """Return the sums of an operator of int8 or float32.
+
+    Args:
+        axis: of the output channels in `weights`.
+        bias: position of the bias among the inputs.
+        is_float_product: the interpreter multiplies the scales of input and weights as float32, not as double.
+        is_folded: the input's zero point goes into the bias.
+    Raises:
+        UnsupportedError: other types, weights that are no constants, or scales that do not fit.
+    """
+    require(weights.value is not None, "weights that are computed at run time")
+    require(image.count > 0 and output.count > 0, "an empty tensor")
+    types = (image.dtype, weights.dtype, output.dtype)
+    if types == ("float32", "float32", "float32"):
+        return _floats(site, weights, bias)
+    require(
+        types == ("int8", "int8", "int8"), f"types {'/'.join(types)}; int8/int8/int8 and float32 are made"
+    )
+    _check_scales(site, image, weights, output, axis=axis, bias=bias)
+    assert weights.value is not None
+    matrix = np.moveaxis(weights.value.astype(np.int64), axis, 0).reshape(weights.shape[axis], -1)
+    constants, values = _requantized(
+        site,
+        image,
+        weights,
+        output,
+        matrix,
+        is_float_product=is_float_product,
+        bias=bias,
+        is_folded=is_folded,
+    )
+    return Sums(constants=constants, values=values, needs=("scaled", "clamped"))
+
+
+def limits_of(site: Site) -> tuple[str, str]:
+    """Return the lowest and the highest float32 that the fused activation lets through, as C.
+
+    Raises:
+        UnsupportedError: an activation that the kernels do not fuse.
+    """
+    activation = site.operator.integer("FusedActivationFunction")
+    ranges = {0: (-LARGEST_FLOAT, LARGEST_FLOAT), 1: (0.0, LARGEST_FLOAT), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
+    require(activation in ranges, f"the fused activation {activation}")
+    low, high = ranges[activation]
+    return float_literal(low), float_literal(high)
+
+
+def _floats(site: Site, weights: Tensor, bias: int) -> Sums:
+    assert weights.value is not None
+    constants = [
+        floats(f"{site.prefix}_tensor_{weights.index}", [float(one) for one in weights.value.reshape(-1)])
+    ]
+    low, high = limits_of(site)
+    end = [f"*out++ = limited(sum, {low}, {high});"]
+    tables = "const float *weights"
+    if site.has_input(bias):
+        stored = site.input(bias)
+        require(stored.dtype == "float32" and stored.value is not None, f"a bias of {stored.dtype}")
+        assert stored.value is not None
+        constants.append(
+            floats(f"{site.prefix}_tensor_{stored.index}", [float(one) for one in stored.value.reshape(-1)])
+        )
+        end.insert(0, "sum += bias[#];")
+        tables += ", const float *bias"
+    values: dict[str, object] = {
+        "type": "float", "tables": tables, "begin": "float sum = 0.0f;", "product": "%s", "end": end, "zero": 0,
+        "weight_zero": 0,
+    }  # fmt: skip
+    return Sums(constants=tuple(constants), values=values, needs=("limited",))
+
+
+def _check_scales(
+    site: Site, image: Tensor, weights: Tensor, output: Tensor, *, axis: int, bias: int
+) -> None:
+    require(len(image.scales) == 1 and len(output.scales) == 1, "an input or output without one scale")
+    require(weights.is_quantized, "weights without a scale")
+    require(len(weights.scales) == 1 or weights.axis == axis, f"scales along axis {weights.axis}, not {axis}")
+    if site.has_input(bias):
+        added = site.input(bias)
+        require(
+            added.dtype == "int32" and added.value is not None, f"a bias of {added.dtype} that is no constant"
+        )
+
+
+def _requantized(
+    site: Site,
+    image: Tensor,
+    weights: Tensor,
+    output: Tensor,
+    matrix: npt.NDArray[np.int64],
+    *,
+    is_float_product: bool,
+    bias: int = 2,
+    is_folded: bool = True,
+) -> tuple[tuple[Constant, ...], dict[str, object]]:
+    """Return the constants of a layer with weights, and the template's values for them.
+
+    Args:
+        matrix: weights [output channels, products of one sum].
+        is_float_product: the interpreter multiplies the scales of input and weights as float32, not as double.
+        bias: position of the bias among the inputs.
+        is_folded: the input's zero point goes into the bias.
+    """
+    channels, depth = matrix.shape
+    weight_zeros = np.broadcast_to(weights.zero_points, (channels,))
+    weight_zero = int(weight_zeros[0])
+    if not is_float_product:
+        require(not weight_zeros.any(), "weights with a zero point")
+    require(bool(np.all(weight_zeros == weight_zero)), "weights with several zero points")
+    raw = np.zeros(channels, dtype=np.int64)
+    if site.has_input(bias):
+        stored = site.input(bias).value
+        assert stored is not None
+        require(stored.size == channels, f"a bias of {stored.size} values for {channels} channels")
+        raw = stored.astype(np.int64).reshape(-1)
+    folded = raw
+    if is_folded:
+        folded = raw - image.zero_point * matrix.sum(axis=1) + depth * image.zero_point * weight_zero
+    # Channels that training has switched off may have a bias near 2**31. C leaves the overflow of a signed sum
+    # undefined; modulo 2**32 its result does not depend on the order.
+    reach = np.abs(folded) + (128 if is_folded else 255) * (
+        np.abs(matrix).sum(axis=1) + depth * abs(weight_zero)
+    )
+    is_wrapping = int(reach.max()) >= 2**31
+    mantissas, shifts = [], []
+    for scale in np.broadcast_to(weights.scales, (channels,)):
+        if is_float_product and len(weights.scales) == 1:
+            product = float(np.float32(image.scale) * np.float32(scale))
+        else:
+            product = image.scale * float(scale)
+        require(output.scale > 0, "an output with scale 0")
+        by = multiplier_of(product / output.scale)
+        require(by.shift <= 30, "an output scale that is far too small")
+        mantissas.append(by.mantissa)
+        shifts.append(by.shift)
+    low, high = activation_range(site.operator, output)
+    constants = (
+        _weights(site, weights),
+        site.table("bias", "int32_t", [wrapped(int(value)) for value in folded], 4),
+        site.table("mantissa", "int32_t", mantissas, 4),
+        site.table("shift", "int8_t", shifts, 1),
+    )
+    begin = f"{'uint32_t sum = (uint32_t)' if is_wrapping else 'int32_t sum = '}bias[#];"
+    plain = "(int32_t)sum" if is_wrapping else "sum"
+    back = "(uint32_t)" if is_wrapping else ""
+    end = [
+        f"sum = {back}(scaled({plain}, mantissa[#], shift[#]) + ({output.zero_point}));",
+        f"*out++ = (int8_t)clamped({plain}, {low}, {high});",
+    ]
+    return constants, {
+        "type": "int8_t", "zero": image.zero_point, "weight_zero": weight_zero, "begin": begin, "end": end,
+        "tables": "const int8_t *weights, const int32_t *bias, const int32_t *mantissa, const int8_t *shift",
+        "product": "(uint32_t)((int32_t)%s)" if is_wrapping else "(int32_t)%s", "start": back,
+    }  # fmt: skip
+
+
+def _weights(site: Site, weights: Tensor) -> Constant:
+    assert weights.value is not None
+    # Named by the tensor: layers that share weights share the table.
+    values = [int(value) for value in weights.value.reshape(-1).tolist()]
+    return integers(f"{site.prefix}_tensor_{weights.index}", "int8_t", values, 1)
