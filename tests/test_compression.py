@@ -145,6 +145,19 @@ def test_a_model_of_another_format_is_compressed_and_compared_with_itself(tmp_pa
 
 
 @pytest.mark.slow
+def test_a_teacher_may_be_a_file_of_another_format(tmp_path: Path) -> None:
+    teacher = write_onnx(tmp_path / "teacher.onnx")
+    recipe = recipe_of(
+        "distill epochs=3 alpha=1.0", teacher=str(teacher), data=str(write_data(teacher, tmp_path / "e.npz"))
+    )
+    result = compress_model(recipe, out=tmp_path / "out")
+    assert result.error is None
+    assert result.summary.conditions["teacher"] == str(teacher)
+    facts = result.summary.steps[-1].facts
+    assert facts["same class as teacher"] > facts["same class as teacher before"]  # type: ignore[operator]
+
+
+@pytest.mark.slow
 def test_a_later_step_that_fails_leaves_the_earlier_ones_reported(tmp_path: Path) -> None:
     recipe = recipe_of(
         "cluster bits=4", "sparsify sparsity=0.5 epochs=1", "entropy", train="tests.small_training:train_to_nan",

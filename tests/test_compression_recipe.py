@@ -140,6 +140,11 @@ def test_packing_is_the_last_step() -> None:
         CompressionRecipe(model="m.pt2", steps=steps)
 
 
+def test_packing_alone_is_no_compression() -> None:
+    with pytest.raises(RecipeError, match="edgewright pack"):
+        CompressionRecipe(model="m.pt2", steps=(CompressionStep.parse("entropy"),))
+
+
 def test_the_chain_is_checked_by_precision() -> None:
     steps = tuple(map(CompressionStep.parse, ["qat epochs=0", "prune macs=0.5"]))
     recipe = CompressionRecipe(model="m.pt2", steps=steps)

@@ -141,8 +141,7 @@ def compress_model(
             progress=progress,
         )
         built = build_stages((first, *stages), bench)
-        rows = measure_stages(built, bench)
-        rows = _install(rows, built[-1], folder)
+        rows = _install(measure_stages(built, bench), built[-1], folder)
         records = [first.record, *(stage.record for stage in stages)]
         if recipe.packs and error is None:
             try:
@@ -152,14 +151,7 @@ def compress_model(
             except EdgewrightError as err:
                 error = err
         summary = CompressionSummary(
-            source={
-                "path": given.origin,
-                "format": given.origin_format,
-                "sha256": given.sha256,
-                "precision": given.precision,
-                "inputs": [str(spec) for spec in given.inputs],
-                "outputs": [str(spec) for spec in given.outputs],
-            },
+            source=_source(given),
             steps=tuple(records),
             rows=tuple(rows),
             conditions=_conditions(recipe, prepared, material, teacher, built),
@@ -353,6 +345,17 @@ def _packing(before: StepRecord, recipe: CompressionRecipe, packed: Packed) -> S
         tables=packed.tables,
         notes=("Packed losslessly: the download alone is smaller; every file came out byte by byte.",),
     )
+
+
+def _source(program: Program) -> dict[str, object]:
+    return {
+        "path": program.origin,
+        "format": program.origin_format,
+        "sha256": program.sha256,
+        "precision": program.precision,
+        "inputs": [str(spec) for spec in program.inputs],
+        "outputs": [str(spec) for spec in program.outputs],
+    }
 
 
 def _conditions(

@@ -153,6 +153,8 @@ class CompressionRecipe:
             raise RecipeError("teacher_weights are given, but no teacher. Name the teacher's factory, too.")
         for step in self.steps if self.training or any(step.training for step in self.steps) else ():
             self.training_options(step)
+        if not self.passes:
+            raise RecipeError(f"{ENTROPY} alone compresses nothing. Pack a file with: edgewright pack FILE")
         for step in self.steps[:-1]:
             if step.name == ENTROPY:
                 raise RecipeError(f"{ENTROPY} packs the artifacts of the last model. Make it the last step.")
