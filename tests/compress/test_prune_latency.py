@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -73,12 +75,24 @@ def test_unknown_runtime_is_refused() -> None:
 
 @pytest.mark.slow
 @pytest.mark.toolchain("onnxruntime", "onnxscript")
-def test_latency_on_a_runtime() -> None:
+def test_latency_on_a_runtime(tmp_path: Path) -> None:
     module = network()
+
+    def pruned_again(lines: list[str]) -> nn.Module:
+        return prune(
+            module,
+            IMAGES,
+            latency=0.6,
+            runtime="onnxruntime",
+            checkpoints=tmp_path,
+            report=lambda line, share: lines.append(line),
+        )
+
     lines: list[str] = []
-    pruned = prune(
-        module, IMAGES, latency=0.6, runtime="onnxruntime", report=lambda line, share: lines.append(line)
-    )
+    pruned = pruned_again(lines)
     assert any("of the MACs take" in line for line in lines)
+    lines = []
+    assert torch.equal(pruned_again(lines)(*IMAGES), pruned(*IMAGES))
+    assert not any("of the MACs take" in line for line in lines)  # what was found is known
     assert count_costs(pruned, IMAGES).macs < 0.9 * count_costs(module, IMAGES).macs
     assert pruned(*IMAGES).shape == (2, 10)

@@ -15,7 +15,7 @@ from edgewright.compress.prune_check import find_blocked
 from edgewright.compress.prune_graph import Costs, Dependencies, Structure, count_costs, match
 from edgewright.compress.prune_heads import set_heads
 from edgewright.compress.prune_importance import IMPORTANCES, Importance, importance_of
-from edgewright.compress.prune_latency import Stopwatch, find_share
+from edgewright.compress.prune_latency import Stopwatch, find_share, remembered
 from edgewright.compress.prune_search import Choice, Quantity, choose
 from edgewright.core.errors import ConversionError, UnknownNameError, UsageError
 from edgewright.core.program import Program
@@ -30,6 +30,7 @@ MAX_STEPS = 1000
 _TRIES = 4
 _NEAR = 0.01
 _FAR = 0.05
+_LATENCY_NAME = "latency.json"
 
 Report = Callable[[str, "float | None"], None]
 
@@ -179,7 +180,7 @@ def prune(
     )
     fit = ResumableFit(train, Checkpoints(checkpoints) if checkpoints else None, report, seed)
     samples = _Samples(examples=tuple(example_inputs), calibration=calibration, labels=labels)
-    return _Pruning(module, samples, options, report, seed).run(fit).module
+    return _Pruning(module, samples, options, report, seed).run(fit, checkpoints).module
 
 
 class PrunePass:
@@ -193,7 +194,9 @@ class PrunePass:
     def run(self, program: Program, options: PruneOptions, bench: Bench) -> Compressed:
         """Return `program` with fewer channels, see `prune`."""
         samples = _Samples(examples=bench.calibration[0], calibration=bench.calibration, labels=bench.labels)
-        pruned = _Pruning(to_module(program), samples, options, bench.report, bench.seed).run(bench.fit)
+        pruned = _Pruning(to_module(program), samples, options, bench.report, bench.seed).run(
+            bench.fit, bench.folder
+        )
         name, share = options.target
         where = f" on {options.runtime}" if name == "latency" else ""
         made = to_program(
@@ -231,7 +234,6 @@ class _Pruning:
         self, module: nn.Module, samples: _Samples, options: PruneOptions, report: Report, seed: int
     ) -> None:
         """Look at what can be removed; `module` stays as it is."""
-        self._original = module
         self._samples = samples
         self._options = options
         self._report = report
@@ -250,8 +252,8 @@ class _Pruning:
         self._structure = self._look()
         self._widths = {group.root: group.channels for group in self._structure.groups}
 
-    def run(self, fit: Fit) -> _Pruned:
-        """Remove channels step by step, and train."""
+    def run(self, fit: Fit, folder: Path | None) -> _Pruned:
+        """Remove channels step by step, and train; what a latency took to find is kept in `folder`."""
         name, share = self._options.target
         if name != "latency":
             quantity: Quantity = "parameters" if name == "parameters" else "macs"
@@ -264,7 +266,10 @@ class _Pruning:
             seed=self._seed,
         )
         try:
-            share = self._search_latency(share, stopwatch)
+            key = {"options": repr(self._options), "macs": self._before.macs, "seed": self._seed}
+            share = remembered(
+                folder / _LATENCY_NAME if folder else None, key, lambda: self._search_latency(stopwatch)
+            )
             module = self._remove_in_steps("macs", share, fit)
             return self._result(module, "macs", share, stopwatch.compare(module))
         finally:
@@ -367,14 +372,14 @@ class _Pruning:
             set_heads(narrow, module, samples.examples, own, before, after)
         return narrow, counts, choice, count_costs(narrow.eval(), samples.examples)
 
-    def _search_latency(self, target: float, stopwatch: Stopwatch) -> float:
-        """Return the share of the MACs that brings the latency to `target`."""
+    def _search_latency(self, stopwatch: Stopwatch) -> float:
+        """Return the share of the MACs that brings the latency to the target."""
         _, _, choice, _ = self._try(self._start, self._heads, "macs", 0.0)
         base = self._before.macs
         found = find_share(
             lambda share: self._remove(self._start, self._heads, "macs", share * base)[0],
             min(1.0, choice.least / base),
-            target,
+            self._options.target[1],
             stopwatch,
             self._report,
         )

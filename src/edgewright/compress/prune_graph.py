@@ -22,7 +22,7 @@ Side = Literal["in", "out"]
 _ROOTS = frozenset(("conv", "linear", "mha"))
 
 # Through these a channel passes by itself: what a removed channel would have given is simply absent.
-_SEPARATE = frozenset(("conv", "linear", "bn", "prelu", "in", "depthwise", "embed"))
+_SEPARATE = frozenset(("conv", "linear", "bn", "prelu", "in", "depthwise", "embed", "parameter"))
 
 
 @dataclass(frozen=True, kw_only=True)

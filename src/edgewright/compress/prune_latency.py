@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from edgewright.backends import registry
 from edgewright.backends.conversion import convert_all
 from edgewright.core.artifact import Artifact, Proof
 from edgewright.core.errors import ConversionError, EdgewrightError, UnavailableError
+from edgewright.core.files import read_json, write_json
 from edgewright.core.progress import silent
 from edgewright.core.target import Target
 from edgewright.data.synthetic import synthetic_inputs
@@ -109,6 +111,25 @@ class Stopwatch:
                 "runtime, or a target in MACs."
             )
         return conversion.artifact
+
+
+def remembered(path: Path | None, key: Mapping[str, object], search: Callable[[], float]) -> float:
+    """Return the share that an earlier run wrote to `path` for the same `key` (JSON values), or search and write it.
+
+    A run that goes on must get the same layers, and two searches may end at different ones.
+    """
+    if path is not None and path.is_file():
+        try:
+            record = read_json(path)
+        except EdgewrightError:
+            record = {}
+        share = record.get("share")
+        if record.get("key") == json.loads(json.dumps(key)) and isinstance(share, float) and 0 < share <= 1:
+            return share
+    share = search()
+    if path is not None:
+        write_json(path, {"key": dict(key), "share": share})
+    return share
 
 
 def time_pair(
