@@ -93,6 +93,7 @@ class Plan:
     taught_decay: float
     rate: float
     steady_rate: float
+    decay: float
     cluster_epochs: int
     cluster_bits: int
     cluster_rate: float
@@ -111,16 +112,17 @@ PLANS = {
         taught_epochs=40,
         taught_rate=0.1,
         taught_decay=1e-4,
-        rate=0.2,
+        rate=0.1,
         steady_rate=0.1,
-        cluster_epochs=4,
-        cluster_bits=4,
-        cluster_rate=0.1,
+        decay=1e-4,
+        cluster_epochs=2,
+        cluster_bits=3,
+        cluster_rate=0.05,
         bias_bits=4,
         points=(
-            Point(sparsity=0.90, steps=8, final_epochs=16, bits=(6, 4, 3)),
-            Point(sparsity=0.965, steps=6, final_epochs=34, bits=(5, 4, 3, 2)),
-            Point(sparsity=0.98, steps=4, final_epochs=20, bits=(5, 3, 2)),
+            Point(sparsity=0.90, steps=4, final_epochs=6, bits=(6, 5, 4, 3)),
+            Point(sparsity=0.965, steps=6, final_epochs=24, bits=(5, 4, 3, 2)),
+            Point(sparsity=0.98, steps=3, final_epochs=12, bits=(4, 3)),
         ),
     ),
     "lenet-5": Plan(
@@ -135,6 +137,7 @@ PLANS = {
         taught_decay=5e-4,
         rate=0.04,
         steady_rate=0.03,
+        decay=0.0,
         cluster_epochs=1,
         cluster_bits=3,
         cluster_rate=0.03,
@@ -192,6 +195,16 @@ class Cache:
         save_file({name: value.contiguous() for name, value in net.state_dict().items()}, path)
         return net, key
 
+    def row(self, what: str, net: Net, key: str, tested: Images, *, whole: Net | None = None) -> Row:
+        """Return what `measure` says of the network `key`, now or before."""
+        path = self.folder / f"{key}-{len(tested.labels)}.json"
+        if path.is_file():
+            return Row(**json.loads(path.read_text()))
+        row = measure(what, net, tested, whole=whole)
+        path.write_text(json.dumps(asdict(row)))
+        print(f"  {what}: {row.packed_bytes:,} bytes, {row.top1:.2f} %", file=sys.stderr, flush=True)
+        return row
+
 
 def _loaded(path: Path) -> Net:
     tensors = load_file(path)
@@ -220,7 +233,7 @@ def compress(plan: Plan, samples: Images, tested: Images, cache: Cache) -> tuple
 
     settings = [training, plan.float_epochs, plan.float_rate, plan.float_decay, plan.float_dropout]
     net, key = cache.net(f"{plan.title}-float", settings, train_float)
-    floats = [measure("float32", net, tested)]
+    floats = [cache.row("float32", net, key, tested)]
     if plan.taught_epochs:
 
         def train_taught(folder: Path) -> Net:
@@ -235,11 +248,12 @@ def compress(plan: Plan, samples: Images, tested: Images, cache: Cache) -> tuple
             return net
 
         settings = [training, plan.taught_epochs, plan.taught_rate, plan.taught_decay]
-        # Only to compare with. Pruning starts from the plain one, of whose neurons fewer stay alive.
-        taught, _ = cache.net(f"{plan.title}-taught", settings, train_taught)
-        floats.append(measure("float32, taught", taught, tested))
+        net, key = cache.net(f"{plan.title}-taught", settings, train_taught)
+        floats.append(cache.row("float32, taught", net, key, tested))
     rows = []
-    pruning = Loop(samples=samples, rate=plan.rate, steady_rate=plan.steady_rate).function()
+    pruning = Loop(
+        samples=samples, rate=plan.rate, steady_rate=plan.steady_rate, weight_decay=plan.decay
+    ).function()
     clustering = Loop(samples=samples, rate=plan.cluster_rate).function()
     for point in plan.points:
 
@@ -257,7 +271,15 @@ def compress(plan: Plan, samples: Images, tested: Images, cache: Cache) -> tuple
             assert isinstance(pruned, LeNet300 | LeNet5)
             return pruned
 
-        settings = [key, point.sparsity, point.steps, point.final_epochs, plan.rate, plan.steady_rate]
+        settings = [
+            key,
+            point.sparsity,
+            point.steps,
+            point.final_epochs,
+            plan.rate,
+            plan.steady_rate,
+            plan.decay,
+        ]
         net, key = cache.net(f"{plan.title}-pruned", settings, prune)
         for bits in point.bits:
             epochs = plan.cluster_epochs if bits <= plan.cluster_bits else 0
@@ -275,9 +297,11 @@ def compress(plan: Plan, samples: Images, tested: Images, cache: Cache) -> tuple
                 return shared
 
             settings = [key, bits, plan.bias_bits, epochs, plan.cluster_rate]
-            shared, _ = cache.net(f"{plan.title}-clustered", settings, share)
+            shared, made = cache.net(f"{plan.title}-clustered", settings, share)
             rows.append(
-                measure(f"{point.sparsity:.1%} zeros, {bits} bits", shared, tested, whole=plan.network())
+                cache.row(
+                    f"{point.sparsity:.1%} zeros, {bits} bits", shared, made, tested, whole=plan.network()
+                )
             )
     return floats, rows
 
