@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgewright.microcontrollers.graph import ITEM_BYTES
+from edgewright.microcontrollers.graph import ITEM_BYTES, Tensor
 from edgewright.microcontrollers.layer import STACK_BUFFER_BYTES, Layer, Site, render, require
-from edgewright.microcontrollers.sums import sums_of
+from edgewright.microcontrollers.sums import Sums, sums_of
 
 _CONVOLUTION = """\
 static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scratch }},
@@ -136,25 +136,25 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
 }
 """
 
-_FULLY_CONNECTED = """\
+_ROWS = """\
 static void @(const {{ type }} *in, {{ type }} *out,
-    {{ tables }})
+    {{ tables }}, int32_t rows, int32_t depth, int32_t channels)
 {
     int32_t n, c, k;
-    for (n = 0; n < {{ rows }}; ++n, in += {{ depth }}) {
+    for (n = 0; n < rows; ++n, in += depth) {
 {% if weight_zero %}
         int32_t total = 0;
-        for (k = 0; k < {{ depth }}; ++k) {
+        for (k = 0; k < depth; ++k) {
             total += in[k];
         }
 {% endif %}
-        for (c = 0; c < {{ channels }}; ++c) {
-            const {{ type }} *w = weights + c * {{ depth }};
+        for (c = 0; c < channels; ++c) {
+            const {{ type }} *w = weights + c * depth;
             {{ begin.replace("#", "c") }}
 {% if weight_zero %}
             sum -= {{ start }}total * {{ start }}({{ weight_zero }});
 {% endif %}
-            for (k = 0; k < {{ depth }}; ++k) {
+            for (k = 0; k < depth; ++k) {
                 sum += {{ product % "w[k] * in[k]" }};
             }
 {% for line in end %}
@@ -227,6 +227,8 @@ def convolution(site: Site) -> Layer:
     taps, item = kernel_y * kernel_x, ITEM_BYTES[image.dtype]
     is_padded = tall.is_padded or wide.is_padded
     is_pointwise = taps == 1 and not is_padded
+    if is_pointwise and groups == 1 and output.count == batch * height * width * channels:
+        return _rows(site, image, output, sums, sizes=(batch * height * width, depth, channels))
     is_large = not is_pointwise and taps * depth * item > STACK_BUFFER_BYTES
     values = dict(sums.values) | _window_values(tall, wide) | {
         "batch": batch, "depth": depth, "channels": channels, "taps": taps, "groups": groups,
@@ -296,16 +298,20 @@ def fully_connected(site: Site) -> Layer:
     count = rows.count // depth
     require(output.count == count * channels, f"an output of {output.count} values")
     sums = sums_of(site, rows, weights, output, axis=0, is_float_product=True)
-    values = dict(sums.values) | {"rows": count, "depth": depth, "channels": channels}
+    return _rows(site, rows, output, sums, sizes=(count, depth, channels))
+
+
+def _rows(site: Site, image: Tensor, output: Tensor, sums: Sums, *, sizes: tuple[int, int, int]) -> Layer:
+    """Return the layer that multiplies `sizes` = rows, depth, channels; all layers of the kind share the code."""
     return Layer(
         operator=site.operator,
-        arguments=tuple(constant.name for constant in sums.constants),
-        text=render(_FULLY_CONNECTED, values),
-        reads=(rows.index,),
+        arguments=(*(constant.name for constant in sums.constants), *map(str, sizes)),
+        text=render(_ROWS, sums.values),
+        reads=(image.index,),
         writes=(output.index,),
         constants=sums.constants,
         needs=sums.needs,
-        macs=count * channels * depth,
+        macs=sizes[0] * sizes[1] * sizes[2],
     )
 
 

@@ -32,10 +32,12 @@ class OracleRun:
     Attributes:
         outputs: for each run, the outputs in the model's order; empty when it refused the model.
         refusal: the last words of the interpreter when it refused the model.
+        activation_bytes: what its tensors took of the arena.
     """
 
     outputs: tuple[tuple[Array, ...], ...]
     refusal: str = ""
+    activation_bytes: int = 0
 
 
 def is_installed() -> bool:
@@ -70,19 +72,19 @@ def run_many(
             np.savez(folder / f"inputs_{number}.npz", allow_pickle=False, **columns)
         models = [str(path.resolve()) for path, _ in jobs]
         (folder / "models.json").write_text(json.dumps(models), encoding="utf-8")
-        refusals: dict[int, str] = {}
-        while len(refusals) < len(jobs):
-            first = len(refusals)
-            refusals.update(_start(python, folder, arena_bytes, first))
-            if len(refusals) < len(jobs):
-                refusals[len(refusals)] = "the interpreter crashed"
+        records: dict[int, tuple[str, int]] = {}
+        while len(records) < len(jobs):
+            first = len(records)
+            records.update(_start(python, folder, arena_bytes, first))
+            if len(records) < len(jobs):
+                records[len(records)] = ("the interpreter crashed", 0)
         return [
-            _collect(folder, number, len(rows), refusals[number]) for number, (_, rows) in enumerate(jobs)
+            _collect(folder, number, len(rows), *records[number]) for number, (_, rows) in enumerate(jobs)
         ]
 
 
-def _start(python: Path, folder: Path, arena_bytes: int, first: int) -> dict[int, str]:
-    """Return number -> refusal of the models that one process dealt with."""
+def _start(python: Path, folder: Path, arena_bytes: int, first: int) -> dict[int, tuple[str, int]]:
+    """Return number -> refusal and activations of the models that one process dealt with."""
     command = [str(python), "-I", str(_SCRIPT), str(folder), str(arena_bytes), str(first)]
     try:
         done = subprocess.run(
@@ -96,7 +98,7 @@ def _start(python: Path, folder: Path, arena_bytes: int, first: int) -> dict[int
     for line in done.stdout.decode("utf-8", "replace").splitlines():
         try:
             record = json.loads(line)
-            found[int(record["number"])] = str(record["refusal"])
+            found[int(record["number"])] = (str(record["refusal"]), int(record["activation_bytes"]))
         except (ValueError, KeyError, TypeError):
             continue  # the interpreter prints on stdout, too
     if not found and done.returncode == 1:
@@ -105,11 +107,12 @@ def _start(python: Path, folder: Path, arena_bytes: int, first: int) -> dict[int
     return found
 
 
-def _collect(folder: Path, number: int, count: int, refusal: str) -> OracleRun:
+def _collect(folder: Path, number: int, count: int, refusal: str, activation_bytes: int) -> OracleRun:
     if refusal:
         return OracleRun(outputs=(), refusal=refusal)
     with np.load(folder / f"outputs_{number}.npz", allow_pickle=False) as archive:
         columns = [archive[f"output_{i}"] for i in range(len(archive.files))]
     if any(len(column) != count for column in columns):
         raise IntegrityError(f"LiteRT Micro gave {len(columns[0])} results for {count} inputs.")
-    return OracleRun(outputs=tuple(tuple(column[i] for column in columns) for i in range(count)))
+    rows = tuple(tuple(column[i] for column in columns) for i in range(count))
+    return OracleRun(outputs=rows, activation_bytes=activation_bytes)

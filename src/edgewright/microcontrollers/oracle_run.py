@@ -7,7 +7,10 @@ that was run leaves outputs_i.npz; then a line of JSON on stdout says what becam
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +21,13 @@ def main() -> None:
     folder, arena_bytes, first = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     models = json.loads((folder / "models.json").read_text(encoding="utf-8"))
     for number in range(first, len(models)):
-        refusal = run(Path(models[number]), folder, number, arena_bytes)
-        print(json.dumps({"number": number, "refusal": refusal}), flush=True)
+        refusal, activation_bytes = run(Path(models[number]), folder, number, arena_bytes)
+        record = {"number": number, "refusal": refusal, "activation_bytes": activation_bytes}
+        print(json.dumps(record), flush=True)
 
 
-def run(model: Path, folder: Path, number: int, arena_bytes: int) -> str:
-    """Write the outputs of one model; return why the interpreter refused it, or nothing."""
+def run(model: Path, folder: Path, number: int, arena_bytes: int) -> tuple[str, int]:
+    """Write the outputs of one model; return why the interpreter refused it or nothing, and its activations' bytes."""
     from tflite_micro.python.tflite_micro import runtime
 
     with np.load(folder / f"inputs_{number}.npz", allow_pickle=False) as archive:
@@ -41,10 +45,25 @@ def run(model: Path, folder: Path, number: int, arena_bytes: int) -> str:
             interpreter.invoke()
             rows.append([interpreter.get_output(i).copy() for i in range(count)])
     except (RuntimeError, ValueError, IndexError) as err:
-        return f"{type(err).__name__}: {err}"
+        return f"{type(err).__name__}: {err}", 0
     outputs = {f"output_{i}": np.stack([row[i] for row in rows]) for i in range(count)}
     np.savez(folder / f"outputs_{number}.npz", allow_pickle=False, **outputs)
-    return ""
+    return "", _activation_bytes(interpreter)
+
+
+def _activation_bytes(interpreter: object) -> int:
+    """Return the head of the arena, which the interpreter prints on stderr."""
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            interpreter.print_allocations()  # type: ignore[attr-defined]
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        said.seek(0)
+        found = re.search(rb"head (\d+) bytes", said.read())
+    return int(found[1]) if found else 0
 
 
 def _has_output(interpreter: object, position: int) -> bool:
