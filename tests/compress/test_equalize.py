@@ -143,6 +143,21 @@ def test_relu6_and_hard_swish_are_no_pairs_unless_relu6_is_replaced(images: torc
         equalize(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Hardswish(), nn.Conv2d(4, 4, 1)).eval(), (images,))
 
 
+def test_zeros_around_the_image_are_no_obstacle_but_other_padding_is(images: torch.Tensor) -> None:
+    import torch
+    from torch import nn
+
+    def net(pad: nn.Module) -> nn.Module:
+        torch.manual_seed(4)
+        return nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), pad, nn.Conv2d(4, 5, 3)).eval()
+
+    padded = net(nn.ZeroPad2d((0, 1, 0, 1)))
+    made = equalize(padded, (images,), calibration=[(images,)])
+    assert torch.allclose(made(images), padded(images), rtol=1e-5, atol=1e-5)
+    for pad in (nn.ConstantPad2d(1, 0.5), nn.ConstantPad3d((0, 0, 0, 0, 0, 0), 0.0)):
+        assert find_pairs(trace(net(pad), (images,))) == ()
+
+
 def test_layer_called_twice_is_left_alone(images: torch.Tensor) -> None:
     import torch
     from torch import nn

@@ -86,6 +86,14 @@ def test_scores_are_what_their_names_say() -> None:
     assert compare(want, torch.full_like(want, torch.nan)).agreement == 0
 
 
+def test_models_that_end_in_a_softmax_have_their_own_probabilities_compared() -> None:
+    import torch
+
+    want = torch.tensor([[0.9, 0.1], [0.5, 0.5]], dtype=torch.float64)
+    got = torch.tensor([[0.8, 0.2], [0.5, 0.5]], dtype=torch.float64)
+    assert compare(want, got).kl == pytest.approx((0.9 * math.log(0.9 / 0.8) + 0.1 * math.log(0.1 / 0.2)) / 2)
+
+
 def test_refuses_models_without_class_scores_and_labels_that_do_not_fit() -> None:
     import torch
 

@@ -48,6 +48,7 @@ _RELU6 = frozenset(
 )
 _FLATTEN = "aten.flatten.using_ints"
 _MEAN = "aten.mean.dim"
+_PADS = frozenset(("aten.pad.default", "aten.constant_pad_nd.default"))
 _AVERAGES = frozenset(("aten.avg_pool1d.default", "aten.avg_pool2d.default", "aten.avg_pool3d.default"))
 _MAX_ROUNDS = 50
 _CONVERGED = 1e-3  # largest change of a scale in one round
@@ -203,7 +204,17 @@ def _is_homogeneous(node: Node) -> bool:
         if rank < 3 or not isinstance(axes, list | tuple):
             return False
         return not {0, 1} & {axis % rank for axis in axes if isinstance(axis, int)}
+    if kind in _PADS:
+        return _pads_pixels_with_zeros(node)
     return node.op == "call_function" and kind in _HOMOGENEOUS
+
+
+def _pads_pixels_with_zeros(node: Node) -> bool:
+    source, widths, *rest = node.args
+    rank = getattr(getattr(source, "meta", {}).get("val"), "ndim", 0)
+    if not isinstance(widths, list | tuple) or len(widths) > 2 * (rank - 2):
+        return False
+    return all(value in ("constant", None, 0) for value in rest)
 
 
 def _is_flattened(between: Sequence[Node]) -> bool:
@@ -364,6 +375,7 @@ def _can_absorb(first: torch.nn.Module, second: torch.nn.Module, pair: Pair) -> 
     averages = [node for node in pair.between if str(node.target) in _AVERAGES]
     is_plain = sum(kind in _RELU for kind in kinds) == 1 and not any("leaky" in kind for kind in kinds)
     has_borders = any(len(node.args) > 3 and any(node.args[3]) for node in averages)  # type: ignore[arg-type]
+    has_borders = has_borders or any(kind in _PADS for kind in kinds)
     is_module = any(node.op == "call_module" for node in pair.between)
     return (
         first.bias is not None

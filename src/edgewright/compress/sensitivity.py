@@ -107,7 +107,8 @@ def compare(expected: torch.Tensor, got: torch.Tensor, labels: torch.Tensor | No
     noise, signal = (got - expected).double().square().sum(), expected.double().square().sum()
     ratio = float(signal / noise.clamp(min=1e-300))
     sqnr_db = min(10 * math.log10(max(ratio, 1e-20)), _MAX_SQNR_DB)
-    log_expected, log_got = expected.double().log_softmax(1), got.double().log_softmax(1)
+    is_probability = _are_probabilities(expected)
+    log_expected, log_got = (_log_probabilities(scores, is_probability) for scores in (expected, got))
     kl = float((log_expected.exp() * (log_expected - log_got)).sum(1).mean())
     best, chosen = expected.argmax(1), got.argmax(1)
     accuracy = float_accuracy = None
@@ -127,6 +128,18 @@ def compare(expected: torch.Tensor, got: torch.Tensor, labels: torch.Tensor | No
         float_accuracy=float_accuracy,
         samples=len(expected),
     )
+
+
+def _are_probabilities(scores: torch.Tensor) -> bool:
+    """Return whether the model ends in a softmax: shares that sum to 1."""
+    return bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() < 1e-3).all())
+
+
+def _log_probabilities(scores: torch.Tensor, is_probability: bool) -> torch.Tensor:
+    """Return the logarithms of the class probabilities, a rounded 0 taken as half a step of int8."""
+    if not is_probability:
+        return scores.double().log_softmax(1)
+    return scores.double().clamp(min=0.5 / 256).log()
 
 
 def sensitivity(
