@@ -8,8 +8,9 @@ Asked for: coded weights within 1 % of the entropy bound on int8 and on 4-bit-cl
 The bound: for each range of weights that is coded, the number of its symbols times their empirical zero-order entropy
 (symbols: bytes of int8 weights, indices into the codebook of clustered ones). A coder that knew the frequencies of
 each range beforehand, and had one set of them for it, could do no better. Beside it stands what the file takes for
-the same ranges: the words alone, and with tables, codebooks, places and digests. The second is held to 1 % where the
-bound of a range is 4 kB on average; of smaller ranges (*) tables and codebooks weigh more, and it is shown alone.
+the same ranges: the words alone, and with tables, codebooks, places and digests; the second is held to 1 %. Claims are
+of artifacts with at least 50 kB of coded weights; of smaller ones (*) tables and the header weigh more, and they are
+shown alone.
 
 Speed: the whole file from memory to memory by one thread, with every check and digest: bytes of output by the median
 of its processor time, so that other work on the machine counts little. Claimed of files from 500 kB on: what a range
@@ -49,7 +50,7 @@ from edgewright.ewz.reading import read_chunks
 
 MAX_OVER_BOUND = 1.01
 MIN_SPEED_MB_S = 100.0
-MIN_RANGE_BYTES = 4_000
+MIN_WEIGHT_BYTES = 50_000
 MIN_TIMED_BYTES = 500_000
 CLUSTERS = 16
 LITERT_INT8 = (
@@ -86,8 +87,8 @@ class Row:
 
     @property
     def is_large(self) -> bool:
-        """Whether the claim on the bound, tables counted, is of this artifact."""
-        return self.bound_bytes >= MIN_RANGE_BYTES * max(self.ranges, 1)
+        """Whether the claims on size are of this artifact."""
+        return self.coded_weight_bytes >= MIN_WEIGHT_BYTES
 
     @property
     def over_bound(self) -> float:
@@ -272,7 +273,7 @@ def _print(rows: Sequence[Row]) -> None:
         for row in rows
     ]
     print_table(header, table)
-    print(f"* the bound of a range is below {MIN_RANGE_BYTES / 1e3:g} kB on average: shown, not claimed on")
+    print(f"* less than {MIN_WEIGHT_BYTES / 1e3:g} kB of coded weights: shown, not claimed on")
 
 
 def _claims(rows: Sequence[Row]) -> list[tuple[str, bool]]:
@@ -291,7 +292,7 @@ def _claims(rows: Sequence[Row]) -> list[tuple[str, bool]]:
             f"decoded at {slowest.decode_mb_s:.0f} MB/s or more ({slowest.name} the slowest of {len(timed)})"
         )
         claims.append((f"{text}, {MIN_SPEED_MB_S:g} asked for", slowest.decode_mb_s > MIN_SPEED_MB_S))
-    int8 = [row for row in rows if row.kind == "int8"]
+    int8 = [row for row in large if row.kind == "int8"]
     larger = [row.name for row in int8 if row.ewz_bytes >= min(row.zstd_bytes, row.xz_bytes)]
     text = f"smaller than zstd -19 and xz -9 on {len(int8) - len(larger)} of {len(int8)} int8 artifacts"
     claims.append((text + (f", not on {', '.join(larger)}" if larger else ""), not larger))
