@@ -336,9 +336,9 @@ def test_refuses_what_cannot_be_compared() -> None:
     broken[6].bias.data[0] = float("nan")
     with pytest.raises(ConversionError, match="teacher gives NaN or infinity"):
         distill(net(4), broken, train=loop, epochs=1)
-    with pytest.raises(UnknownNameError, match=r"'33'.*Did you mean '3'"):
+    with pytest.raises(UnknownNameError, match=r"layer of the teacher '33'.*Did you mean '3'"):
         distill(net(4), net(4), train=loop, epochs=1, hints=("3=33",), example_inputs=examples)
-    with pytest.raises(UnknownNameError, match="'conv'"):
+    with pytest.raises(UnknownNameError, match="layer of the student 'conv'"):
         distill(net(4), net(4), train=loop, epochs=1, attention=("conv=3",), example_inputs=examples)
     with pytest.raises(ConversionError, match=r"'3'.*'6'.*\[2, 8, 4, 4\] and \[2, 10\]"):
         distill(net(4), net(4), train=loop, epochs=1, hints=("3=6",), example_inputs=examples)
@@ -418,8 +418,10 @@ def test_the_pass_teaches_a_program(tmp_path: Path, kind: str) -> None:
         bench = bench_of(tmp_path / "step", student, turned, training)
     else:
         bench = bench_of(tmp_path / "step", program_of(big, tmp_path / "teacher"), None, training)
-    epochs = 1 if kind == "single" else 5
-    made = PASS.run(student, DistillOptions(epochs=epochs), bench)
+    options = DistillOptions(epochs=1 if kind == "single" else 5)
+    if kind == "original":
+        options = replace(options, hints=("0",), attention=("3=3",), attention_weight=10.0)
+    made = PASS.run(student, options, bench)
     assert made.program.path.parent == tmp_path / "step"
     assert made.program.history[-1].startswith("distill(from ")
     before, after = made.facts["same class as teacher before"], made.facts["same class as teacher"]
@@ -427,6 +429,7 @@ def test_the_pass_teaches_a_program(tmp_path: Path, kind: str) -> None:
     assert after > before + (0.2 if kind == "single" else 0.5)
     if kind == "original":
         assert accuracy(to_module(made.program), evaluation) > 0.85
+        assert list(state_of(to_module(made.program))) == list(state_of(to_module(student)))
 
 
 def AlwaysOne(module):  # noqa: N802

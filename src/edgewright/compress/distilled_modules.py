@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from edgewright.compress.module import find_layer
 from edgewright.compress.training import evaluating, is_probabilities
-from edgewright.core.errors import ConversionError
+from edgewright.core.errors import ConversionError, UnknownNameError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,8 @@ class Distilled(nn.Module):
         self._are_probabilities: list[bool] | None = None
         self._hidden_teacher = (_inside(teachers[0]),)
         for pair in plan.pairs:
-            find_layer(student, pair.student)
-            find_layer(self._hidden_teacher[0], pair.teacher)
+            _require_layer(student, pair.student, "student")
+            _require_layer(self._hidden_teacher[0], pair.teacher, "teacher")
         if plan.pairs and isinstance(teachers[0], Adapted) and teachers[0].one_at_a_time:
             raise ConversionError(
                 "the teacher takes one sample at a time, so its hidden layers cannot be matched. Leave hints and "
@@ -354,6 +354,12 @@ class Adapted(nn.Module):
             for index in range(len(turned[0]))
         ]
         return tuple(torch.cat(parts) for parts in zip(*rows, strict=True))
+
+
+def _require_layer(module: nn.Module, name: str, whose: str) -> None:
+    known = [title for title, _ in module.named_modules() if title]
+    if name not in known:
+        raise UnknownNameError.of(f"layer of the {whose}", name, known)
 
 
 def _inside(teacher: nn.Module) -> nn.Module:
