@@ -326,3 +326,16 @@ def test_data_travel_to_a_worker_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "data" / "1.npy").write_bytes(b"short")
     with pytest.raises(IntegrityError, match="cannot be read"):
         take_over(record)
+
+
+def test_neither_help_nor_a_recipe_loads_a_vendor(tmp_path: Path) -> None:
+    recipe = tmp_path / "compress.toml"
+    recipe.write_text('edgewright_compression = 1\nmodel = "m.pt2"\n[[step]]\npass = "prune"\nmacs = 0.5\n')
+    code = (
+        "import sys; from edgewright.cli.main import run_command_line; from pathlib import Path; "
+        "run_command_line(['prune', '--help']); from edgewright import CompressionRecipe; "
+        f"CompressionRecipe.read(Path({str(recipe)!r})); "
+        "print('LOADED', sorted({'torch', 'numba', 'onnxruntime', 'torchao'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("LOADED []")
