@@ -19,7 +19,27 @@ from edgewright.cli.main import app, run_command_line
 if TYPE_CHECKING:
     from tests.conftest import SmallBuild
 
-COMMANDS = ["build", "demo", "explain", "inspect", "convert", "verify", "bench", "run", "compare", "doctor", "pack", "unpack"]
+COMMANDS = [
+    "build",
+    "demo",
+    "explain",
+    "inspect",
+    "convert",
+    "verify",
+    "bench",
+    "run",
+    "compare",
+    "doctor",
+    "pack",
+    "unpack",
+    "compress",
+    "prune",
+    "sparsify",
+    "cluster",
+    "distill",
+    "qat",
+    "repair",
+]
 Command = Callable[..., tuple[int, str, str]]
 
 

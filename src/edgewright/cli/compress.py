@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from edgewright.compression_recipe import CompressionRecipe, CompressionStep
 
 # No pass is imported for `edgewright --help`; the options of one come from its dataclass when somebody asks.
-_TECHNIQUES = ("prune", "sparsify", "cluster", "distill", "qat", "repair")
+_EXAMPLES = {
+    "prune": "macs=0.5 epochs=5",
+    "sparsify": "sparsity=0.8 epochs=5",
+    "cluster": "bits=4",
+    "distill": "epochs=10 --teacher teacher.onnx",
+    "qat": "epochs=2",
+    "repair": "drop_points=0.5",
+}
 _DEFAULT_RUNTIMES = "litert,onnxruntime,openvino"
 
 Model = Annotated[
@@ -207,9 +214,12 @@ def _technique(name: str) -> Callable[..., None]:
         )  # fmt: skip
         _run(made, to, out, resume=resume, no_cache=no_cache, as_json=as_json)
 
+    command.__name__ = name
     command.__doc__ = (
         f"{SUMMARIES[name]} MODEL's file stays; the new one is --out/steps/01-{name}/model.pt2, measured beside it."
         f'\n\n    The same as `edgewright compress MODEL --step "{name} OPTION=VALUE ..."`.'
+        f"\n\n    Example: edgewright {name} model.pt2 {_EXAMPLES[name]} --train-data train.npz "
+        "--data eval.npz --out out"
     )
     return command
 
@@ -219,7 +229,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command(
         cls=_WithPassOptions, short_help="Prune, distil, quantize, cluster, pack: measured step by step."
     )(compress)
-    for name in _TECHNIQUES:
+    for name in _EXAMPLES:
         app.command(name, cls=_WithPassOptions, short_help=SUMMARIES[name])(_technique(name))
 
 
