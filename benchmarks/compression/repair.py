@@ -8,7 +8,7 @@ Two networks for Fashion-MNIST, each with channels of very different size where 
   channels before and behind each depthwise layer are multiplied by factors of 2^-4 to 2^4 and the next layer's weights
   divided by them, which leaves the float network's answers as they were.
 - hard-swish: a small network (trained here) whose activation is no relu, so that no rescaling keeps the function and
-  equalization finds nothing to do; one depthwise layer has channels of 2^-8 to 2^8.
+  equalization finds nothing to do; one depthwise layer has channels of 2^-5 to 2^5.
 
 Each is quantized plainly, with single corrections, with several, and by `repair`, which stops at the first that keeps
 its budget. Calibration is 1,024 training images without labels: half of them fit, half measure. Accuracy is that of
@@ -54,7 +54,7 @@ from edgewright.measure.accuracy import Drop, compare_scores
 RUNTIMES = ("litert", "onnxruntime", "openvino", "executorch")
 PLAIN_POINTS, REPAIRED_POINTS = 2.0, 0.5
 CALIBRATION_IMAGES, BATCH, SEED = 1024, 32, 0
-SEPARABLE_OCTAVES, HARD_SWISH_OCTAVES = 4.0, 8.0
+SEPARABLE_OCTAVES, HARD_SWISH_OCTAVES = 4.0, 5.0
 ITERATIONS = 300
 COMBINATIONS = (
     (),
@@ -148,7 +148,8 @@ def create_hard_swish() -> nn.Sequential:
 
 def hard_swish(options: Options, images: Images) -> nn.Module:
     """Return the trained hard-swish network; the sizes are in its weights, and its activations are plain."""
-    net, path = create_hard_swish(), options.work / "hard-swish.safetensors"
+    net = create_hard_swish()
+    path = options.work / f"hard-swish-{HARD_SWISH_OCTAVES:g}-{options.epochs}.safetensors"
     if not path.is_file():
         trainer = Trainer(
             images.training,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from edgewright.compress.passes import Batch
 
+_MAX_NAMES = 4
 _FALLBACKS = (LayerScheme.FLOAT, LayerScheme.W8)
 # Seen when PT2E programs with int16 activations in all or some layers were converted for each runtime.
 _NO_INT16 = (
@@ -294,13 +296,23 @@ def _facts(search: Search, stage: Stage) -> dict[str, float | int | str]:
         "drop points of plain w8a8": round(plain.drop_points, 2),
         "drop points": round(stage.scores.drop_points, 2),
         "top-1 agreement %": round(100 * stage.scores.agreement, 2),
-        "layers not w8a8": ", ".join(f"{name} ({scheme})" for name, scheme in stage.layers.items()) or "none",
+        "layers not w8a8": _layers_text(stage),
         "weight bytes": search.weight_bytes(stage.layers),
         "measured on samples": stage.scores.samples,
     }
     if stage.scores.accuracy is not None:
         facts["accuracy %"] = round(100 * stage.scores.accuracy, 2)
     return facts
+
+
+def _layers_text(stage: Stage) -> str:
+    """Return the layers with another precision, or how many there are; the table of sensitivities has them all."""
+    if not stage.layers:
+        return "none"
+    if len(stage.layers) <= _MAX_NAMES:
+        return ", ".join(f"{name} ({scheme})" for name, scheme in stage.layers.items())
+    counts = Counter(str(scheme) for scheme in stage.layers.values())
+    return ", ".join(f"{count} {scheme}" for scheme, count in counts.items())
 
 
 def _notes(search: Search, stage: Stage) -> tuple[str, ...]:
