@@ -290,6 +290,7 @@ def test_a_user_loop_is_kept_when_it_is_done(tmp_path: Path) -> None:
 
     def train(module, epochs: int) -> None:
         calls.append(epochs)
+        module.train()
         with torch.no_grad():
             module[0].weight.add_(torch.rand(()))
 
@@ -299,6 +300,7 @@ def test_a_user_loop_is_kept_when_it_is_done(tmp_path: Path) -> None:
     ResumableFit(train, kept)("s", two, 3)
     ResumableFit(train, None)("s", three, 3)
     assert calls == [3, 3] and same(one, two) and same(one, three)
+    assert not any(layer.training for net in (one, two, three) for layer in net.modules())
 
 
 def test_a_user_loop_that_leaves_nan_writes_no_checkpoint(tmp_path: Path) -> None:

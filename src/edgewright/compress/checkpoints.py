@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from edgewright.compress.modes import set_mode
 from edgewright.compress.user_training import call_train, describe_train
 from edgewright.core.errors import IntegrityError, TrainingError, UsageError, first_line
 from edgewright.core.files import MAX_MODEL_BYTES, write_aside
@@ -220,6 +221,8 @@ class ResumableFit:
     def __call__(self, stage: str, module: torch.nn.Module, epochs: int, /) -> None:
         """Train `module` for `epochs`, or load what an earlier run left behind under the name `stage`.
 
+        It is in evaluation mode afterwards; 0 epochs leave it as it is.
+
         Raises:
             TrainingError: no training function, it failed, it left NaN or infinity in the weights, or the
                 checkpoint belongs to another training.
@@ -241,6 +244,7 @@ class ResumableFit:
         reached = self._take_up(stage, module, kept, made_by) if kept else None
         if reached and reached.epochs == epochs:
             self._report(f"{stage}: {epochs} epochs were trained before", 1.0)
+            set_mode(module, training=False)
             return
         finite = finite_names(module)
 
@@ -256,6 +260,7 @@ class ResumableFit:
         else:
             self._report(f"{stage}: training {epochs} epochs with {made_by['training']}", None)
             call_train(self._train, module, epochs, salt=salt)
+        set_mode(module, training=False)
         require_finite(module, finite, what=f"stage {stage!r}")
         self._save(stage, module, Reached(epochs=epochs, tensors={}), made_by)
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 from edgewright.compress.checkpoints import Checkpoints, ResumableFit
 from edgewright.compress.masks import weight_of, zeros_kept
+from edgewright.compress.modes import evaluating
 from edgewright.compress.module import to_module, to_program, weighted_layers
 from edgewright.compress.passes import Bench, Compressed, Fit
-from edgewright.compress.training import evaluating
 from edgewright.core.errors import ConversionError, UsageError
 from edgewright.core.program import Program
 from edgewright.core.tensors import TensorSpec

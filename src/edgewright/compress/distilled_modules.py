@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
+from edgewright.compress.modes import evaluating
 from edgewright.compress.module import find_layer
-from edgewright.compress.training import evaluating, is_probabilities
+from edgewright.compress.training import is_probabilities
 from edgewright.core.errors import ConversionError, UnknownNameError
 
 

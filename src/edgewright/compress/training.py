@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from edgewright.compress.checkpoints import Reached, Report, finite_names, require_finite, silent
+from edgewright.compress.modes import evaluating, set_mode
 from edgewright.compress.training_options import TrainingOptions, augment, learning_rate
 from edgewright.compress.user_training import load_train, seed_of
 from edgewright.core.errors import (
@@ -315,49 +316,6 @@ def is_probabilities(outputs: Tensor) -> bool:
     if outputs.ndim < 2 or outputs.shape[1] < 2:
         return False
     return bool((outputs >= 0).all()) and bool(((outputs.sum(1) - 1).abs() < 1e-3).all())
-
-
-def set_mode(module: torch.nn.Module, *, training: bool) -> None:
-    """Put `module` into training or evaluation mode, graphs of torch.export in it too."""
-    import torch
-
-    try:
-        module.train(training)
-    except NotImplementedError:  # torch.export forbids it: there the mode is an argument of operators
-        for layer in module.modules():
-            layer.training = training
-            if isinstance(layer, torch.fx.GraphModule):
-                _set_operators(layer, training=training)
-
-
-@contextmanager
-def evaluating(*modules: torch.nn.Module) -> Iterator[None]:
-    """Put modules into evaluation mode; the mode of every layer is put back afterwards."""
-    modes = [{name: layer.training for name, layer in module.named_modules()} for module in modules]
-    for module in modules:
-        set_mode(module, training=False)
-    try:
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            if mode[""]:
-                set_mode(module, training=True)
-            for name, layer in module.named_modules():
-                layer.training = mode[name]
-
-
-def _set_operators(graph: torch.fx.GraphModule, *, training: bool) -> None:
-    """Set the mode of dropout and batch normalisation in `graph`.
-
-    Not by torchao's allow_exported_model_train_eval: it makes every dropout one of 0.5, or misses it.
-    """
-    import torch
-
-    places = {torch.ops.aten.dropout.default: 2, torch.ops.aten.batch_norm.default: 5}
-    for node in graph.graph.nodes:
-        if node.target in places:
-            node.update_arg(places[node.target], training)
-    graph.recompile()
 
 
 def _tensors(data: Dataset) -> list[Tensor]:

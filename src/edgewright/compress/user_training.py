@@ -69,7 +69,7 @@ def load_train(spec: str, *, folder: Path | None = None) -> Train:
 def describe_train(train: Callable[..., object]) -> object:
     """Return, as JSON values, which training function `train` is."""
     describe = getattr(train, "describe", None)
-    if callable(describe):
+    if hasattr(train, "train_epochs") and callable(describe):
         return describe()
     name = getattr(train, "__qualname__", type(train).__qualname__)
     return f"{getattr(train, '__module__', '')}:{name}"
