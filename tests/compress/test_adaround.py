@@ -83,6 +83,24 @@ def test_skipped_layers_stay(pair: Pair) -> None:
         assert torch.equal(made.get_submodule(name).weight, pair.quantized.get_submodule(name).weight)  # type: ignore[arg-type]
 
 
+def test_pruned_weights_stay_zero(pair: Pair) -> None:
+    import torch
+
+    made = copy.deepcopy(pair.quantized)
+    zeros = {}
+    for name in LAYERS:
+        weight = made.get_submodule(name).weight
+        assert isinstance(weight, torch.Tensor)
+        zeros[name] = torch.arange(weight.numel()).reshape(weight.shape) % 3 == 0
+        weight.data[zeros[name]] = 0
+    round_weights(pair.reference, made, pair.batches, iterations=50)
+    for name, is_zero in zeros.items():
+        weight = made.get_submodule(name).weight
+        assert isinstance(weight, torch.Tensor)
+        assert not weight[is_zero].any()
+        assert weight[~is_zero].count_nonzero() > 0.5 * weight[~is_zero].numel()
+
+
 def test_same_seed_gives_the_same_integers(pair: Pair) -> None:
     import torch
 

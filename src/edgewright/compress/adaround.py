@@ -58,7 +58,7 @@ def round_weights(
     """Choose the integers of `quantized`'s weights, layer by layer, and write them as floats on their integer.
 
     Scales stay as they are, so the export quantizes to exactly these integers. A layer keeps the nearest integers
-    where the chosen ones give no smaller error on the calibration data.
+    where the chosen ones give no smaller error on the calibration data. Weights of exactly 0 stay 0.
 
     Args:
         reference: the float module with the same layers, batch normalisation folded.
@@ -120,6 +120,7 @@ def _round_layer(
     scale = _scale_of(quantizer, weight)
     steps = weight.detach() / scale
     below = steps.floor()
+    is_free = (weight.detach() != 0).to(weight.dtype)  # what pruning set to 0 stays 0
     nearest = quantizer.to_float(quantizer.to_integers(weight.detach()))
     power = expected.double().square().mean().clamp(min=1e-30)
 
@@ -147,7 +148,7 @@ def _round_layer(
         unit = weight.numel() / max(before * float(power), 1e-30)
         for step in range(iterations):
             chosen = torch.randint(len(inputs), (min(batch, len(inputs)),), generator=generator)
-            height = _height(rounding)
+            height = _height(rounding) * is_free
             soft = (below + height).clamp(quantizer.low, quantizer.high) * scale
             got = outputs_of(layer, inputs[chosen], soft)
             loss = unit * (shown(got) - shown(expected[chosen])).square().mean()
@@ -156,7 +157,7 @@ def _round_layer(
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             if (step + 1) * _LOOKS // iterations > step * _LOOKS // iterations:
-                is_up = _height(rounding.detach()) >= 0.5
+                is_up = _height(rounding.detach()) * is_free >= 0.5
                 candidate = (below + is_up).clamp(quantizer.low, quantizer.high) * scale
                 with torch.no_grad():
                     after = error(candidate)
