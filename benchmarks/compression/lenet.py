@@ -62,16 +62,21 @@ TARGET = Target(runtime="onnxruntime")
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One point of the curve: what is pruned starts from the point before it.
+    """One sparsity of the curve.
 
     Attributes:
+        after: the sparsity that it is pruned from; 0 is the float network.
         bits: of the codebooks of this sparsity, one file each.
+        cluster_epochs: of fine-tuning of the codebooks, at the rate `cluster_rate`.
     """
 
     sparsity: float
+    after: float
     steps: int
     final_epochs: int
     bits: tuple[int, ...]
+    cluster_epochs: int
+    cluster_rate: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +99,7 @@ class Plan:
     rate: float
     steady_rate: float
     decay: float
-    cluster_epochs: int
     cluster_bits: int
-    cluster_rate: float
     bias_bits: int
     points: tuple[Point, ...]
 
@@ -115,14 +118,45 @@ PLANS = {
         rate=0.1,
         steady_rate=0.1,
         decay=1e-4,
-        cluster_epochs=2,
         cluster_bits=3,
-        cluster_rate=0.05,
         bias_bits=4,
         points=(
-            Point(sparsity=0.90, steps=4, final_epochs=6, bits=(6, 5, 4, 3)),
-            Point(sparsity=0.965, steps=6, final_epochs=24, bits=(5, 4, 3, 2)),
-            Point(sparsity=0.98, steps=3, final_epochs=12, bits=(4, 3)),
+            Point(
+                sparsity=0.9,
+                after=0.0,
+                steps=4,
+                final_epochs=6,
+                bits=(6, 5, 4, 3),
+                cluster_epochs=2,
+                cluster_rate=0.05,
+            ),
+            Point(
+                sparsity=0.965,
+                after=0.9,
+                steps=6,
+                final_epochs=24,
+                bits=(5, 4, 3, 2),
+                cluster_epochs=2,
+                cluster_rate=0.05,
+            ),
+            Point(
+                sparsity=0.971,
+                after=0.965,
+                steps=1,
+                final_epochs=14,
+                bits=(3,),
+                cluster_epochs=10,
+                cluster_rate=0.2,
+            ),
+            Point(
+                sparsity=0.98,
+                after=0.965,
+                steps=3,
+                final_epochs=12,
+                bits=(4, 3),
+                cluster_epochs=2,
+                cluster_rate=0.05,
+            ),
         ),
     ),
     "lenet-5": Plan(
@@ -138,14 +172,36 @@ PLANS = {
         rate=0.04,
         steady_rate=0.03,
         decay=0.0,
-        cluster_epochs=1,
         cluster_bits=3,
-        cluster_rate=0.03,
         bias_bits=4,
         points=(
-            Point(sparsity=0.90, steps=3, final_epochs=4, bits=(6, 4)),
-            Point(sparsity=0.976, steps=2, final_epochs=4, bits=(5, 4, 3, 2)),
-            Point(sparsity=0.988, steps=2, final_epochs=3, bits=(5, 4, 3)),
+            Point(
+                sparsity=0.9,
+                after=0.0,
+                steps=3,
+                final_epochs=4,
+                bits=(6, 4),
+                cluster_epochs=1,
+                cluster_rate=0.03,
+            ),
+            Point(
+                sparsity=0.976,
+                after=0.9,
+                steps=2,
+                final_epochs=4,
+                bits=(5, 4, 3, 2),
+                cluster_epochs=1,
+                cluster_rate=0.03,
+            ),
+            Point(
+                sparsity=0.988,
+                after=0.976,
+                steps=2,
+                final_epochs=3,
+                bits=(5, 4, 3),
+                cluster_epochs=1,
+                cluster_rate=0.03,
+            ),
         ),
     ),
 }
@@ -254,11 +310,12 @@ def compress(plan: Plan, samples: Images, tested: Images, cache: Cache) -> tuple
     pruning = Loop(
         samples=samples, rate=plan.rate, steady_rate=plan.steady_rate, weight_decay=plan.decay
     ).function()
-    clustering = Loop(samples=samples, rate=plan.cluster_rate).function()
+    pruned = {0.0: (net, key)}
     for point in plan.points:
+        net, key = pruned[point.after]
 
         def prune(folder: Path, net: Net = net, point: Point = point) -> Net:
-            pruned = sparsify(
+            sparse = sparsify(
                 _fast(net),
                 sparsity=point.sparsity,
                 scope="lamp",
@@ -268,8 +325,8 @@ def compress(plan: Plan, samples: Images, tested: Images, cache: Cache) -> tuple
                 final_epochs=point.final_epochs - 1,
                 checkpoints=folder,
             )
-            assert isinstance(pruned, LeNet300 | LeNet5)
-            return pruned
+            assert isinstance(sparse, LeNet300 | LeNet5)
+            return sparse
 
         settings = [
             key,
@@ -280,23 +337,25 @@ def compress(plan: Plan, samples: Images, tested: Images, cache: Cache) -> tuple
             plan.steady_rate,
             plan.decay,
         ]
-        net, key = cache.net(f"{plan.title}-pruned", settings, prune)
+        net, key = pruned[point.sparsity] = cache.net(f"{plan.title}-pruned", settings, prune)
         for bits in point.bits:
-            epochs = plan.cluster_epochs if bits <= plan.cluster_bits else 0
+            epochs = point.cluster_epochs if bits <= plan.cluster_bits else 0
 
-            def share(folder: Path, net: Net = net, bits: int = bits, epochs: int = epochs) -> Net:
+            def share(
+                folder: Path, net: Net = net, point: Point = point, bits: int = bits, epochs: int = epochs
+            ) -> Net:
                 shared = cluster(
                     _fast(without_dead_units(net)),
                     bits=bits,
                     bias_bits=plan.bias_bits,
-                    train=clustering,
+                    train=Loop(samples=samples, rate=point.cluster_rate).function(),
                     epochs=epochs,
                     checkpoints=folder,
                 )
                 assert isinstance(shared, LeNet300 | LeNet5)
                 return shared
 
-            settings = [key, bits, plan.bias_bits, epochs, plan.cluster_rate]
+            settings = [key, bits, plan.bias_bits, epochs, point.cluster_rate]
             shared, made = cache.net(f"{plan.title}-clustered", settings, share)
             rows.append(
                 cache.row(
