@@ -365,6 +365,18 @@ def compress(plan: Plan, samples: Images, tested: Images, cache: Cache) -> tuple
     return floats, rows
 
 
+def _longer(plan: Plan, factor: int) -> Plan:
+    return replace(
+        plan,
+        points=tuple(
+            replace(
+                point, final_epochs=factor * point.final_epochs, cluster_epochs=factor * point.cluster_epochs
+            )
+            for point in plan.points
+        ),
+    )
+
+
 def _fast(net: Net) -> Net:
     """Return `net` in the memory order in which convolutions train faster; the numbers stay."""
     made: Net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -452,6 +464,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--teacher", type=Path, help="weights of the example's CNN; trained where absent")
     parser.add_argument("--networks", nargs="+", choices=sorted(PLANS), default=sorted(PLANS))
+    parser.add_argument("--patience", type=int, default=1, help="fine-tune so many times longer (default: 1)")
     parser.add_argument("--tune", action="store_true", help="report on held-out training images")
     options = parser.parse_args(arguments)
     data = options.assets / "data" / "fashion-mnist"
@@ -471,10 +484,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cache = Cache(options.work)
     claims, record = [], {}
     for name in options.networks:
-        floats, rows = compress(PLANS[name], samples, tested, cache)
-        claims += report(PLANS[name], floats, rows)
+        plan = _longer(PLANS[name], options.patience)
+        floats, rows = compress(plan, samples, tested, cache)
+        claims += report(plan, floats, rows)
         record[name] = {
-            "settings": {key: value for key, value in asdict(PLANS[name]).items() if key != "network"},
+            "settings": {key: value for key, value in asdict(plan).items() if key != "network"},
             "float": [asdict(row) for row in floats],
             "curve": [asdict(row) for row in rows],
         }
