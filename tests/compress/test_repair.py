@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
@@ -176,15 +176,29 @@ def test_layers_stay_float_where_channels_cannot_be_equalized(
 
 @pytest.mark.slow
 @pytest.mark.toolchain("litert_torch", "onnxruntime", "openvino", "executorch")
-@pytest.mark.parametrize("kind", ["relu", "hard_swish"])
+@pytest.mark.parametrize(
+    ("kind", "fallback", "runtimes"),
+    [
+        ("relu", "float", ("litert", "onnxruntime", "openvino", "executorch")),
+        ("hard_swish", "float", ("litert", "onnxruntime", "openvino", "executorch")),
+        ("hard_swish", "w8", ("litert", "onnxruntime", "openvino")),
+    ],
+)
 def test_every_runtime_gives_the_same_numbers(
-    kind: str, relu_net: nn.Module, hard_swish_net: nn.Module, tmp_path: Path
+    kind: str,
+    fallback: Literal["float", "w8"],
+    runtimes: tuple[str, ...],
+    relu_net: nn.Module,
+    hard_swish_net: nn.Module,
+    tmp_path: Path,
 ) -> None:
     import torch
 
     net = relu_net if kind == "relu" else hard_swish_net
     calibration = batches()
-    exported = repair(net, calibration[0], calibration=calibration, drop_points=1.0, iterations=100)
+    exported = repair(
+        net, calibration[0], calibration=calibration, drop_points=1.0, iterations=100, fallback=fallback
+    )
     given = images(64, seed=9)
     with torch.no_grad():
         want = exported.module()(given).numpy()
@@ -192,7 +206,7 @@ def test_every_runtime_gives_the_same_numbers(
     step = float(np.abs(want).max()) * 2 / 255
     program = export_module(exported.module(), (given,), workdir=tmp_path, origin="repaired")
     assert program.precision == "w8a8"
-    for name in ("litert", "onnxruntime", "openvino", "executorch"):
+    for name in runtimes:
         backend, target = registry.get(name), Target(runtime=name, precision=Precision.W8A8)
         artifact = backend.convert(program, target, None, tmp_path / name)
         session = backend.open(artifact, target)
