@@ -40,6 +40,7 @@ from lenet_models import (
     teacher_logits,
     without_dead_units,
 )
+from lenet_plans import PLANS, Plan, Point, longer
 from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -58,153 +59,6 @@ NO_LOSS_RATIO = 40.0
 SMALL_RATIO = 120.0
 SMALL_DROP_POINTS = 0.5
 TARGET = Target(runtime="onnxruntime")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One sparsity of the curve.
-
-    Attributes:
-        after: the sparsity that it is pruned from; 0 is the float network.
-        bits: of the codebooks of this sparsity, one file each.
-        cluster_epochs: of fine-tuning of the codebooks, at the rate `cluster_rate`.
-    """
-
-    sparsity: float
-    after: float
-    steps: int
-    final_epochs: int
-    bits: tuple[int, ...]
-    cluster_epochs: int
-    cluster_rate: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How one network is trained and compressed; rates are of SGD with momentum, batches of 256.
-
-    Attributes:
-        cluster_bits: codebooks of so many bits and fewer are fine-tuned; larger ones lose little as k-means finds them.
-    """
-
-    title: str
-    network: type[Net]
-    float_epochs: int
-    float_rate: float
-    float_decay: float
-    float_dropout: float
-    taught_epochs: int
-    taught_rate: float
-    taught_decay: float
-    rate: float
-    steady_rate: float
-    decay: float
-    cluster_bits: int
-    bias_bits: int
-    points: tuple[Point, ...]
-
-
-PLANS = {
-    "lenet-300-100": Plan(
-        title="LeNet-300-100",
-        network=LeNet300,
-        float_epochs=40,
-        float_rate=0.1,
-        float_decay=5e-4,
-        float_dropout=0.1,
-        taught_epochs=40,
-        taught_rate=0.1,
-        taught_decay=1e-4,
-        rate=0.1,
-        steady_rate=0.1,
-        decay=1e-4,
-        cluster_bits=3,
-        bias_bits=4,
-        points=(
-            Point(
-                sparsity=0.9,
-                after=0.0,
-                steps=4,
-                final_epochs=6,
-                bits=(6, 5, 4, 3),
-                cluster_epochs=2,
-                cluster_rate=0.05,
-            ),
-            Point(
-                sparsity=0.965,
-                after=0.9,
-                steps=6,
-                final_epochs=24,
-                bits=(5, 4, 3, 2),
-                cluster_epochs=2,
-                cluster_rate=0.05,
-            ),
-            Point(
-                sparsity=0.971,
-                after=0.965,
-                steps=1,
-                final_epochs=14,
-                bits=(3,),
-                cluster_epochs=10,
-                cluster_rate=0.2,
-            ),
-            Point(
-                sparsity=0.98,
-                after=0.965,
-                steps=3,
-                final_epochs=12,
-                bits=(4, 3),
-                cluster_epochs=2,
-                cluster_rate=0.05,
-            ),
-        ),
-    ),
-    "lenet-5": Plan(
-        title="LeNet-5",
-        network=LeNet5,
-        float_epochs=25,
-        float_rate=0.05,
-        float_decay=5e-4,
-        float_dropout=0.3,
-        taught_epochs=0,
-        taught_rate=0.05,
-        taught_decay=5e-4,
-        rate=0.04,
-        steady_rate=0.03,
-        decay=0.0,
-        cluster_bits=3,
-        bias_bits=4,
-        points=(
-            Point(
-                sparsity=0.9,
-                after=0.0,
-                steps=3,
-                final_epochs=4,
-                bits=(6, 4),
-                cluster_epochs=1,
-                cluster_rate=0.03,
-            ),
-            Point(
-                sparsity=0.976,
-                after=0.9,
-                steps=2,
-                final_epochs=4,
-                bits=(5, 4, 3, 2),
-                cluster_epochs=1,
-                cluster_rate=0.03,
-            ),
-            Point(
-                sparsity=0.988,
-                after=0.976,
-                steps=2,
-                final_epochs=3,
-                bits=(5, 4, 3),
-                cluster_epochs=1,
-                cluster_rate=0.03,
-            ),
-        ),
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -365,18 +219,6 @@ def compress(plan: Plan, samples: Images, tested: Images, cache: Cache) -> tuple
     return floats, rows
 
 
-def _longer(plan: Plan, factor: int) -> Plan:
-    return replace(
-        plan,
-        points=tuple(
-            replace(
-                point, final_epochs=factor * point.final_epochs, cluster_epochs=factor * point.cluster_epochs
-            )
-            for point in plan.points
-        ),
-    )
-
-
 def _fast(net: Net) -> Net:
     """Return `net` in the memory order in which convolutions train faster; the numbers stay."""
     made: Net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -484,7 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cache = Cache(options.work)
     claims, record = [], {}
     for name in options.networks:
-        plan = _longer(PLANS[name], options.patience)
+        plan = longer(PLANS[name], options.patience)
         floats, rows = compress(plan, samples, tested, cache)
         claims += report(plan, floats, rows)
         record[name] = {
