@@ -1,0 +1,242 @@
+"""C models on emulated boards: built by the cross compilers of Debian, run under QEMU, every output bit checked.
+
+The self-test of the model's folder is the program. It runs on the instruction set of the device; times mean nothing.
+Packages: qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi; for RISC-V qemu-system-misc
+gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgewright.core.errors import ConversionError, UnavailableError, UnknownNameError
+from edgewright.microcontrollers.host import WARNINGS
+
+TIMEOUT_S = 600
+_ARM_PACKAGES = "qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi"
+_RISCV_PACKAGES = "qemu-system-misc gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """An emulated board.
+
+    Attributes:
+        flags: of the compiler, for the core.
+        code, memory: where code and variables lie: first address, bytes.
+    """
+
+    core: str
+    machine: str
+    flags: tuple[str, ...]
+    code: tuple[int, int]
+    memory: tuple[int, int]
+    is_arm: bool = True
+
+    @property
+    def compiler(self) -> str:
+        """The cross compiler."""
+        return "arm-none-eabi-gcc" if self.is_arm else "riscv64-unknown-elf-gcc"
+
+    @property
+    def emulator(self) -> str:
+        """The QEMU for the board."""
+        return "qemu-system-arm" if self.is_arm else "qemu-system-riscv32"
+
+
+def _arm(core: str, machine: str, *flags: str, code: int = 4 << 20, memory: tuple[int, int]) -> Board:
+    return Board(
+        core=core, machine=machine, flags=(f"-mcpu={core}", "-mthumb", *flags), code=(0, code), memory=memory
+    )
+
+
+BOARDS: Mapping[str, Board] = {
+    "cortex-m3": _arm("cortex-m3", "mps2-an385", memory=(0x20000000, 4 << 20)),
+    "cortex-m4": _arm(
+        "cortex-m4", "mps2-an386", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", memory=(0x20000000, 4 << 20)
+    ),
+    "cortex-m7": _arm(
+        "cortex-m7", "mps2-an500", "-mfloat-abi=hard", "-mfpu=fpv5-d16", memory=(0x20000000, 4 << 20)
+    ),
+    "cortex-m55": _arm(
+        "cortex-m55", "mps3-an547", "-mfloat-abi=hard", code=512 << 10, memory=(0x21000000, 2 << 20)
+    ),
+    "rv32": Board(
+        core="rv32imac",
+        machine="virt",
+        flags=("-march=rv32imac", "-mabi=ilp32"),
+        code=(0x80000000, 8 << 20),
+        memory=(0x80800000, 8 << 20),
+        is_arm=False,
+    ),
+}
+
+_STARTUP = """\
+#include <stdint.h>
+#include <stdlib.h>
+extern uint32_t bss_begin[], bss_end[], data_begin[], data_end[], data_stored[], stack_top[];
+extern int main(void);
+extern void initialise_monitor_handles(void);
+
+void reset(void)
+{
+    uint32_t *to, *from = data_stored;
+    *(volatile uint32_t *)0xE000ED88 |= 0xF << 20; /* the floating-point unit */
+    __asm__ volatile("dsb\\n isb");
+    for (to = data_begin; to < data_end; ++to) {
+        *to = *from++;
+    }
+    for (to = bss_begin; to < bss_end; ++to) {
+        *to = 0;
+    }
+    initialise_monitor_handles();
+    exit(main());
+}
+
+static void stop(void)
+{
+    exit(99);
+}
+
+__attribute__((section(".vectors"), used)) static void *const vectors[16] = {
+    stack_top, (void *)reset, (void *)stop, (void *)stop, (void *)stop, (void *)stop, (void *)stop,
+};
+"""
+_LINKER = """\
+ENTRY(reset)
+MEMORY
+{
+    code (rx) : ORIGIN = %(code)d, LENGTH = %(code_bytes)d
+    memory (rwx) : ORIGIN = %(memory)d, LENGTH = %(memory_bytes)d
+}
+SECTIONS
+{
+    .text : { KEEP(*(.vectors)) *(.text*) *(.rodata*) . = ALIGN(8); } > code
+    .ARM.exidx : { *(.ARM.exidx*) . = ALIGN(8); } > code
+    data_stored = LOADADDR(.data);
+    .data : { data_begin = .; *(.data*) . = ALIGN(8); data_end = .; } > memory AT > code
+    .bss (NOLOAD) : { bss_begin = .; *(.bss*) *(COMMON) . = ALIGN(8); bss_end = .; } > memory
+    end = .;
+    stack_top = ORIGIN(memory) + LENGTH(memory);
+}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmulatedRun:
+    """A self-test that passed on an emulated board.
+
+    Attributes:
+        said: its last line, with the number of runs.
+        flash_bytes: code and tables of NAME.c alone.
+    """
+
+    board: str
+    said: str
+    flash_bytes: int
+
+
+def run_on(board: str, folder: Path, name: str) -> EmulatedRun:
+    """Build NAME.c and NAME_test.c of `folder` for `board` and run them under QEMU.
+
+    Raises:
+        UnknownNameError: there is no such board.
+        UnavailableError: the cross compiler or QEMU is missing; with the packages that bring them.
+        ConversionError: the code does not build, or an output differs.
+    """
+    if board not in BOARDS:
+        raise UnknownNameError.of("device", board, BOARDS)
+    made = BOARDS[board]
+    size_tool = made.compiler.replace("gcc", "size")
+    for tool in (made.compiler, made.emulator, size_tool):
+        if shutil.which(tool) is None:
+            packages = _ARM_PACKAGES if made.is_arm else _RISCV_PACKAGES
+            raise UnavailableError(f"{tool} is not installed; run: apt-get install -y {packages}")
+    with tempfile.TemporaryDirectory(prefix="edgewright-qemu-") as text:
+        work = Path(text)
+        common = [
+            made.compiler,
+            *made.flags,
+            "-O2",
+            "-ffunction-sections",
+            "-fdata-sections",
+            "-I",
+            str(folder),
+        ]
+        runtime = [] if made.is_arm else ["--specs=picolibc.specs"]
+        objects = []
+        for source in (f"{name}.c", f"{name}_test.c"):
+            target = work / f"{source}.o"
+            _tool(
+                [*common, *runtime, *WARNINGS, "-c", str(folder / source), "-o", str(target)],
+                f"{board}: {source}",
+            )
+            objects.append(str(target))
+        said = _tool([size_tool, objects[0]], board)
+        flash = int(said.splitlines()[1].split()[0])
+        program = work / "program.elf"
+        _tool([*common, *_link(made, work), *objects, "-o", str(program)], f"{board}: {name}")
+        log = _tool(_emulate(made, program), f"{name} on {board}")
+    found = re.findall(rf"^{re.escape(name)}: \d+ runs, 0 failures.*$", log, re.MULTILINE)
+    if not found:
+        raise ConversionError(f"{name} on {board} did not finish: {log.strip()[-300:]!r}.")
+    return EmulatedRun(board=board, said=found[-1], flash_bytes=flash)
+
+
+def _link(board: Board, work: Path) -> Sequence[str]:
+    if not board.is_arm:
+        places = {
+            "__flash": board.code[0], "__flash_size": board.code[1],
+            "__ram": board.memory[0], "__ram_size": board.memory[1], "__stack_size": 65536,
+        }  # fmt: skip
+        symbols = [f"-Wl,--defsym={name}={value:#x}" for name, value in places.items()]
+        return [
+            "--specs=picolibc.specs",
+            "--oslib=semihost",
+            "--crt0=semihost",
+            "-Wl,--gc-sections",
+            *symbols,
+        ]
+    startup, script = work / "startup.c", work / "board.ld"
+    startup.write_text(_STARTUP, encoding="utf-8")
+    places = {
+        "code": board.code[0], "code_bytes": board.code[1],
+        "memory": board.memory[0], "memory_bytes": board.memory[1],
+    }  # fmt: skip
+    script.write_text(_LINKER % places, encoding="utf-8")
+    return [
+        "-nostartfiles", "--specs=rdimon.specs", "-Wl,--gc-sections", "-T", str(script), str(startup),
+    ]  # fmt: skip
+
+
+def _emulate(board: Board, program: Path) -> Sequence[str]:
+    command = [board.emulator, "-M", board.machine, "-nographic", "-monitor", "none", "-serial", "none"]
+    if not board.is_arm:
+        command += ["-bios", "none"]
+    return [*command, "-semihosting-config", "enable=on,target=native", "-kernel", str(program)]
+
+
+def _tool(command: Sequence[str], what: str) -> str:
+    """Return what `command` printed.
+
+    Raises:
+        ConversionError: it failed or took too long.
+    """
+    try:
+        done = subprocess.run(
+            list(command), stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as err:
+        raise ConversionError(f"{what}: {Path(command[0]).name} had not ended after {TIMEOUT_S} s.") from err
+    said = (done.stdout + done.stderr).decode("utf-8", "replace")
+    if done.returncode != 0:
+        raise ConversionError(
+            f"{what}: {Path(command[0]).name} failed ({done.returncode}): {said.strip()[-400:]!r}."
+        )
+    return said
