@@ -210,10 +210,12 @@ def built(path: Path, runtime: str, precision: str, images: Array, folder: Path)
 def run_only(runtime: str, precision: str, folder: Path) -> None:
     """Build quantized.pt2 in `folder` for `runtime` and write its scores of images.npy, one image at a time."""
     images = np.load(folder / "images.npy")
-    program = load(str(folder / "quantized.pt2"), workdir=folder)
+    made = folder / f"{runtime}-artifact"
+    made.mkdir(exist_ok=True)
+    program = load(str(folder / "quantized.pt2"), workdir=made)
     assert program.precision == precision, f"the program is read as {program.precision}"
     backend, target = registry.get(runtime), Target(runtime=runtime, precision=Precision.parse(precision))
-    artifact = backend.convert(program, target, None, folder / f"{runtime}-artifact")
+    artifact = backend.convert(program, target, None, made)
     session = backend.open(artifact, target)
     name = artifact.inputs[0].name
     rows = [next(iter(session.run({name: images[i : i + 1]}).values())) for i in range(len(images))]
