@@ -13,7 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -176,7 +176,7 @@ def _run(
         answer = _call(worker, arguments, folder / PROGRESS_NAME, note)
     record = answer["program"]
     assert isinstance(record, dict)
-    program = replace(Program.from_json(record), notes=before.program.notes)
+    program = Program.from_json(record)
     facts, tables, notes = answer["facts"], answer["tables"], answer["notes"]
     assert isinstance(facts, dict)
     assert isinstance(tables, dict)
@@ -219,7 +219,7 @@ def _call(
         answer: Future[dict[str, object]] = pool.submit(worker.call, _RUN, arguments)
         try:
             told = ""
-            while not _is_done(answer):
+            while not wait([answer], timeout=_POLL_S).done:
                 line = reader.line(progress_file)
                 if line and line != told:
                     note(line)
@@ -230,18 +230,10 @@ def _call(
             raise
 
 
-def _is_done(answer: Future[dict[str, object]]) -> bool:
-    """Wait a moment; return whether the answer is there."""
-    from concurrent.futures import wait
-
-    return bool(wait([answer], timeout=_POLL_S).done)
-
-
 class ProgressReader:
     """Reads what a pass says, and adds the share that is done and the time that is left at its pace."""
 
     def __init__(self) -> None:
-        self._start_s = time.monotonic()
         self._first: tuple[float, float] | None = None
 
     def line(self, file: Path) -> str:
