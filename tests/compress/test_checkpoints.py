@@ -104,19 +104,20 @@ def test_every_flipped_byte_and_every_truncation_is_found(tmp_path: Path) -> Non
             kept.load("s")
 
 
-def test_a_failed_write_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    import resource
+
     import torch
 
     kept = Checkpoints(tmp_path)
     kept.save("s", {"w": torch.zeros(2)}, {"epoch": 1})
-
-    def full(source: object, path: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(UsageError, match="No space left"):
-        kept.save("s", {"w": torch.ones(2)}, {"epoch": 2})
-    monkeypatch.undo()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # as a full disk
+    try:
+        with pytest.raises(UsageError, match=r"cannot write .*s\.safetensors.*File too large.*Free space"):
+            kept.save("s", {"w": torch.ones(10_000)}, {"epoch": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     loaded = kept.load("s")
     assert loaded is not None and loaded.record == {"epoch": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["s.safetensors"]

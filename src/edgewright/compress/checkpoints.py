@@ -69,6 +69,7 @@ class Checkpoints:
         Raises:
             UsageError: the folder cannot be written or the disk is full.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         path = self.path_of(name)
@@ -76,7 +77,10 @@ class Checkpoints:
         text = json.dumps(record, allow_nan=False)
         assert len(text) <= _MAX_RECORD_BYTES, "a checkpoint's record is small"
         with write_aside(path) as aside:
-            save_file(copies, aside, metadata={"record": text, "sha256": _digest(copies, text)})
+            try:
+                save_file(copies, aside, metadata={"record": text, "sha256": _digest(copies, text)})
+            except SafetensorError as err:  # a full disk, among others
+                raise OSError(first_line(err)) from err
             _flush(aside)
         _flush(self.folder)
         for left in self.folder.glob(f".{path.name}.*.part"):  # of a run that was killed while it wrote
