@@ -14,7 +14,7 @@ from edgewright import sample
 from edgewright.compression_recipe import CompressionRecipe, CompressionStep
 from edgewright.compression_steps import Material, ProgressReader, Stage, original_stage, run_steps
 from edgewright.core.compression import StepState
-from edgewright.core.errors import EdgewrightError, TrainingError, UnknownNameError, WorkerError
+from edgewright.core.errors import DataError, EdgewrightError, TrainingError, UnknownNameError, WorkerError
 from edgewright.core.progress import silent
 from edgewright.data.calibration import draw
 from edgewright.data.datasets import load_dataset
@@ -198,3 +198,17 @@ def test_a_folder_of_another_compression_is_done_anew(run: Run, tmp_path: Path) 
     assert error is None
     assert stages[0].record.state is StepState.DONE and stages[0].record.seconds < 600
     assert not (folder / "checkpoints").exists()
+
+
+def test_samples_without_labels_serve_a_step_that_does_not_train(
+    original: Stage, material: Material, tmp_path: Path
+) -> None:
+    data = load_dataset(str(sample.CALIBRATION_DATA), original.program.inputs)
+    unlabelled = replace(data, labels=None)
+    assert material.training is not None
+    training = material.training | {"data": hand_over(unlabelled, tmp_path / "data")}
+    own = replace(material, training=training)
+    stages, error = run_steps(recipe_of("cluster bits=3"), original, own, tmp_path / "out", silent)
+    assert error is None and len(stages) == 1
+    _, error = run_steps(recipe_of("sparsify sparsity=0.5 epochs=1"), original, own, tmp_path / "other", silent)
+    assert isinstance(error, DataError) and "label" in str(error)

@@ -204,7 +204,9 @@ def _run(
 def _training(
     recipe: CompressionRecipe, step: CompressionStep, material: Material
 ) -> dict[str, object] | None:
-    if material.training is None:
+    if material.training is None or not is_training(
+        step
+    ):  # samples for a step that does not train need no labels
         return None
     options = {} if recipe.train else options_record(recipe.training_options(step))
     return {**material.training, "options": options}
