@@ -162,7 +162,11 @@ def compress(plan: Plan, samples: Images, tested: Images, cache: Cache) -> tuple
         floats.append(cache.row("float32, taught", net, key, tested))
     rows = []
     pruning = Loop(
-        samples=samples, rate=plan.rate, steady_rate=plan.steady_rate, weight_decay=plan.decay
+        samples=samples,
+        rate=plan.rate,
+        steady_rate=plan.steady_rate,
+        weight_decay=plan.decay,
+        dropout=plan.dropout,
     ).function()
     pruned = {0.0: (net, key)}
     for point in plan.points:
@@ -190,6 +194,7 @@ def compress(plan: Plan, samples: Images, tested: Images, cache: Cache) -> tuple
             plan.rate,
             plan.steady_rate,
             plan.decay,
+            plan.dropout,
         ]
         net, key = pruned[point.sparsity] = cache.net(f"{plan.title}-pruned", settings, prune)
         for bits in point.bits:

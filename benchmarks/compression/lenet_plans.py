@@ -46,6 +46,7 @@ class Plan:
     rate: float
     steady_rate: float
     decay: float
+    dropout: float
     cluster_bits: int
     bias_bits: int
     points: tuple[Point, ...]
@@ -65,6 +66,7 @@ PLANS = {
         rate=0.1,
         steady_rate=0.1,
         decay=1e-4,
+        dropout=0.0,
         cluster_bits=3,
         bias_bits=4,
         points=(
@@ -116,9 +118,10 @@ PLANS = {
         taught_epochs=0,
         taught_rate=0.05,
         taught_decay=5e-4,
-        rate=0.04,
-        steady_rate=0.03,
-        decay=0.0,
+        rate=0.05,
+        steady_rate=0.05,
+        decay=5e-4,
+        dropout=0.2,
         cluster_bits=3,
         bias_bits=4,
         points=(
@@ -126,27 +129,36 @@ PLANS = {
                 sparsity=0.9,
                 after=0.0,
                 steps=3,
-                final_epochs=4,
-                bits=(6, 4),
-                cluster_epochs=1,
+                final_epochs=14,
+                bits=(5, 4, 3),
+                cluster_epochs=2,
                 cluster_rate=0.03,
             ),
             Point(
-                sparsity=0.976,
+                sparsity=0.94,
                 after=0.9,
                 steps=2,
-                final_epochs=4,
-                bits=(5, 4, 3, 2),
-                cluster_epochs=1,
+                final_epochs=10,
+                bits=(4, 3),
+                cluster_epochs=2,
                 cluster_rate=0.03,
             ),
             Point(
-                sparsity=0.988,
-                after=0.976,
+                sparsity=0.97,
+                after=0.94,
                 steps=2,
-                final_epochs=3,
-                bits=(5, 4, 3),
-                cluster_epochs=1,
+                final_epochs=14,
+                bits=(4, 3, 2),
+                cluster_epochs=3,
+                cluster_rate=0.03,
+            ),
+            Point(
+                sparsity=0.984,
+                after=0.97,
+                steps=2,
+                final_epochs=12,
+                bits=(4, 3),
+                cluster_epochs=3,
                 cluster_rate=0.03,
             ),
         ),
