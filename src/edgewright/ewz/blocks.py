@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgewright.core.tensors import Array
+from edgewright.ewz.symbols import MAX_STRIDE
 
 _BLOCKS = (32, 128, 512, 2048)
 _TABLES = (2, 4, 8)
@@ -22,6 +23,9 @@ _MAX_COUNT = 1 << 12
 _TABLE_BITS = 60.0
 _SYMBOL_BITS = 1.2  # of a table, for each symbol that it holds
 _SMOOTHING = 0.05
+_MIN_PERIODIC, _MAX_PERIODIC = 1 << 10, 1 << 22  # symbols
+_PEAKS = 12
+_PEAK = 6.0  # times the root of the mean square
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,26 @@ def splits(values: Array, alphabet: int) -> Iterator[Split]:
             np.add.at(pairs, (picks[:-1], picks[1:]), 1)
             bits += sum(_bits(row) for row in pairs)
             yield Split(block=block, picks=picks, counts=tuple(sums), bits=bits)
+
+
+def periods(values: Array) -> list[int]:
+    """Return up to two strides at which symbols (uint8) are alike: the length of a row whose columns differ.
+
+    They are peaks of the autocorrelation of "is the most frequent symbol or not"; found by statistics, since most
+    formats do not tell the shape of what they store.
+    """
+    if not _MIN_PERIODIC <= len(values) <= _MAX_PERIODIC:
+        return []
+    counts = np.bincount(values)
+    marks = (values == counts.argmax()).astype(np.float32)
+    marks -= marks.mean()
+    size = 1 << (2 * len(values) - 1).bit_length()
+    spectrum = np.fft.rfft(marks, size)
+    alike = np.fft.irfft(spectrum * np.conj(spectrum), size)[2 : min(len(values) // 16, MAX_STRIDE)]
+    noise = np.sqrt(np.square(alike).mean()) + 1e-9
+    best = np.argsort(-alike)[:_PEAKS]
+    found = [int(lag) + 2 for lag in best if alike[lag] > _PEAK * noise]
+    return [lag for lag in found if len(values) % (4 * lag) == 0][:2]
 
 
 def _cluster(counts: npt.NDArray[np.float32], tables: int) -> npt.NDArray[np.int64]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgewright.core.tensors import Array
-from edgewright.ewz.blocks import Split, splits
+from edgewright.ewz.blocks import Split, periods, splits
 from edgewright.ewz.control import MAX_TABLES, ControlWriter
 from edgewright.ewz.rest import trial_bytes
-from edgewright.ewz.symbols import Kind, Symbols, from_bytes
+from edgewright.ewz.symbols import Kind, Symbols, by_stride, from_bytes
 
 MIN_BITS = 12
 MAX_BITS = 15
@@ -67,11 +67,12 @@ def choose(content: bytes, control: ControlWriter) -> Coding | None:
             split = _planes(symbols)
             candidates.append((split.bits + _WORD_BITS * len(symbols.codebook), symbols, split))
     least = min(bits for bits, _, _ in candidates)
-    candidates = [one for one in candidates if one[0] <= 1.05 * least + 256]
+    candidates = sorted((one for one in candidates if one[0] <= 1.05 * least + 256), key=lambda one: one[0])
+    alone = [symbols for _, symbols, _ in candidates if symbols.stride == 1]
+    alone += [by_stride(symbols, stride) for symbols in alone[:1] for stride in periods(symbols.values)]
     candidates += [
         (split.bits + _WORD_BITS * len(symbols.codebook), symbols, split)
-        for _, symbols, _ in candidates
-        if symbols.stride == 1
+        for symbols in alone
         for split in splits(symbols.values, symbols.alphabet)
     ]
     candidates.sort(key=lambda one: one[0])

@@ -172,9 +172,9 @@ class ControlReader(_Contexts):
 
     def picks(self, count: int, tables: int) -> Array:
         made = np.zeros(count, dtype=np.int64)
-        self._kernels.get_picks(self._state, self._data, self.contexts, _PICKS, made)
-        if made.max() >= tables:
-            raise IntegrityError(f"its control picks table {int(made.max()) + 1} of {tables}")
+        largest = self._kernels.get_picks(self._state, self._data, self.contexts, _PICKS, made)
+        if largest >= tables:
+            raise IntegrityError(f"its control picks table {largest + 1} of {tables}")
         return made
 
     def digest(self, size: int) -> bytes:
@@ -189,7 +189,7 @@ class ControlReader(_Contexts):
         failed = self._tables.get_levels(
             self._state, self._data, self.contexts, _LEVELS, levels, self.reference(alphabet)
         )
-        if failed or not levels.any():
+        if failed:
             raise IntegrityError("its control holds a table that no writer makes")
         self.keep(levels)
         return levels

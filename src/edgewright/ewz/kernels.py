@@ -265,12 +265,15 @@ def put_picks(state: Array, out: Array, contexts: Array, base: int, picks: Array
 
 
 @compiled
-def get_picks(state: Array, data: Array, contexts: Array, base: int, picks: Array) -> None:
-    """Fill `picks` with what `put_picks` appended."""
+def get_picks(state: Array, data: Array, contexts: Array, base: int, picks: Array) -> int:
+    """Fill `picks` with what `put_picks` appended, and return the largest."""
     last = 0
+    largest = 0
     for i in range(len(picks)):
         last = get_tree(state, data, contexts, base + 8 * last, 3)
         picks[i] = last
+        largest = max(largest, last)
+    return largest
 
 
 @compiled

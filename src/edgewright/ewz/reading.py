@@ -31,6 +31,7 @@ from edgewright.ewz.rest import Method, unpack_rest
 from edgewright.ewz.symbols import MAX_STRIDE, WORD_BYTES, Kind, Symbols, to_bytes
 
 _MAX_VARINT_BYTES = 6
+_LAST_KIND, _LAST_METHOD = max(Kind), max(Method)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +132,8 @@ def read_chunks(stream: BinaryIO) -> Iterator[Chunk]:
                 yield Chunk(name=header.entries[number].name, content=part)
                 at += len(part)
                 left -= len(part)
-                yield from empty()
+                if left == 0:
+                    yield from empty()
     check = source.check
     if source.take(CHECK_BYTES, "its check") != check.to_bytes(CHECK_BYTES, "little"):
         raise IntegrityError("its check does not fit its bytes")
@@ -181,7 +183,7 @@ def _frame(source: _Source, control: ControlReader, remaining: int) -> Iterator[
         at += gap + described.size_bytes
         pending.append((gap, described))
     coded = sum(described.size_bytes for _, described in pending)
-    rest = unpack_rest(control.integer(Field.METHOD, max(Method)), parts[1], size - coded)
+    rest = unpack_rest(control.integer(Field.METHOD, _LAST_METHOD), parts[1], size - coded)
     taken = 0
     for gap, described in pending:
         if gap:
@@ -213,7 +215,7 @@ class _Described:
 def _describe(control: ControlReader, room: int) -> _Described:
     number, fours, stride, bits, tables = control.integers(
         {
-            Field.KIND: max(Kind),
+            Field.KIND: _LAST_KIND,
             Field.COUNT: room // 2,
             Field.STRIDE: MAX_STRIDE - 1,
             Field.BITS: MAX_BITS - MIN_BITS,

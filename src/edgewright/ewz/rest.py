@@ -10,6 +10,9 @@ from edgewright.ewz.container import FRAME_BYTES
 
 _LEVEL = 22
 _TRIAL_LEVEL = 9
+# Short ranges are biases and scales, of which LZMA makes less than this trial; of long ones it does not.
+_SHORT_BYTES = 1 << 10
+_TRIAL_SHARE = 0.92
 # (lc, lp, pb): graphs of flatbuffers are tables of 4-byte numbers, those of protobuf and XML are not.
 _PROPERTIES = ((3, 0, 0), (0, 2, 2), (0, 2, 0), (2, 0, 2), (0, 0, 0))
 # The decoder in C has no zstd: it is taken where it saves more than this.
@@ -59,11 +62,12 @@ def _filter(size: int, lc: int, lp: int, pb: int) -> dict[str, int]:
     return {"id": lzma.FILTER_LZMA1, "preset": preset, "dict_size": dictionary, "lc": lc, "lp": lp, "pb": pb}
 
 
-def trial_bytes(content: bytes) -> int:
+def trial_bytes(content: bytes) -> float:
     """Return about how many bytes `content` would add to the rest."""
     import zstandard as zstd
 
-    return len(zstd.ZstdCompressor(level=_TRIAL_LEVEL, write_content_size=False).compress(content)) - 8
+    packed = zstd.ZstdCompressor(level=_TRIAL_LEVEL, write_content_size=False).compress(content)
+    return (len(packed) - 8) * (_TRIAL_SHARE if len(content) < _SHORT_BYTES else 1.0)
 
 
 def unpack_rest(method: int, packed: bytes, size: int) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -65,6 +65,12 @@ def from_bytes(content: bytes, kind: Kind, stride: int = 1) -> Symbols | None:
     return Symbols(
         kind=kind, values=_by_stride(values, stride), alphabet=alphabet, codebook=codebook, stride=stride
     )
+
+
+def by_stride(symbols: Symbols, stride: int) -> Symbols:
+    """Return symbols of stride 1 in the order of `stride`, which divides their number."""
+    assert symbols.stride == 1
+    return replace(symbols, values=_by_stride(symbols.values, stride), stride=stride)
 
 
 def to_bytes(symbols: Symbols) -> bytes:

@@ -70,6 +70,7 @@ def put_levels(state: Array, out: Array, contexts: Array, base: int, levels: Arr
 def get_levels(state: Array, data: Array, contexts: Array, base: int, levels: Array, reference: Array) -> int:
     """Fill `levels` with what `put_levels` appended; return -1 for what no encoder writes, else 0."""
     last = 0
+    largest = 0
     for symbol in range(len(levels)):
         level = 0
         if get_bit(state, data, contexts, base + _absent_context(reference, symbol, last)) == 0:
@@ -91,7 +92,8 @@ def get_levels(state: Array, data: Array, contexts: Array, base: int, levels: Ar
                     level = last + size if is_up else last - size
         levels[symbol] = level
         last = level
-    return 0
+        largest = max(largest, level)
+    return 0 if largest else -1
 
 
 @compiled
