@@ -54,6 +54,26 @@ class Flipped(nn.Module):
         return logits
 
 
+class Detector(nn.Module):
+    """Two heads whose outputs are turned around and joined, as single-shot detectors do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1))
+        self.deep = nn.Conv2d(64, 64, 3, stride=2, padding=1)
+        self.heads = nn.ModuleList([nn.Conv2d(64, 8, 1), nn.Conv2d(64, 8, 1)])
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        high = torch.relu(self.body(image))
+        maps = [high, torch.relu(self.deep(high))]
+        boxes = [
+            head(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4)
+            for head, x in zip(self.heads, maps, strict=True)
+        ]
+        joined = torch.cat(boxes, 1)
+        return joined[:, :, :2], joined[:, :, 2:].softmax(-1)
+
+
 class Attention(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -152,6 +172,15 @@ def test_silently_wrong_order_of_channels_is_found() -> None:
     assert remaining_macs(module, pruned, COLOUR) == pytest.approx(0.7, rel=0.05)
     with pytest.raises(ConversionError, match=r"no layer.*first: without these channels"):
         prune(module, COLOUR, macs=0.5, ignore=("second",))
+
+
+def test_heads_of_detectors_stay(tmp_path: Path) -> None:
+    module = trace(Detector(), COLOUR)
+    pruned = prune(module, COLOUR, macs=0.5)
+    assert remaining_macs(module, pruned, COLOUR) == pytest.approx(0.5, rel=0.05)
+    assert [tuple(t.shape) for t in pruned(*COLOUR)] == [tuple(t.shape) for t in module(*COLOUR)]
+    assert all(pruned.get_submodule(f"heads.{n}").out_channels == 8 for n in (0, 1))
+    export_module(pruned, COLOUR, workdir=tmp_path, origin="pruned")
 
 
 def test_shared_weights_stay_whole() -> None:

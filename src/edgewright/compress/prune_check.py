@@ -311,7 +311,8 @@ def _title(node: torch.fx.Node) -> str:
 def _place(node: torch.fx.Node) -> str:
     """Return the line of the source that a node came from, where it is known, and the node's name."""
     trace = [line.strip() for line in str(node.meta.get("stack_trace") or "").splitlines() if line.strip()]
-    lines = [line for line in trace if line.startswith("File ") and "/torch/" not in line]
+    inner = ("/torch/", "/edgewright/")  # not the user's: of a bridge, for instance
+    lines = [line for line in trace if line.startswith("File ") and not any(part in line for part in inner)]
     if not lines:
         return f"node {node.name!r}"
     place = lines[-1].split(",")

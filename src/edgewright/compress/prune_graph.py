@@ -113,6 +113,7 @@ class Dependencies:
                     f"the dependencies between channels cannot be found: {type(err).__name__}: {first_line(err)}. "
                     "The module must be differentiable and take the example inputs."
                 ) from err
+        self._outputs = self._cut_outputs(self._outputs)
 
     def structure(self, ignored: Iterable[str], heads: Mapping[str, int]) -> Structure:
         """Return the groups.
@@ -130,12 +131,10 @@ class Dependencies:
             name = self._names.get(layer)
             if name is None or name in seen or _kind(layer) not in _ROOTS:
                 continue
-            found, reaches_output = self._group(layer, name)
+            found = self._group(layer)
             outs = [member.name for member in found if member.side == "out"]
             seen.update(outs)
             reason = next((whole[other] for other in outs if other in whole), "")
-            if reaches_output and not reason:
-                reason = whole[name] = "gives an output of the model"
             channels = self._graph.get_out_channels(layer)
             if reason:
                 for other in (
@@ -148,24 +147,46 @@ class Dependencies:
                 groups.append(Group(root=name, channels=channels, units=units, members=tuple(found)))
         return Structure(groups=tuple(groups), whole=whole)
 
+    def _cut_outputs(self, outputs: Iterable[str]) -> list[str]:
+        """Return the layers whose channels reach the outputs, and cut off what lies between.
+
+        They stay whole, so nothing needs to know how their channels go on: the heads of detectors turn them around
+        and join them in ways whose following takes minutes.
+        """
+        nodes = self._graph.module2node
+        ends = [node for module, node in nodes.items() if type(module).__name__ == "_OutputOp"]
+        ends += [nodes[layer] for name in outputs if (layer := self._layer(name)) in nodes]
+        tail: set[object] = set()
+        found: list[str] = []
+        while ends:
+            node = ends.pop()
+            if node in tail:
+                continue
+            if _kind(node.module) in _ROOTS:
+                found.append(self._names[node.module])
+                continue
+            tail.add(node)
+            ends += node.inputs
+        for node in nodes.values():
+            is_cut = node in tail
+            node.dependencies = [] if is_cut else [d for d in node.dependencies if d.target not in tail]
+        return list(dict.fromkeys(found))
+
     def _layer(self, name: str) -> object:
         found: object = self.module
         for part in name.split("."):
             found = getattr(found, part)
         return found
 
-    def _group(self, layer: object, name: str) -> tuple[list[Member], bool]:
+    def _group(self, layer: object) -> list[Member]:
         import torch
 
         pruner = self._graph.get_pruner_of_module(layer)
         channels = self._graph.get_out_channels(layer)
         raw = self._graph.get_pruning_group(layer, pruner.prune_out_channels, list(range(channels)))
         members: list[Member] = []
-        reaches_output = False
         for item in raw:
             target = item.dep.target.module
-            if type(target).__name__ == "_OutputOp":
-                reaches_output = True
             title = self._names.get(target)
             if title is None:
                 continue
@@ -179,7 +200,7 @@ class Dependencies:
                     root=torch.tensor([int(i) for i in item.root_idxs], dtype=torch.int64),
                 )
             )
-        return members, reaches_output
+        return members
 
     def remove(self, group: Group, channels: Sequence[int]) -> None:
         """Remove `channels` of the root of `group`, in place.
