@@ -15,7 +15,7 @@ from edgewright.core.errors import ConversionError, IntegrityError, UnavailableE
 from edgewright.core.files import sha256_of_files
 from edgewright.core.target import Precision, Target
 from edgewright.microcontrollers import oracle
-from edgewright.sources import load
+from edgewright.sources.load import load
 from edgewright.testing import check_backend
 
 pytestmark = pytest.mark.toolchain("torch", "torchao", "litert_torch", "ai_edge_litert", "ai_edge_quantizer")
@@ -42,9 +42,7 @@ def test_it_conforms(tmp_path: Path) -> None:
 
 
 def test_an_int8_file_becomes_c_that_runs_and_says_who_agreed(assets: Path, tmp_path: Path) -> None:
-    program = load.load(
-        str(assets / "models/tflite-micro/hello_world_int8.tflite"), workdir=tmp_path / "source"
-    )
+    program = load(str(assets / "models/tflite-micro/hello_world_int8.tflite"), workdir=tmp_path / "source")
     artifact = CBackend().convert(program, INT8, None, tmp_path / "c")
     assert [file.name for file in artifact.files] == [
         "hello_world_int8.c",
@@ -64,9 +62,7 @@ def test_an_int8_file_becomes_c_that_runs_and_says_who_agreed(assets: Path, tmp_
 
 
 def test_code_that_was_changed_is_not_built(assets: Path, tmp_path: Path) -> None:
-    program = load.load(
-        str(assets / "models/tflite-micro/hello_world_int8.tflite"), workdir=tmp_path / "source"
-    )
+    program = load(str(assets / "models/tflite-micro/hello_world_int8.tflite"), workdir=tmp_path / "source")
     artifact = CBackend().convert(program, INT8, None, tmp_path / "c")
     artifact.path.write_text(artifact.path.read_text() + "\nint more;\n")
     forged = replace(artifact, sha256=sha256_of_files(artifact.files))
@@ -75,10 +71,20 @@ def test_code_that_was_changed_is_not_built(assets: Path, tmp_path: Path) -> Non
 
 
 def test_operators_that_are_not_covered_leave_no_file(assets: Path, tmp_path: Path) -> None:
-    program = load.load(str(assets / "models/mlperf-tiny/kws_dscnn_fp32.tflite"), workdir=tmp_path / "source")
-    with pytest.raises(ConversionError, match=r"SOFTMAX \(operator \d+\): types float32"):
+    program = load(str(assets / "models/dtln/model_2.tflite"), workdir=tmp_path / "source")
+    with pytest.raises(ConversionError, match=r"SQUARED_DIFFERENCE \(operator \d+\): not covered; .*RSQRT"):
         CBackend().convert(program, Target(runtime="c"), None, tmp_path / "c")
     assert not list((tmp_path / "c").rglob("*"))
+
+
+def test_a_float_file_with_a_softmax_is_near_the_interpreter(assets: Path, tmp_path: Path) -> None:
+    if not oracle.is_installed():
+        pytest.skip("needs the interpreter; run: edgewright toolchain install tflm")
+    program = load(
+        str(assets / "models/hand-gesture/keypoint_classifier.tflite"), workdir=tmp_path / "source"
+    )
+    artifact = CBackend().convert(program, Target(runtime="c"), None, tmp_path / "c")
+    assert any(note.startswith("within 1e-5 of LiteRT Micro") for note in artifact.notes)
 
 
 def test_without_a_compiler_it_says_which_are_looked_for(
@@ -87,8 +93,6 @@ def test_without_a_compiler_it_says_which_are_looked_for(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     assert "no C compiler (gcc, clang, cc)" in CBackend().probe().reason
-    program = load.load(
-        str(assets / "models/tflite-micro/hello_world_int8.tflite"), workdir=tmp_path / "source"
-    )
+    program = load(str(assets / "models/tflite-micro/hello_world_int8.tflite"), workdir=tmp_path / "source")
     with pytest.raises(UnavailableError, match="no C compiler"):
         CBackend().convert(program, INT8, None, tmp_path / "c")

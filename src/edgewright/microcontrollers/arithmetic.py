@@ -62,6 +62,63 @@ static float limited(float value, float low, float high)
 }
 """
     ),
+    "exponential": Function(
+        text="""\
+/* exp(x): 2^k times a Taylor series on |r| <= ln 2 / 2, in double, rounded once. */
+static double exponential(double x)
+{
+    double sum = 1.0, term = 1.0, power;
+    uint64_t bits;
+    int32_t k, i;
+    if (!(x > -120.0)) {
+        return x <= -120.0 ? 0.0 : x;
+    }
+    if (x > 120.0) {
+        x = 120.0;
+    }
+    k = (int32_t)(x * 1.4426950408889634 + (x < 0.0 ? -0.5 : 0.5));
+    x -= (double)k * 0.693147180369123816490; /* ln 2 in two parts */
+    x -= (double)k * 1.90821492927058770002e-10;
+    for (i = 1; i < 14; ++i) {
+        term *= x / (double)i;
+        sum += term;
+    }
+    bits = (uint64_t)(k + 1023) << 52;
+    memcpy(&power, &bits, sizeof power);
+    return sum * power;
+}
+"""
+    ),
+    "logistic": Function(
+        text="""\
+/* In float, and flat or a mere exponential far out, as the interpreter does it. */
+static float logistic(float x)
+{
+    if (x > 16.6190472f) {
+        return 1.0f;
+    }
+    if (x < -9.0f) {
+        return (float)exponential((double)x);
+    }
+    return 1.0f / (1.0f + (float)exponential(-(double)x));
+}
+""",
+        needs=("exponential",),
+    ),
+    "hyperbolic": Function(
+        text="""\
+/* tanh(x); near 0, where the difference would lose its digits, by its series. */
+static float hyperbolic(float x)
+{
+    const double wide = (double)x, twice = wide > 50.0 ? 100.0 : wide < -50.0 ? -100.0 : 2.0 * wide;
+    if (wide < 1e-3 && wide > -1e-3) {
+        return (float)(wide - wide * wide * wide / 3.0);
+    }
+    return (float)(1.0 - 2.0 / (exponential(twice) + 1.0));
+}
+""",
+        needs=("exponential",),
+    ),
     "reciprocal": Function(
         text="""\
 /* 1 / (1 + x) for x in [0, 1) as Q0.31: three steps of Newton's method on half the denominator. */

@@ -49,6 +49,11 @@ class CModel:
     stack_bytes: int
     macs: int
 
+    @property
+    def is_exact(self) -> bool:
+        """True when the outputs are the interpreter's bit by bit: all but float32 softmax, logistic and tanh are."""
+        return all(layer.is_exact for layer in self.layers)
+
 
 def compile_model(path: Path, *, name: str, has_integer_ends: bool = False) -> CModel:
     """Return the `.tflite` at `path` as C; nothing is written.

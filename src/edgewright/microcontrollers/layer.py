@@ -52,6 +52,7 @@ class Layer:
         scratch_bytes: of the arena, while it runs.
         stack_bytes: of its own arrays.
         macs: multiplications with weights.
+        is_exact: its results are the interpreter's, bit by bit; else within some units of the last place of float32.
     """
 
     operator: Operator
@@ -66,6 +67,7 @@ class Layer:
     scratch_bytes: int = 0
     stack_bytes: int = 0
     macs: int = 0
+    is_exact: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

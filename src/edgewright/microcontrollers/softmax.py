@@ -6,7 +6,7 @@ import math
 
 from edgewright.microcontrollers.exponential import exp_of_negative
 from edgewright.microcontrollers.fixed_point import multiplier_of, scaled
-from edgewright.microcontrollers.layer import Layer, Site, render, require
+from edgewright.microcontrollers.layer import Layer, Site, float_literal, render, require
 
 _INTEGER_BITS = 5
 _SUM_BITS = 12
@@ -39,9 +39,32 @@ static void @(const int8_t *in, int8_t *out, const int32_t *table)
 """
 
 
+_FLOAT = """\
+static void @(const float *in, float *out)
+{
+    int32_t n, c;
+    for (n = 0; n < {{ rows }}; ++n, in += {{ depth }}, out += {{ depth }}) {
+        float top = in[0], sum = 0.0f;
+        for (c = 1; c < {{ depth }}; ++c) {
+            top = in[c] > top ? in[c] : top;
+        }
+        for (c = 0; c < {{ depth }}; ++c) {
+            out[c] = (float)exponential((double)((in[c] - top) * {{ beta }}));
+            sum += out[c];
+        }
+        for (c = 0; c < {{ depth }}; ++c) {
+            out[c] = out[c] / sum;
+        }
+    }
+}
+"""
+
+
 def softmax(site: Site) -> Layer:
-    """Return SOFTMAX of int8 over the last axis."""
+    """Return SOFTMAX of int8 or float32 over the last axis."""
     rows, output = site.input(0), site.output()
+    if rows.dtype == "float32":
+        return _floats(site)
     require(rows.dtype == output.dtype == "int8", f"types {rows.dtype}/{output.dtype}; int8/int8 is made")
     require(len(rows.scales) == 1 and len(output.scales) == 1, "an input or output without one scale")
     require(
@@ -65,6 +88,25 @@ def softmax(site: Site) -> Layer:
         constants=(table,),
         arguments=(table.name,),
         needs=("shift_right", "high_product", "leading_zeros", "reciprocal", "clamped"),
+    )
+
+
+def _floats(site: Site) -> Layer:
+    rows, output = site.input(0), site.output()
+    require(output.dtype == "float32", f"types float32/{output.dtype}")
+    require(len(rows.shape) >= 1 and rows.count > 0 and rows.count == output.count, "an empty tensor")
+    depth = rows.shape[-1]
+    values: dict[str, object] = {
+        "rows": rows.count // depth, "depth": depth, "beta": float_literal(site.operator.real("Beta"))
+    }  # fmt: skip
+    return Layer(
+        operator=site.operator,
+        text=render(_FLOAT, values),
+        reads=(rows.index,),
+        writes=(output.index,),
+        in_place=(0,),
+        needs=("exponential",),
+        is_exact=False,
     )
 
 

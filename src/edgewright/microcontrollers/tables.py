@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -72,7 +73,7 @@ _FRACTION_BITS = 31 - _INTEGER_BITS
 def relu(site: Site) -> Layer:
     """Return RELU of int8, which may change the scale, or of float32."""
     if site.input(0).dtype == "float32":
-        return _float_clamp(site, "in[i] < 0.0f ? 0.0f : in[i]")
+        return _float_values(site, "in[i] < 0.0f ? 0.0f : in[i]")
     source, output = _ends(site)
     by = multiplier_of(source.scale / output.scale)
     low = max(-128, output.zero_point + rounded(float(np.float32(0.0) / np.float32(output.scale))))
@@ -84,7 +85,7 @@ def relu(site: Site) -> Layer:
 def relu6(site: Site) -> Layer:
     """Return RELU6 of int8: the interpreter clamps, whatever the output's scale."""
     if site.input(0).dtype == "float32":
-        return _float_clamp(site, "in[i] > 6.0f ? 6.0f : in[i] < 0.0f ? 0.0f : in[i]")
+        return _float_values(site, "in[i] > 6.0f ? 6.0f : in[i] < 0.0f ? 0.0f : in[i]")
     source, output = _ends(site)
     high = source.zero_point + rounded(float(np.float32(6.0) / np.float32(source.scale)))
     values: dict[str, object] = {
@@ -100,7 +101,7 @@ def relu6(site: Site) -> Layer:
     )
 
 
-def _float_clamp(site: Site, expression: str) -> Layer:
+def _float_values(site: Site, expression: str) -> Layer:
     source, output = site.input(0), site.output()
     require(source.dtype == output.dtype == "float32", f"types {source.dtype}/{output.dtype}")
     require(source.count == output.count and source.count > 0, "an empty tensor")
@@ -130,7 +131,9 @@ def leaky_relu(site: Site) -> Layer:
 
 
 def logistic(site: Site) -> Layer:
-    """Return LOGISTIC of int8 onto scale 1/256, zero point -128."""
+    """Return LOGISTIC of float32, or of int8 onto scale 1/256, zero point -128."""
+    if site.input(0).dtype == "float32":
+        return replace(_float_values(site, "logistic(in[i])"), needs=("logistic",), is_exact=False)
     _, output = _ends(site)
     require(
         output.scale == 1 / 256 and output.zero_point == -128,
@@ -140,7 +143,9 @@ def logistic(site: Site) -> Layer:
 
 
 def tanh(site: Site) -> Layer:
-    """Return TANH of int8 onto scale 1/128, zero point 0."""
+    """Return TANH of float32, or of int8 onto scale 1/128, zero point 0."""
+    if site.input(0).dtype == "float32":
+        return replace(_float_values(site, "hyperbolic(in[i])"), needs=("hyperbolic",), is_exact=False)
     _, output = _ends(site)
     require(
         output.scale == 1 / 128 and output.zero_point == 0, "an output that is not scale 1/128, zero point 0"
