@@ -27,8 +27,9 @@ import lzma
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -103,11 +104,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--work", type=Path, default=Path("out/compression/ewz"), help="folder for what is made"
     )
     parser.add_argument("--fashion", type=Path, default=Path("out/fashion_mnist"), help="the trained example")
-    parser.add_argument("--only", default="", metavar="TEXT", help="artifacts with TEXT in their name alone")
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="TEXT",
+        help="artifacts with TEXT in their name, or the fashion ones, alone",
+    )
     options = parser.parse_args(arguments)
     work = options.work.resolve()
-    artifacts = [*_from_assets(options.assets, work), *_fashion(options.fashion, options.assets, work)]
-    rows = [_measure(name, kind, files, work) for name, kind, files in artifacts if options.only in name]
+    rows = [
+        _measure(name, kind, make(), work)
+        for name, kind, make in _from_assets(options.assets, work)
+        if options.only in name
+    ]
+    if options.only in "fashion":
+        rows += [_measure(*one, work) for one in _fashion(options.fashion, options.assets, work)]
     if not rows:
         print(f"skipped: no artifact to pack: {options.assets} is not there")
         return 0
@@ -124,20 +135,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(holds for _, holds in claims) else 1
 
 
-def _from_assets(assets: Path, work: Path) -> Iterator[tuple[str, str, list[Path]]]:
+def _from_assets(assets: Path, work: Path) -> Iterator[tuple[str, str, Callable[[], list[Path]]]]:
+    """Yield name, kind, and what gives the files."""
     models = assets / "models"
     for name in LITERT_INT8:
         if (models / name).is_file():
-            yield name, "int8", [models / name]
+            yield name, "int8", partial(list, [models / name])
     for name in FLOAT_ONNX:
         source = models / name
         if not source.is_file():
             continue
-        yield f"{source.stem} w8 (ONNX)", "int8", [_quantized(source, work)]
-        yield f"{source.stem} 4-bit clusters (ONNX)", "clustered", [_clustered(source, work)]
+        yield f"{source.stem} w8 (ONNX)", "int8", partial(_quantized, source, work)
+        yield f"{source.stem} 4-bit clusters (ONNX)", "clustered", partial(_clustered, source, work)
 
 
-def _quantized(source: Path, work: Path) -> Path:
+def _quantized(source: Path, work: Path) -> list[Path]:
     """Return `source` with 8-bit weights, made by Edgewright's own conversion."""
     from edgewright.recipe import Recipe
     from edgewright.single import convert
@@ -146,17 +158,17 @@ def _quantized(source: Path, work: Path) -> Path:
     if not path.is_file():
         recipe = Recipe(model=str(source), runtimes=("onnxruntime",), precisions=("w8",))
         convert(recipe, out=work / f"{source.stem}-w8")
-    return path
+    return [path]
 
 
-def _clustered(source: Path, work: Path) -> Path:
+def _clustered(source: Path, work: Path) -> list[Path]:
     """Return `source` with every tensor of 256 or more floats replaced by 16 values each."""
     import onnx
     from onnx import numpy_helper
 
     path = work / f"{source.stem}-clustered.onnx"
     if path.is_file():
-        return path
+        return [path]
     model = onnx.load(source)
     graphs = [model.graph]
     tensors = []
@@ -175,7 +187,7 @@ def _clustered(source: Path, work: Path) -> Path:
             tensor.CopyFrom(numpy_helper.from_array(shared, tensor.name))
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, path)
-    return path
+    return [path]
 
 
 def _fashion(trained: Path, assets: Path, work: Path) -> Iterator[tuple[str, str, list[Path]]]:
@@ -209,7 +221,7 @@ def _fashion(trained: Path, assets: Path, work: Path) -> Iterator[tuple[str, str
     if source.is_file():
         copied = work / "fashion.onnx"
         copy_files({copied.name: source}, work)
-        yield "fashion 4-bit clusters (ONNX)", "clustered", [_clustered(copied, work)]
+        yield "fashion 4-bit clusters (ONNX)", "clustered", _clustered(copied, work)
 
 
 def _measure(name: str, kind: str, files: list[Path], work: Path) -> Row:

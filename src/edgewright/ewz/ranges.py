@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,18 @@ _MIN_SEARCHED_BYTES = 4096  # of what no reader names
 _MAX_HEADER_BYTES = 64 << 20
 _MAX_DEPTH = 8
 _MAX_MEMBERS = 1 << 16
+# What reading a damaged file raises.
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 _BLOB_SENTINEL = 0xDEADBEEF
 _BLOB_RECORD = struct.Struct("<IIQQ")
 _OFFSET = re.compile(rb'\boffset="(\d{1,15})"')
@@ -44,8 +57,8 @@ def find_ranges(path: Path, content: Array) -> list[Range]:
     if reader is not None:
         try:
             named = _apart(reader(path, memoryview(content.data)), len(content))
-        except (EdgewrightError, ValueError, KeyError, TypeError, OverflowError, OSError, struct.error):
-            named = []  # damaged: not ours to tell here, and it packs all the same
+        except (EdgewrightError, zipfile.BadZipFile, *_DAMAGE):
+            named = []  # not ours to tell here: it packs all the same
     found: list[Range] = []
     at = 0
     for r in [*named, Range(start=len(content), size_bytes=0)]:
@@ -174,8 +187,6 @@ def _safetensors(_: Path, content: memoryview) -> Iterator[Range]:
 
 def _zip(path: Path, content: memoryview) -> Iterator[Range]:
     """Yield the members that are stored as they are; those of .pt2 and TorchScript files are."""
-    import zipfile
-
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()[:_MAX_MEMBERS]
     for member in members:
