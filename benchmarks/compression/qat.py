@@ -9,8 +9,8 @@ that of the artifact built from the exported program, run by each runtime itself
 those of paired samples (95 %). Asked for: at most 0.1 points between the two in every runtime, and w4a8 at most 1
 point below the float network.
 
---tune holds the last 5,000 training images out and reports on them: every choice was made that way. What was trained
-stays in --work, so that a second run only prints.
+--tune trains without the last 5,000 training images and reports on them (a float network from elsewhere may have seen
+them). No choice was made on the test images. What was trained stays in --work, so that a second run only prints.
 """
 
 from __future__ import annotations
