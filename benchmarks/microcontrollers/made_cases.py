@@ -7,11 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from made_draws import Draw, int8s, scale_of, shape_of, zero_of
 from made_models import Maker
+from made_moves import (
+    concatenation,
+    pack,
+    pad,
+    resize_bilinear,
+    resize_nearest_neighbor,
+    slice_,
+    split,
+    strided_slice,
+    transpose,
+    unpack,
+)
 
 ACTIVATIONS = (0, 0, 1, 2, 3)
 SAME, VALID = 0, 1
-Draw = np.random.Generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,25 +48,6 @@ def cases(folder: Path, *, each: int, seed: int, only: str = "") -> Iterator[Cas
             path = folder / f"{kind}_{number}.tflite"
             write(draw, path)
             yield Case(name=path.stem, operator=kind.upper(), path=path)
-
-
-def scale_of(draw: Draw) -> float:
-    """Return a scale between 1/2000 and 1, some of them powers of two."""
-    if draw.random() < 0.2:
-        return float(2.0 ** -draw.integers(2, 9))
-    return float(np.exp(draw.uniform(np.log(5e-4), np.log(0.5))))
-
-
-def zero_of(draw: Draw) -> int:
-    """Return a zero point, the ends of the range now and then."""
-    if draw.random() < 0.3:
-        return int(draw.choice([-128, 0, 127]))
-    return int(draw.integers(-128, 128))
-
-
-def int8s(draw: Draw, shape: tuple[int, ...], low: int = -127) -> np.ndarray:
-    """Return random int8."""
-    return draw.integers(low, 128, shape).astype(np.int8)
 
 
 def conv_2d(draw: Draw, path: Path) -> None:
@@ -229,180 +222,12 @@ def _unary(name: str, table: str = "", *, scale: float = 0.0, zero: int = 0, sam
     return write
 
 
-def _shape(draw: Draw, low: int = 1, high: int = 5, size: int = 6) -> tuple[int, ...]:
-    return tuple(int(draw.integers(1, size)) for _ in range(int(draw.integers(low, high))))
-
-
-def concatenation(draw: Draw, path: Path) -> None:
-    """Two or three tensors side by side."""
-    made = Maker()
-    shape = _shape(draw)
-    axis = int(draw.integers(0, len(shape)))
-    scale, zero = scale_of(draw), zero_of(draw)
-    parts = [
-        (*shape[:axis], int(draw.integers(1, 5)), *shape[axis + 1 :]) for _ in range(int(draw.integers(2, 4)))
-    ]
-    # Every tenth file has inputs of another scale, which must be refused.
-    odd = draw.random() < 0.1
-    inputs = [made.tensor(part, scale=scale * (1 + odd * i), zero=zero) for i, part in enumerate(parts)]
-    total = (*shape[:axis], sum(part[axis] for part in parts), *shape[axis + 1 :])
-    y = made.tensor(total, scale=scale, zero=zero)
-    options = {"axis": axis if draw.random() < 0.5 else axis - len(shape), "fusedActivationFunction": 0}
-    made.operator("CONCATENATION", inputs, [y], table="ConcatenationOptions", options=options, version=2)
-    made.write(path, inputs, [y])
-
-
-def pack(draw: Draw, path: Path) -> None:
-    """Tensors along a new axis."""
-    made = Maker()
-    shape = _shape(draw, high=4)
-    axis = int(draw.integers(0, len(shape) + 1))
-    count = int(draw.integers(2, 4))
-    scale, zero = scale_of(draw), zero_of(draw)
-    inputs = [made.tensor(shape, scale=scale, zero=zero) for _ in range(count)]
-    y = made.tensor((*shape[:axis], count, *shape[axis:]), scale=scale, zero=zero)
-    made.operator("PACK", inputs, [y], table="PackOptions", options={"valuesCount": count, "axis": axis})
-    made.write(path, inputs, [y])
-
-
-def unpack(draw: Draw, path: Path) -> None:
-    """Slices along an axis."""
-    made = Maker()
-    shape = _shape(draw, low=2)
-    axis = int(draw.integers(0, len(shape)))
-    scale, zero = scale_of(draw), zero_of(draw)
-    x = made.tensor(shape, scale=scale, zero=zero)
-    rest = (*shape[:axis], *shape[axis + 1 :])
-    outputs = [made.tensor(rest, scale=scale, zero=zero) for _ in range(shape[axis])]
-    made.operator("UNPACK", [x], outputs, table="UnpackOptions", options={"num": shape[axis], "axis": axis})
-    made.write(path, [x], outputs)
-
-
-def pad(draw: Draw, path: Path) -> None:
-    """Padding, with a given value now and then."""
-    made = Maker()
-    shape = _shape(draw)
-    around = draw.integers(0, 4, (len(shape), 2))
-    scale, zero = scale_of(draw), zero_of(draw)
-    x = made.tensor(shape, scale=scale, zero=zero)
-    p = made.tensor(around.shape, "int32", value=around)
-    y = made.tensor(
-        tuple(int(s + a + b) for s, (a, b) in zip(shape, around, strict=True)), scale=scale, zero=zero
-    )
-    if draw.random() < 0.4:
-        v = made.tensor((1,), scale=scale, zero=zero, value=int8s(draw, (1,)))
-        made.operator("PADV2", [x, p, v], [y], table="PadV2Options", version=2)
-    else:
-        made.operator("PAD", [x, p], [y], table="PadOptions", version=2)
-    made.write(path, [x], [y])
-
-
-def transpose(draw: Draw, path: Path) -> None:
-    """Axes in another order."""
-    made = Maker()
-    shape = _shape(draw)
-    order = draw.permutation(len(shape))
-    scale, zero = scale_of(draw), zero_of(draw)
-    x = made.tensor(shape, scale=scale, zero=zero)
-    p = made.tensor(order.shape, "int32", value=order)
-    y = made.tensor(tuple(shape[i] for i in order), scale=scale, zero=zero)
-    made.operator("TRANSPOSE", [x, p], [y], table="TransposeOptions", version=2)
-    made.write(path, [x], [y])
-
-
-def slice_(draw: Draw, path: Path) -> None:
-    """A block of a tensor."""
-    made = Maker()
-    shape = _shape(draw)
-    begin = np.array([draw.integers(0, s) for s in shape])
-    size = np.array([draw.integers(1, s - b + 1) for s, b in zip(shape, begin, strict=True)])
-    stored = np.where((begin + size == shape) & (draw.random(len(shape)) < 0.5), -1, size)
-    scale, zero = scale_of(draw), zero_of(draw)
-    x = made.tensor(shape, scale=scale, zero=zero)
-    b, s = (made.tensor((len(shape),), "int32", value=value) for value in (begin, stored))
-    y = made.tensor(tuple(map(int, size)), scale=scale, zero=zero)
-    made.operator("SLICE", [x, b, s], [y], table="SliceOptions", version=2)
-    made.write(path, [x], [y])
-
-
-def strided_slice(draw: Draw, path: Path) -> None:
-    """Every n-th value, backwards too, with masks."""
-    made = Maker()
-    shape = _shape(draw)
-    begin, end, step, result = [], [], [], []
-    masks = {"beginMask": 0, "endMask": 0, "shrinkAxisMask": 0}
-    for axis, size in enumerate(shape):
-        stride = int(draw.choice([1, 1, 2, 3, -1, -2]))
-        first = int(draw.integers(0, size))
-        last = int(draw.integers(first + 1, size + 1)) if stride > 0 else int(draw.integers(-1, first))
-        bits = [draw.random() < 0.2 for _ in range(3)]
-        if bits[2]:
-            stride, last = 1, first + 1
-            masks["shrinkAxisMask"] |= 1 << axis
-        elif bits[0]:
-            masks["beginMask"] |= 1 << axis
-        if bits[1] or last < 0:
-            masks["endMask"] |= 1 << axis
-        begin.append(first - size if draw.random() < 0.3 else first)
-        end.append(max(last, 0))
-        step.append(stride)
-        begin_at = (0 if stride > 0 else size - 1) if masks["beginMask"] >> axis & 1 else first
-        stop = (size if stride > 0 else -1) if masks["endMask"] >> axis & 1 else last
-        if not bits[2]:
-            result.append(len(range(begin_at, stop, stride)))
-    scale, zero = scale_of(draw), zero_of(draw)
-    x = made.tensor(shape, scale=scale, zero=zero)
-    given = [made.tensor((len(shape),), "int32", value=np.array(value)) for value in (begin, end, step)]
-    y = made.tensor(tuple(result), scale=scale, zero=zero)
-    made.operator("STRIDED_SLICE", [x, *given], [y], table="StridedSliceOptions", options=masks, version=2)
-    made.write(path, [x], [y])
-
-
-def split(draw: Draw, path: Path) -> None:
-    """Equal parts."""
-    made = Maker()
-    shape = list(_shape(draw))
-    axis, count = int(draw.integers(0, len(shape))), int(draw.integers(1, 4))
-    part = tuple(shape)
-    shape[axis] *= count
-    scale, zero = scale_of(draw), zero_of(draw)
-    a = made.tensor((1,) if draw.random() < 0.5 else (), "int32", value=np.array([axis]))
-    x = made.tensor(shape, scale=scale, zero=zero)
-    outputs = [made.tensor(part, scale=scale, zero=zero) for _ in range(count)]
-    made.operator("SPLIT", [a, x], outputs, table="SplitOptions", options={"numSplits": count}, version=2)
-    made.write(path, [x], outputs)
-
-
-def resize_nearest_neighbor(draw: Draw, path: Path) -> None:
-    """Another size by the nearest pixel."""
-    _resize(draw, path, "RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions")
-
-
-def resize_bilinear(draw: Draw, path: Path) -> None:
-    """Another size by interpolation."""
-    _resize(draw, path, "RESIZE_BILINEAR", "ResizeBilinearOptions")
-
-
-def _resize(draw: Draw, path: Path, name: str, table: str) -> None:
-    made = Maker()
-    n, h, w, c = (int(draw.integers(1, 3)), *(int(draw.integers(1, 9)) for _ in range(3)))
-    size = draw.integers(1, 14, 2)
-    scale, zero = scale_of(draw), zero_of(draw)
-    x = made.tensor((n, h, w, c), scale=scale, zero=zero)
-    s = made.tensor((2,), "int32", value=size)
-    y = made.tensor((n, int(size[0]), int(size[1]), c), scale=scale, zero=zero)
-    kind = draw.choice(["plain", "corners", "half"])
-    options = {"alignCorners": bool(kind == "corners"), "halfPixelCenters": bool(kind == "half")}
-    made.operator(name, [x, s], [y], table=table, options=options, version=3)
-    made.write(path, [x], [y])
-
-
 def mean(draw: Draw, path: Path) -> None:
     """A mean over some axes."""
     made = Maker()
-    shape = _shape(draw, low=2, size=8)
+    shape = shape_of(draw, low=2, size=8)
     if draw.random() < 0.5:
-        shape, axes = (*_shape(draw, 4, 5, 9),), np.array([1, 2])
+        shape, axes = (*shape_of(draw, 4, 5, 9),), np.array([1, 2])
     else:
         count = int(draw.integers(1, len(shape)))
         axes = np.sort(draw.permutation(len(shape))[:count])
@@ -495,7 +320,7 @@ def unidirectional_sequence_lstm(draw: Draw, path: Path) -> None:
 def quantize_float(draw: Draw, path: Path) -> None:
     """float32 to int8."""
     made = Maker()
-    shape = _shape(draw, size=9)
+    shape = shape_of(draw, size=9)
     x = made.tensor(shape, "float32")
     y = made.tensor(shape, scale=scale_of(draw) / 20, zero=zero_of(draw))
     made.operator("QUANTIZE", [x], [y], version=2)
@@ -505,7 +330,7 @@ def quantize_float(draw: Draw, path: Path) -> None:
 def dequantize(draw: Draw, path: Path) -> None:
     """int8 to float32."""
     made = Maker()
-    shape = _shape(draw, size=9)
+    shape = shape_of(draw, size=9)
     x = made.tensor(shape, scale=scale_of(draw), zero=zero_of(draw))
     y = made.tensor(shape, "float32")
     made.operator("DEQUANTIZE", [x], [y], version=2)

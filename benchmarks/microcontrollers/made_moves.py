@@ -1,0 +1,173 @@
+"""Generated models that move values: one operator each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from made_draws import Draw, int8s, scale_of, shape_of, zero_of
+from made_models import Maker
+
+
+def concatenation(draw: Draw, path: Path) -> None:
+    """Two or three tensors side by side."""
+    made = Maker()
+    shape = shape_of(draw)
+    axis = int(draw.integers(0, len(shape)))
+    scale, zero = scale_of(draw), zero_of(draw)
+    parts = [
+        (*shape[:axis], int(draw.integers(1, 5)), *shape[axis + 1 :]) for _ in range(int(draw.integers(2, 4)))
+    ]
+    # Every tenth file has inputs of another scale, which must be refused.
+    odd = draw.random() < 0.1
+    inputs = [made.tensor(part, scale=scale * (1 + odd * i), zero=zero) for i, part in enumerate(parts)]
+    total = (*shape[:axis], sum(part[axis] for part in parts), *shape[axis + 1 :])
+    y = made.tensor(total, scale=scale, zero=zero)
+    options = {"axis": axis if draw.random() < 0.5 else axis - len(shape), "fusedActivationFunction": 0}
+    made.operator("CONCATENATION", inputs, [y], table="ConcatenationOptions", options=options, version=2)
+    made.write(path, inputs, [y])
+
+
+def pack(draw: Draw, path: Path) -> None:
+    """Tensors along a new axis."""
+    made = Maker()
+    shape = shape_of(draw, high=4)
+    axis = int(draw.integers(0, len(shape) + 1))
+    count = int(draw.integers(2, 4))
+    scale, zero = scale_of(draw), zero_of(draw)
+    inputs = [made.tensor(shape, scale=scale, zero=zero) for _ in range(count)]
+    y = made.tensor((*shape[:axis], count, *shape[axis:]), scale=scale, zero=zero)
+    made.operator("PACK", inputs, [y], table="PackOptions", options={"valuesCount": count, "axis": axis})
+    made.write(path, inputs, [y])
+
+
+def unpack(draw: Draw, path: Path) -> None:
+    """Slices along an axis."""
+    made = Maker()
+    shape = shape_of(draw, low=2)
+    axis = int(draw.integers(0, len(shape)))
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor(shape, scale=scale, zero=zero)
+    rest = (*shape[:axis], *shape[axis + 1 :])
+    outputs = [made.tensor(rest, scale=scale, zero=zero) for _ in range(shape[axis])]
+    made.operator("UNPACK", [x], outputs, table="UnpackOptions", options={"num": shape[axis], "axis": axis})
+    made.write(path, [x], outputs)
+
+
+def pad(draw: Draw, path: Path) -> None:
+    """Padding, with a given value now and then."""
+    made = Maker()
+    shape = shape_of(draw)
+    around = draw.integers(0, 4, (len(shape), 2))
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor(shape, scale=scale, zero=zero)
+    p = made.tensor(around.shape, "int32", value=around)
+    y = made.tensor(
+        tuple(int(s + a + b) for s, (a, b) in zip(shape, around, strict=True)), scale=scale, zero=zero
+    )
+    if draw.random() < 0.4:
+        v = made.tensor((1,), scale=scale, zero=zero, value=int8s(draw, (1,)))
+        made.operator("PADV2", [x, p, v], [y], table="PadV2Options", version=2)
+    else:
+        made.operator("PAD", [x, p], [y], table="PadOptions", version=2)
+    made.write(path, [x], [y])
+
+
+def transpose(draw: Draw, path: Path) -> None:
+    """Axes in another order."""
+    made = Maker()
+    shape = shape_of(draw)
+    order = draw.permutation(len(shape))
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor(shape, scale=scale, zero=zero)
+    p = made.tensor(order.shape, "int32", value=order)
+    y = made.tensor(tuple(shape[i] for i in order), scale=scale, zero=zero)
+    made.operator("TRANSPOSE", [x, p], [y], table="TransposeOptions", version=2)
+    made.write(path, [x], [y])
+
+
+def slice_(draw: Draw, path: Path) -> None:
+    """A block of a tensor."""
+    made = Maker()
+    shape = shape_of(draw)
+    begin = np.array([draw.integers(0, s) for s in shape])
+    size = np.array([draw.integers(1, s - b + 1) for s, b in zip(shape, begin, strict=True)])
+    stored = np.where((begin + size == shape) & (draw.random(len(shape)) < 0.5), -1, size)
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor(shape, scale=scale, zero=zero)
+    b, s = (made.tensor((len(shape),), "int32", value=value) for value in (begin, stored))
+    y = made.tensor(tuple(map(int, size)), scale=scale, zero=zero)
+    made.operator("SLICE", [x, b, s], [y], table="SliceOptions", version=2)
+    made.write(path, [x], [y])
+
+
+def strided_slice(draw: Draw, path: Path) -> None:
+    """Every n-th value, backwards too, with masks."""
+    made = Maker()
+    shape = shape_of(draw)
+    begin, end, step, result = [], [], [], []
+    masks = {"beginMask": 0, "endMask": 0, "shrinkAxisMask": 0}
+    for axis, size in enumerate(shape):
+        stride = int(draw.choice([1, 1, 2, 3, -1, -2]))
+        first = int(draw.integers(0, size))
+        last = int(draw.integers(first + 1, size + 1)) if stride > 0 else int(draw.integers(-1, first))
+        bits = [draw.random() < 0.2 for _ in range(3)]
+        if bits[2]:
+            stride, last = 1, first + 1
+            masks["shrinkAxisMask"] |= 1 << axis
+        elif bits[0]:
+            masks["beginMask"] |= 1 << axis
+        if bits[1] or last < 0:
+            masks["endMask"] |= 1 << axis
+        begin.append(first - size if draw.random() < 0.3 else first)
+        end.append(max(last, 0))
+        step.append(stride)
+        begin_at = (0 if stride > 0 else size - 1) if masks["beginMask"] >> axis & 1 else first
+        stop = (size if stride > 0 else -1) if masks["endMask"] >> axis & 1 else last
+        if not bits[2]:
+            result.append(len(range(begin_at, stop, stride)))
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor(shape, scale=scale, zero=zero)
+    given = [made.tensor((len(shape),), "int32", value=np.array(value)) for value in (begin, end, step)]
+    y = made.tensor(tuple(result), scale=scale, zero=zero)
+    made.operator("STRIDED_SLICE", [x, *given], [y], table="StridedSliceOptions", options=masks, version=2)
+    made.write(path, [x], [y])
+
+
+def split(draw: Draw, path: Path) -> None:
+    """Equal parts."""
+    made = Maker()
+    shape = list(shape_of(draw))
+    axis, count = int(draw.integers(0, len(shape))), int(draw.integers(1, 4))
+    part = tuple(shape)
+    shape[axis] *= count
+    scale, zero = scale_of(draw), zero_of(draw)
+    a = made.tensor((1,) if draw.random() < 0.5 else (), "int32", value=np.array([axis]))
+    x = made.tensor(shape, scale=scale, zero=zero)
+    outputs = [made.tensor(part, scale=scale, zero=zero) for _ in range(count)]
+    made.operator("SPLIT", [a, x], outputs, table="SplitOptions", options={"numSplits": count}, version=2)
+    made.write(path, [x], outputs)
+
+
+def resize_nearest_neighbor(draw: Draw, path: Path) -> None:
+    """Another size by the nearest pixel."""
+    _resize(draw, path, "RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions")
+
+
+def resize_bilinear(draw: Draw, path: Path) -> None:
+    """Another size by interpolation."""
+    _resize(draw, path, "RESIZE_BILINEAR", "ResizeBilinearOptions")
+
+
+def _resize(draw: Draw, path: Path, name: str, table: str) -> None:
+    made = Maker()
+    n, h, w, c = (int(draw.integers(1, 3)), *(int(draw.integers(1, 9)) for _ in range(3)))
+    size = draw.integers(1, 14, 2)
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor((n, h, w, c), scale=scale, zero=zero)
+    s = made.tensor((2,), "int32", value=size)
+    y = made.tensor((n, int(size[0]), int(size[1]), c), scale=scale, zero=zero)
+    kind = draw.choice(["plain", "corners", "half"])
+    options = {"alignCorners": bool(kind == "corners"), "halfPixelCenters": bool(kind == "half")}
+    made.operator(name, [x, s], [y], table=table, options=options, version=3)
+    made.write(path, [x], [y])
