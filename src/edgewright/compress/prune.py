@@ -42,8 +42,9 @@ class PruneOptions:
     Attributes:
         macs: share of the multiply-accumulates that remains, 0 < share < 1: 0.5 removes half of them.
         parameters: share of the parameters that remains.
-        latency: the time of a call on `runtime` over the original's, as measured here while it is searched.
-        runtime, threads: where the latency counts.
+        latency: the time of a call on `runtime` over the original's; the MACs for it are searched.
+        runtime: where the latency counts; it is measured on this machine.
+        threads: of the runtime.
         importance: "l2" (weights), "taylor" (weights x gradients on calibration samples with labels) or "batchnorm"
             (scales of batch normalisation): which channels matter least.
         steps: how often channels are removed; each step removes as many MACs (or parameters).
@@ -154,6 +155,7 @@ def prune(
         train: called as train(module, epochs) after each step, trains in place.
         calibration: batches of inputs, and `labels`, class numbers int64 [n] of each, for importance "taylor".
         checkpoints: a folder; a run that was killed goes on there.
+        seed: of the order in which measurements take turns, and of training.
         report: called with one line, and the share that is done where it is known.
     Raises:
         UsageError, UnknownNameError: an option is out of range, or names a layer that is not there.
