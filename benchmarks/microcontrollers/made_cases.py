@@ -337,6 +337,19 @@ def dequantize(draw: Draw, path: Path) -> None:
     made.write(path, [x], [y])
 
 
+def _as_wide(write: Write) -> Write:
+    """Return the writer of the same models with int16 activations."""
+
+    def written(draw: Draw, path: Path) -> None:
+        Maker.is_wide = True
+        try:
+            write(draw, path)
+        finally:
+            Maker.is_wide = False
+
+    return written
+
+
 def _as_floats(write: Write) -> Write:
     """Return the writer of the same models in float32."""
 
@@ -388,3 +401,8 @@ for _kind in (
     "concatenation pad resize_nearest_neighbor"
 ).split():
     KINDS[f"float_{_kind}"] = _as_floats(KINDS[_kind])
+for _kind in (
+    "conv_2d depthwise_conv_2d fully_connected concatenation transpose strided_slice add sub mul average_pool_2d "
+    "max_pool_2d"
+).split():
+    KINDS[f"int16_{_kind}"] = _as_wide(KINDS[_kind])

@@ -25,9 +25,11 @@ class Maker:
 
     Attributes:
         is_float: quantized tensors are made float32, constants with their real values.
+        is_wide: int8 tensors that are no constants are made int16, biases int64.
     """
 
     is_float = False
+    is_wide = False
 
     def __init__(self) -> None:
         self._model = schema.ModelT()
@@ -57,6 +59,10 @@ class Maker:
             if value is not None:
                 value = (value.astype(np.float32) - zero) * np.float32(np.mean(scale))
             dtype, scale = "float32", None
+        if self.is_wide and dtype == "int8" and value is None:
+            dtype, scale, zero = "int16", (scale or 0) / 200, 0
+        if self.is_wide and dtype == "int32" and scale is not None:
+            dtype = "int64"
         kind, numpy_type = KINDS[dtype]
         made = schema.TensorT()
         made.shape = np.asarray(shape, dtype=np.int32)

@@ -45,6 +45,15 @@ static int32_t scaled(int32_t value, int32_t mantissa, int32_t shift)
 """,
         needs=("high_product", "shift_right"),
     ),
+    "scaled_wide": Function(
+        text="""\
+/* value * mantissa / 2^places of a 48-bit sum and a 15-bit mantissa, rounded once. */
+static int32_t scaled_wide(int64_t value, int32_t mantissa, int32_t places)
+{
+    return (int32_t)((value * mantissa + (INT64_C(1) << (places - 1))) >> places);
+}
+"""
+    ),
     "clamped": Function(
         text="""\
 static int32_t clamped(int32_t value, int32_t low, int32_t high)

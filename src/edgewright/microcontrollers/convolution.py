@@ -54,13 +54,13 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
 {% endif %}
                 for (c = 0; c < {{ channels }}; ++c) {
 {% if groups == 1 %}
-                    const {{ type }} *w = weights + c * {{ taps * depth }};
+                    const {{ weight_type }} *w = weights + c * {{ taps * depth }};
                     {{ begin.replace("#", "c") }}
                     for (k = 0; k < {{ taps * depth }}; ++k) {
                         sum += {{ product % "w[k] * patch[k]" }};
                     }
 {% else %}
-                    const {{ type }} *w = weights + c * {{ taps * group_depth }};
+                    const {{ weight_type }} *w = weights + c * {{ taps * group_depth }};
                     const {{ type }} *from = patch + c / {{ channels // groups }} * {{ group_depth }};
                     {{ begin.replace("#", "c") }}
                     for (t = 0; t < {{ taps }}; ++t) {
@@ -120,7 +120,7 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
                     {
                         const int32_t m = c;
 {% endif %}
-                        const {{ type }} *w = weights + m;
+                        const {{ weight_type }} *w = weights + m;
                         {{ begin.replace("#", "m") }}
                         for (t = 0; t < {{ taps }}; ++t) {
                             sum += {{ product % ("w[t * %d] * tap[t][c]" % channels) }};
@@ -149,7 +149,7 @@ static void @(const {{ type }} *in, {{ type }} *out,
         }
 {% endif %}
         for (c = 0; c < channels; ++c) {
-            const {{ type }} *w = weights + c * depth;
+            const {{ weight_type }} *w = weights + c * depth;
             {{ begin.replace("#", "c") }}
 {% if weight_zero %}
             sum -= {{ start }}total * {{ start }}({{ weight_zero }});

@@ -1,7 +1,7 @@
 """Operators of two tensors, value by value, with broadcasting.
 
-Source: LiteRT 8-bit quantization specification (ADD, SUB, MUL). Sums are taken 20 bits finer than the inputs, on a
-common scale of twice the larger one.
+Source: LiteRT 8-bit quantization specification (ADD, SUB, MUL). Sums are taken 20 bits (int16: 15) finer than the
+inputs, on a common scale of twice the larger one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from edgewright.microcontrollers.layer import Layer, Site, render, require
 from edgewright.microcontrollers.sums import limits_of
 
 _MAX_RANK = 6
-_FINER_BITS = 20
+# How much finer than the inputs sums are taken.
+_FINER_BITS = {"int8": 20, "int16": 15}
 
 _FLAT = """\
 static void @(const {{ type }} *left, const {{ type }} *right, {{ type }} *out)
@@ -44,17 +45,17 @@ static void @(const {{ type }} *left, const {{ type }} *right, {{ type }} *out)
 
 
 def add(site: Site) -> Layer:
-    """Return ADD of int8 or float32."""
+    """Return ADD of int8, int16 or float32."""
     return _sum(site, sign="+")
 
 
 def subtract(site: Site) -> Layer:
-    """Return SUB of int8 or float32."""
+    """Return SUB of int8, int16 or float32."""
     return _sum(site, sign="-")
 
 
 def multiply(site: Site) -> Layer:
-    """Return MUL of int8 or float32."""
+    """Return MUL of int8, int16 or float32."""
     if site.output().dtype == "float32":
         return _floats(site, "*")
     left, right, output = _operands(site)
@@ -68,13 +69,14 @@ def _sum(site: Site, *, sign: str) -> Layer:
     if site.output().dtype == "float32":
         return _floats(site, sign)
     left, right, output = _operands(site)
+    finer_bits = _FINER_BITS[output.dtype]
     common = 2 * max(left.scale, right.scale)
     factors = [multiplier_of(one.scale / common) for one in (left, right)]
-    total = multiplier_of(common / (2**_FINER_BITS * output.scale))
+    total = multiplier_of(common / (2**finer_bits * output.scale))
     require(total.shift <= 0, "an output scale that is far too small")
 
     def finer(name: str, tensor: Tensor, by: Multiplier) -> str:
-        return f"scaled(({_offset(name, tensor)}) * {2**_FINER_BITS}, {by.mantissa}, {by.shift})"
+        return f"scaled(({_offset(name, tensor)}) * {2**finer_bits}, {by.mantissa}, {by.shift})"
 
     both = f"{finer('LEFT', left, factors[0])} {sign} {finer('RIGHT', right, factors[1])}"
     return _layer(site, f"scaled({both}, {total.mantissa}, {total.shift}) + {output.zero_point}")
@@ -88,9 +90,13 @@ def _offset(name: str, tensor: Tensor) -> str:
 def _operands(site: Site) -> tuple[Tensor, Tensor, Tensor]:
     left, right, output = site.input(0), site.input(1), site.output()
     types = (left.dtype, right.dtype, output.dtype)
-    require(types == ("int8", "int8", "int8"), f"types {'/'.join(types)}; int8/int8/int8 is made")
+    require(
+        types in (("int8",) * 3, ("int16",) * 3),
+        f"types {'/'.join(types)}; int8/int8/int8, int16 and float32 are made",
+    )
     for tensor in (left, right, output):
         require(len(tensor.scales) == 1 and tensor.scale > 0, "a tensor without one scale")
+        require(tensor.dtype == "int8" or tensor.zero_point == 0, "int16 with a zero point")
         require(tensor.count > 0, "an empty tensor")
     return left, right, output
 
@@ -110,7 +116,8 @@ def _layer(site: Site, expression: str) -> Layer:
     output = site.output()
     low, high = activation_range(site.operator, output)
     values: dict[str, object] = {
-        "type": "int8_t", "value": "int32_t", "expression": expression, "end": f"(int8_t)clamped(value, {low}, {high})"
+        "type": output.c_type, "value": "int32_t", "expression": expression,
+        "end": f"({output.c_type})clamped(value, {low}, {high})",
     }  # fmt: skip
     return _placed(site, values, ("scaled", "clamped"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgewright.microcontrollers.convolution import window_of
 from edgewright.microcontrollers.fixed_point import activation_range
+from edgewright.microcontrollers.graph import LIMITS
 from edgewright.microcontrollers.layer import Layer, Site, float_literal, render, require
 from edgewright.microcontrollers.shaping import same_scheme
 from edgewright.microcontrollers.sums import LARGEST_FLOAT, limits_of
@@ -63,8 +64,8 @@ def _pool(site: Site, *, is_average: bool) -> Layer:
     image, output = site.input(0), site.output()
     is_float = image.dtype == output.dtype == "float32"
     require(
-        is_float or image.dtype == output.dtype == "int8",
-        f"types {image.dtype}/{output.dtype}; int8/int8 and float32/float32 are made",
+        is_float or (image.dtype == output.dtype and image.dtype in ("int8", "int16")),
+        f"types {image.dtype}/{output.dtype}; int8, int16 and float32 are made",
     )
     require(len(image.shape) == len(output.shape) == 4, "a rank other than 4")
     require(is_float or same_scheme(image, output), "an output whose quantization is not the input's")
@@ -74,13 +75,14 @@ def _pool(site: Site, *, is_average: bool) -> Layer:
     kernel_y, kernel_x = site.operator.integer("FilterHeight"), site.operator.integer("FilterWidth")
     tall = window_of(site, 0, kernel=kernel_y, size=image.shape[1], out_size=output.shape[1])
     wide = window_of(site, 1, kernel=kernel_x, size=image.shape[2], out_size=output.shape[2])
-    require(kernel_y * kernel_x < 1 << 23, "a window whose sum can leave 32 bits")
+    require(kernel_y * kernel_x < 1 << 15, "a window whose sum can leave 32 bits")
     if is_float:
         low, high = limits_of(site)
         first, end = float_literal(0.0 if is_average else -LARGEST_FLOAT), f"limited(value, {low}, {high})"
     else:
         least, most = activation_range(site.operator, output)
-        first, end = "0" if is_average else "-128", f"(int8_t)clamped(value, {least}, {most})"
+        lowest = LIMITS[output.dtype][0]
+        first, end = "0" if is_average else str(lowest), f"({output.c_type})clamped(value, {least}, {most})"
     values: dict[str, object] = {
         "batch": image.shape[0], "depth": image.shape[3], "height": tall.size,
         "width": wide.size, "out_height": tall.out_size, "out_width": wide.out_size, "kernel_y": kernel_y,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgewright.microcontrollers.fixed_point import activation_range, multiplier_of, wrapped
+from edgewright.microcontrollers.fixed_point import Multiplier, activation_range, multiplier_of, wrapped
 from edgewright.microcontrollers.graph import Tensor
 from edgewright.microcontrollers.layer import Constant, Site, float_literal, floats, integers, require
 
@@ -60,9 +60,12 @@ def sums_of(
     if types == ("float32", "float32", "float32"):
         return _floats(site, weights, bias)
     require(
-        types == ("int8", "int8", "int8"), f"types {'/'.join(types)}; int8/int8/int8 and float32 are made"
+        types in (("int8", "int8", "int8"), ("int16", "int8", "int16")),
+        f"types {'/'.join(types)}; int8/int8/int8, int16/int8/int16 and float32 are made",
     )
     _check_scales(site, image, weights, output, axis=axis, bias=bias)
+    if image.dtype == "int16":
+        return _wide(site, image, weights, output, bias=bias, is_float_product=is_float_product)
     assert weights.value is not None
     matrix = np.moveaxis(weights.value.astype(np.int64), axis, 0).reshape(weights.shape[axis], -1)
     constants, values = _requantized(
@@ -109,10 +112,66 @@ def _floats(site: Site, weights: Tensor, bias: int) -> Sums:
         end.insert(0, "sum += bias[#];")
         tables += ", const float *bias"
     values: dict[str, object] = {
-        "type": "float", "tables": tables, "begin": "float sum = 0.0f;", "product": "%s", "end": end, "zero": 0,
-        "weight_zero": 0,
+        "type": "float", "weight_type": "float", "tables": tables, "begin": "float sum = 0.0f;",
+        "product": "%s", "end": end, "zero": 0, "weight_zero": 0,
     }  # fmt: skip
     return Sums(constants=tuple(constants), values=values, needs=("limited",))
+
+
+def _wide(
+    site: Site, image: Tensor, weights: Tensor, output: Tensor, *, bias: int, is_float_product: bool
+) -> Sums:
+    """Return the sums of int16 values with int8 weights: 64 bits, symmetric, a multiplier of 16 bits.
+
+    Source: LiteRT quantization specification, 16x8.
+    """
+    require(not image.zero_points.any() and not output.zero_points.any(), "int16 with a zero point")
+    require(not weights.zero_points.any(), "weights with a zero point")
+    channels = output.shape[-1]
+    factors = _factors(image, weights, output, channels, is_float_product=is_float_product)
+    raw = [0] * channels
+    is_short = False
+    if site.has_input(bias):
+        stored = site.input(bias)
+        assert stored.value is not None
+        is_short = stored.dtype == "int32"
+        require(
+            stored.value.size == channels, f"a bias of {stored.value.size} values for {channels} channels"
+        )
+        raw = [int(value) for value in stored.value.reshape(-1)]
+    require(not is_short, "a bias of int32 for int16; int64 is made")
+    require(max(map(abs, raw)) < 1 << 46, "a bias that is far too large")
+    mantissas = [min((by.mantissa + (1 << 15)) >> 16, 32767) for by in factors]
+    require(max(by.shift for by in factors) < 15, "an output scale that is far too small")
+    constants = (
+        _weights(site, weights),
+        site.table("bias", "int64_t", raw, 8),
+        site.table("mantissa", "int32_t", mantissas, 4),
+        site.table("shift", "int8_t", [15 - by.shift for by in factors], 1),
+    )
+    low, high = activation_range(site.operator, output)
+    values: dict[str, object] = {
+        "type": "int16_t", "weight_type": "int8_t", "zero": 0, "weight_zero": 0, "begin": "int64_t sum = bias[#];",
+        "end": [f"*out++ = (int16_t)clamped(scaled_wide(sum, mantissa[#], shift[#]), {low}, {high});"],
+        "tables": "const int8_t *weights, const int64_t *bias, const int32_t *mantissa, const int8_t *shift",
+        "product": "(int32_t)%s",
+    }  # fmt: skip
+    return Sums(constants=constants, values=values, needs=("scaled_wide", "clamped"))
+
+
+def _factors(
+    image: Tensor, weights: Tensor, output: Tensor, channels: int, *, is_float_product: bool
+) -> list[Multiplier]:
+    made = []
+    for scale in np.broadcast_to(weights.scales, (channels,)):
+        if is_float_product and len(weights.scales) == 1:
+            product = float(np.float32(image.scale) * np.float32(scale))
+        else:
+            product = image.scale * float(scale)
+        require(output.scale > 0, "an output with scale 0")
+        made.append(multiplier_of(product / output.scale))
+        require(made[-1].shift <= 30, "an output scale that is far too small")
+    return made
 
 
 def _check_scales(
@@ -124,7 +183,9 @@ def _check_scales(
     if site.has_input(bias):
         added = site.input(bias)
         require(
-            added.dtype == "int32" and added.value is not None, f"a bias of {added.dtype} that is no constant"
+            added.dtype in (("int32",) if image.dtype == "int8" else ("int32", "int64"))
+            and added.value is not None,
+            f"a bias of {added.dtype} that is no constant",
         )
 
 
@@ -168,23 +229,13 @@ def _requantized(
         np.abs(matrix).sum(axis=1) + depth * abs(weight_zero)
     )
     is_wrapping = int(reach.max()) >= 2**31
-    mantissas, shifts = [], []
-    for scale in np.broadcast_to(weights.scales, (channels,)):
-        if is_float_product and len(weights.scales) == 1:
-            product = float(np.float32(image.scale) * np.float32(scale))
-        else:
-            product = image.scale * float(scale)
-        require(output.scale > 0, "an output with scale 0")
-        by = multiplier_of(product / output.scale)
-        require(by.shift <= 30, "an output scale that is far too small")
-        mantissas.append(by.mantissa)
-        shifts.append(by.shift)
+    factors = _factors(image, weights, output, channels, is_float_product=is_float_product)
     low, high = activation_range(site.operator, output)
     constants = (
         _weights(site, weights),
         site.table("bias", "int32_t", [wrapped(int(value)) for value in folded], 4),
-        site.table("mantissa", "int32_t", mantissas, 4),
-        site.table("shift", "int8_t", shifts, 1),
+        site.table("mantissa", "int32_t", [by.mantissa for by in factors], 4),
+        site.table("shift", "int8_t", [by.shift for by in factors], 1),
     )
     begin = f"{'uint32_t sum = (uint32_t)' if is_wrapping else 'int32_t sum = '}bias[#];"
     plain = "(int32_t)sum" if is_wrapping else "sum"
@@ -194,7 +245,8 @@ def _requantized(
         f"*out++ = (int8_t)clamped({plain}, {low}, {high});",
     ]
     return constants, {
-        "type": "int8_t", "zero": image.zero_point, "weight_zero": weight_zero, "begin": begin, "end": end,
+        "type": "int8_t", "weight_type": "int8_t", "zero": image.zero_point,
+        "weight_zero": weight_zero, "begin": begin, "end": end,
         "tables": "const int8_t *weights, const int32_t *bias, const int32_t *mantissa, const int8_t *shift",
         "product": "(uint32_t)((int32_t)%s)" if is_wrapping else "(int32_t)%s", "start": back,
     }  # fmt: skip
