@@ -242,7 +242,9 @@ def test_a_compression_that_is_killed_goes_on_with_the_same_result(
     assert process.returncode == (130 if number is signal.SIGINT else -signal.SIGKILL)
     assert "Traceback" not in err
     if number is signal.SIGINT:
-        assert left_in(temporary) == []
+        assert not [
+            name for name in left_in(temporary) if not name.startswith("torchinductor_")
+        ]  # torch's own
     refused = cli("compress", *DIGITS, *steps, "--out", tmp_path / "out", env=env)
     _out, err = refused.communicate()
     assert refused.returncode == 2 and "--resume" in err

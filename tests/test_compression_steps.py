@@ -210,5 +210,7 @@ def test_samples_without_labels_serve_a_step_that_does_not_train(
     own = replace(material, training=training)
     stages, error = run_steps(recipe_of("cluster bits=3"), original, own, tmp_path / "out", silent)
     assert error is None and len(stages) == 1
-    _, error = run_steps(recipe_of("sparsify sparsity=0.5 epochs=1"), original, own, tmp_path / "other", silent)
+    _, error = run_steps(
+        recipe_of("sparsify sparsity=0.5 epochs=1"), original, own, tmp_path / "other", silent
+    )
     assert isinstance(error, DataError) and "label" in str(error)
