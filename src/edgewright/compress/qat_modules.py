@@ -24,7 +24,7 @@ _MEMORY_SHARE = 0.1
 class ActivationFakeQuantize(FakeQuantizeBase):  # type: ignore[misc]
     """Rounds a tensor to the 256 steps of one range.
 
-    Three phases: while `is_calibrating` it only looks; in training mode the range follows what passes; in
+    Three phases: until `settle` it only looks; in training mode the range follows what passes; in
     evaluation mode it is fixed. Several places of a graph may share one instance: a pooling keeps its input's range.
     """
 
@@ -38,7 +38,6 @@ class ActivationFakeQuantize(FakeQuantizeBase):  # type: ignore[misc]
         super().__init__()
         self.dtype, self.qscheme, self.is_dynamic = dtype, qscheme, is_dynamic
         self.quant_min, self.quant_max = quant_min, quant_max
-        self.is_calibrating = True
         self.places = 1
         self._seen: list[tuple[Tensor, Tensor]] = []
         self._histogram: HistogramObserver | None = HistogramObserver(
@@ -54,7 +53,7 @@ class ActivationFakeQuantize(FakeQuantizeBase):  # type: ignore[misc]
         scale, zero = self._histogram.calculate_qparams()
         self.low = ((self.quant_min - zero) * scale).float().reshape(())
         self.high = ((self.quant_max - zero) * scale).float().reshape(())
-        self._histogram, self.is_calibrating, self.places = None, False, places
+        self._histogram, self.places = None, places
 
     def forward(self, values: Tensor) -> Tensor:
         if self._histogram is not None:
