@@ -11,9 +11,9 @@ from edgewright.core.errors import ConversionError, UsageError
 from edgewright.core.tensors import Array
 from edgewright.microcontrollers import selftest, writer
 from edgewright.microcontrollers.ends import with_integer_ends
-from edgewright.microcontrollers.graph import ITEM_BYTES, Graph
+from edgewright.microcontrollers.graph import ITEM_BYTES, Graph, Tensor
 from edgewright.microcontrollers.layer import Layer, Site, UnsupportedError
-from edgewright.microcontrollers.planner import Plan, plan_memory
+from edgewright.microcontrollers.planner import ALIGNMENT, Plan, plan_memory
 from edgewright.microcontrollers.reader import read_graph
 from edgewright.microcontrollers.registry import KERNELS
 
@@ -150,6 +150,11 @@ def identifier(text: str) -> str:
     return f"{made}_model" if made in _RESERVED else made
 
 
+def _is_made(tensor: Tensor) -> bool:
+    """Return whether kernels may touch the tensor: the arena is aligned for values of four bytes at most."""
+    return ITEM_BYTES.get(tensor.dtype, 8) <= ALIGNMENT or tensor.value is not None or tensor.count == 0
+
+
 def _layers(graph: Graph, name: str, path: Path) -> tuple[Layer, ...]:
     layers, refused = [], []
     for operator in graph.operators:
@@ -161,7 +166,7 @@ def _layers(graph: Graph, name: str, path: Path) -> tuple[Layer, ...]:
         unknown = {
             graph.tensor(index).dtype
             for index in (*operator.inputs, *operator.outputs)
-            if index >= 0 and graph.tensor(index).dtype not in ITEM_BYTES
+            if index >= 0 and not _is_made(graph.tensor(index))
         }
         if unknown:
             refused.append(f"{label}: type {', '.join(sorted(unknown))}")

@@ -92,7 +92,6 @@ class Operator:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     options: Mapping[str, float] = field(default_factory=dict)
-    int_lists: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     intermediates: tuple[int, ...] = ()
 
     def integer(self, name: str) -> int:

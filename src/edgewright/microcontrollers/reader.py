@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +39,6 @@ class _Options:
 
     table: str
     fields: tuple[str, ...] = ()
-    lists: tuple[str, ...] = field(default=())
 
 
 _WINDOW = ("Padding", "StrideW", "StrideH")
