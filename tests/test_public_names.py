@@ -4,14 +4,18 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+import pytest
+
 import edgewright
+import edgewright.compress
 
 
-def test_no_submodule_hides_a_public_function() -> None:
-    submodules = {module.name for module in pkgutil.iter_modules(edgewright.__path__)}
-    assert not submodules & set(edgewright.__all__)
-    for name in ("pipeline", "single", "benchmark", "doctor", "recipe", "sources"):
-        importlib.import_module(f"edgewright.{name}")
-    for name in edgewright.__all__:
-        assert not isinstance(getattr(edgewright, name), ModuleType), name
-        assert callable(getattr(edgewright, name)), name
+@pytest.mark.parametrize("package", [edgewright, edgewright.compress], ids=lambda package: package.__name__)
+def test_no_submodule_hides_a_public_function(package: ModuleType) -> None:
+    submodules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    assert not submodules & set(package.__all__)
+    for home in set(package._HOMES.values()):
+        importlib.import_module(f"{package.__name__}.{home}")
+    for name in package.__all__:
+        assert not isinstance(getattr(package, name), ModuleType), name
+        assert callable(getattr(package, name)), name

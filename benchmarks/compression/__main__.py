@@ -17,8 +17,12 @@ NAMES = ("ewz", "qat", "repair", "separable", "lenet")
 def main(arguments: list[str] | None = None) -> int:
     """Run them and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME", help=f"of {', '.join(NAMES)}")
-    parser.add_argument("--work", type=Path, default=Path("out/compression"), help="folder for trained models")
+    parser.add_argument(
+        "names", nargs="*", choices=[*NAMES, []], metavar="NAME", help=f"of {', '.join(NAMES)}"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("out/compression"), help="folder for trained models"
+    )
     options = parser.parse_args(arguments)
     here = Path(__file__).resolve().parent
     failed = []

@@ -47,8 +47,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from reporting import conditions, parser_for, print_table, write_json
 
 from edgewright.backends.onnxruntime import OnnxRuntimeBackend
-from edgewright.compress.cluster import cluster
-from edgewright.compress.sparsify import sparsify
+from edgewright.compress.clustering import cluster
+from edgewright.compress.sparsifying import sparsify
 from edgewright.core.artifact import Artifact
 from edgewright.core.files import sha256_of_files
 from edgewright.core.target import Target

@@ -39,7 +39,7 @@ from model import create
 from reporting import REPOSITORY, conditions, parser_for, print_table, write_json
 
 from edgewright.backends import registry
-from edgewright.compress.prune import prune
+from edgewright.compress.pruning import prune
 from edgewright.compress.qat import quantize_aware
 from edgewright.compress.training import Trainer, TrainingOptions
 from edgewright.core.target import Precision, Target

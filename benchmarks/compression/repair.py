@@ -45,7 +45,7 @@ from reporting import conditions, parser_for, print_table, write_json
 
 from edgewright.backends.vendor import load_exported_file
 from edgewright.compress.module import layered, weighted_layers
-from edgewright.compress.repair import correct, repair
+from edgewright.compress.repairing import correct, repair
 from edgewright.compress.training import Trainer, TrainingOptions
 from edgewright.core.errors import ConversionError
 from edgewright.core.tensors import Array

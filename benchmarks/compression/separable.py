@@ -38,10 +38,10 @@ from reporting import conditions, parser_for, print_table, write_json
 
 from edgewright.artifact_files import read_artifact
 from edgewright.benchmark import Benchmark, bench
-from edgewright.compress.distill import distill
-from edgewright.compress.prune import prune
+from edgewright.compress.distilling import distill
 from edgewright.compress.prune_graph import count_costs
 from edgewright.compress.prune_importance import Importance
+from edgewright.compress.pruning import prune
 from edgewright.compress.training import Trainer, TrainingOptions, accuracy
 from edgewright.core.artifact import Artifact
 from edgewright.core.tensors import Array

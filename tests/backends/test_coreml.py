@@ -167,7 +167,7 @@ def test_inspection_counts_what_the_source_has(made: Artifact, source: Program) 
 
 @pytest.mark.parametrize(("bits", "least_bytes"), [(1, 9_600), (2, 19_200), (4, 38_400)])
 def test_clustered_weights_become_exact_palettes(bits: int, least_bytes: int, tmp_path: Path) -> None:
-    from edgewright.compress.cluster import cluster
+    from edgewright.compress.clustering import cluster
 
     linear = cluster(torch.nn.Sequential(torch.nn.Linear(300, 256, bias=False)), bits=bits)[0]  # type: ignore[index]
     program = export(linear, (torch.zeros(1, 300),), tmp_path)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.compress.test_distill import digits, net
-from tests.compress.test_distill import one_thread as one_thread
+from tests.compress.test_distilling import digits, net
+from tests.compress.test_distilling import one_thread as one_thread
 
 from edgewright.compress.checkpoints import Checkpoints, ResumableFit, silent, state_of
-from edgewright.compress.distill import PASS, DistillOptions
+from edgewright.compress.distilling import PASS, DistillOptions
 from edgewright.compress.module import to_module
 from edgewright.compress.passes import Bench
 from edgewright.compress.training import Trainer, TrainingOptions, accuracy

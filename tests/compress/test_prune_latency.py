@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from edgewright.compress.prune import prune
 from edgewright.compress.prune_graph import count_costs
 from edgewright.compress.prune_latency import find_share
+from edgewright.compress.pruning import prune
 from edgewright.core.errors import ConversionError, UnknownNameError
 from edgewright.measure.latency import LatencyComparison, compare_latency
 

@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from edgewright.compress.module import to_module, trace
 from edgewright.compress.passes import Bench
-from edgewright.compress.prune import PASS, PruneOptions, prune
 from edgewright.compress.prune_graph import count_costs
 from edgewright.compress.prune_heads import refit
+from edgewright.compress.pruning import PASS, PruneOptions, prune
 from edgewright.core.errors import ConversionError
 from edgewright.sources.torch_export import export_module
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 PASSES = {
-    "prune": "edgewright.compress.prune:PASS",
-    "sparsify": "edgewright.compress.sparsify:PASS",
-    "distill": "edgewright.compress.distill:PASS",
+    "prune": "edgewright.compress.pruning:PASS",
+    "sparsify": "edgewright.compress.sparsifying:PASS",
+    "distill": "edgewright.compress.distilling:PASS",
     "qat": "edgewright.compress.qat:PASS",
-    "repair": "edgewright.compress.repair:PASS",
-    "cluster": "edgewright.compress.cluster:PASS",
+    "repair": "edgewright.compress.repairing:PASS",
+    "cluster": "edgewright.compress.clustering:PASS",
     "entropy": "edgewright.compress.entropy:PASS",
 }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgewright.backends.vendor import load_exported, quiet
 from edgewright.compress.adaround import round_weights
 from edgewright.compress.bias_correction import correct_biases
-from edgewright.compress.equalize import equalize_traced
+from edgewright.compress.equalizing import equalize_traced
 from edgewright.compress.int8_quantizer import LayerScheme, layer_names
 from edgewright.compress.masks import weight_of
 from edgewright.compress.module import fold_batch_norm, layered, weighted_layers

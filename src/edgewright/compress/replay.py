@@ -112,7 +112,7 @@ def correct_layers(
     """
     import torch
 
-    from edgewright.compress.equalize import call_counts
+    from edgewright.compress.equalizing import call_counts
 
     layers = dict(quantized.named_modules())
     counts, reference_counts = call_counts(quantized.graph), call_counts(reference.graph)

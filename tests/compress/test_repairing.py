@@ -13,7 +13,7 @@ from edgewright.backends import registry
 from edgewright.backends.vendor import load_exported
 from edgewright.compress.module import to_module
 from edgewright.compress.passes import Bench
-from edgewright.compress.repair import PASS, RepairOptions, repair
+from edgewright.compress.repairing import PASS, RepairOptions, repair
 from edgewright.compress.sensitivity import compare
 from edgewright.core.errors import BudgetError, ConversionError, DataError, UnknownNameError, UsageError
 from edgewright.core.program import Program

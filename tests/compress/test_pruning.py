@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from edgewright.compress.module import to_module, trace
 from edgewright.compress.passes import Bench
-from edgewright.compress.prune import PASS, PruneOptions, prune
 from edgewright.compress.prune_graph import count_costs
+from edgewright.compress.pruning import PASS, PruneOptions, prune
 from edgewright.core.errors import (
     ConversionError,
     DataError,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgewright.compress.equalize import equalize, equalize_traced, find_pairs
+from edgewright.compress.equalizing import equalize, equalize_traced, find_pairs
 from edgewright.compress.module import fold_batch_norm, trace
 from edgewright.core.errors import ConversionError
 

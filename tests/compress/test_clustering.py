@@ -11,12 +11,12 @@ from tests.backends import programs
 from torch import nn
 
 from edgewright.compress.checkpoints import ResumableFit, silent
-from edgewright.compress.cluster import PASS, ClusterOptions, cluster, value_table
+from edgewright.compress.clustering import PASS, ClusterOptions, cluster, value_table
 from edgewright.compress.kmeans import fit_codebook, nearest, squared_error
 from edgewright.compress.module import to_module, weighted_layers
 from edgewright.compress.passes import Bench
 from edgewright.compress.quantize import quantize_pt2e
-from edgewright.compress.sparsify import sparsify, sparsity_table
+from edgewright.compress.sparsifying import sparsify, sparsity_table
 from edgewright.compress.weight_modules import Codebook, hold, release
 from edgewright.core.errors import ConversionError, TrainingError, UnknownNameError, UsageError
 from edgewright.core.program import Program

@@ -15,7 +15,7 @@ from edgewright.compress.module import find_layer, to_module
 from edgewright.compress.passes import Bench
 from edgewright.compress.quantize import quantize_pt2e
 from edgewright.compress.sparse_patterns import lamp_scores
-from edgewright.compress.sparsify import PASS, SparsifyOptions, cubic, sparsify, sparsity_table
+from edgewright.compress.sparsifying import PASS, SparsifyOptions, cubic, sparsify, sparsity_table
 from edgewright.core.errors import ConversionError, TrainingError, UnknownNameError, UsageError
 from edgewright.core.target import Precision
 from edgewright.sources import load_module

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgewright.compress.checkpoints import Checkpoints, ResumableFit, silent, state_of
-from edgewright.compress.distill import DistillOptions, distill
+from edgewright.compress.distilling import DistillOptions, distill
 from edgewright.compress.training import Trainer, TrainingOptions, accuracy
 from edgewright.core.errors import ConversionError, TrainingError, UnknownNameError, UsageError
 from edgewright.data.datasets import Dataset, make_dataset
