@@ -32,6 +32,8 @@ def test_a_model_is_exact_on_an_emulated_core(board: str, assets: Path, tmp_path
     write_checks(model, tmp_path, oracle.run(path, golden_inputs(model)).outputs, source="LiteRT Micro")
     run = run_on(board, tmp_path, "lstm")
     assert "20 runs, 0 failures" in run.said
+    assert model.macs / 8 < run.instructions < 20 * model.macs
+    assert 32 <= run.stack_bytes < 2048
     assert model.table_bytes < run.flash_bytes < model.weight_bytes + 20 * 1024
 
 

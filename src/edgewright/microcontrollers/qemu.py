@@ -1,6 +1,7 @@
 """C models on emulated boards: built by the cross compilers of Debian, run under QEMU, every output bit checked.
 
-The self-test of the model's folder is the program. It runs on the instruction set of the device; times mean nothing.
+The self-test of the model's folder is the program. It runs on the instruction set of the device; times mean nothing,
+instructions are counted (see `probe`).
 Packages: qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi; for RISC-V qemu-system-misc
 gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf.
 """
@@ -12,11 +13,12 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgewright.core.errors import ConversionError, UnavailableError, UnknownNameError
 from edgewright.microcontrollers.host import WARNINGS
+from edgewright.microcontrollers.probe import FLAG, probe_text, read_probe, without_probes
 
 TIMEOUT_S = 600
 _ARM_PACKAGES = "qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi"
@@ -30,6 +32,7 @@ class Board:
     Attributes:
         flags: of the compiler, for the core.
         code, memory: where code and variables lie: first address, bytes.
+        instructions_per_tick: of the counter that `probe` reads.
     """
 
     core: str
@@ -37,6 +40,7 @@ class Board:
     flags: tuple[str, ...]
     code: tuple[int, int]
     memory: tuple[int, int]
+    instructions_per_tick: float = 40.0
     is_arm: bool = True
 
     @property
@@ -50,22 +54,25 @@ class Board:
         return "qemu-system-arm" if self.is_arm else "qemu-system-riscv32"
 
 
-def _arm(core: str, machine: str, *flags: str, code: int = 4 << 20, memory: tuple[int, int]) -> Board:
+def _arm(core: str, machine: str, *flags: str, memory: int = 0x20000000) -> Board:
     return Board(
-        core=core, machine=machine, flags=(f"-mcpu={core}", "-mthumb", *flags), code=(0, code), memory=memory
+        core=core,
+        machine=machine,
+        flags=(f"-mcpu={core}", "-mthumb", *flags),
+        code=(0, 4 << 20),
+        memory=(memory, 4 << 20),
     )
 
 
 BOARDS: Mapping[str, Board] = {
-    "cortex-m3": _arm("cortex-m3", "mps2-an385", memory=(0x20000000, 4 << 20)),
-    "cortex-m4": _arm(
-        "cortex-m4", "mps2-an386", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", memory=(0x20000000, 4 << 20)
-    ),
-    "cortex-m7": _arm(
-        "cortex-m7", "mps2-an500", "-mfloat-abi=hard", "-mfpu=fpv5-d16", memory=(0x20000000, 4 << 20)
-    ),
-    "cortex-m55": _arm(
-        "cortex-m55", "mps3-an547", "-mfloat-abi=hard", code=512 << 10, memory=(0x21000000, 2 << 20)
+    "cortex-m3": _arm("cortex-m3", "mps2-an385"),
+    "cortex-m4": _arm("cortex-m4", "mps2-an386", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"),
+    "cortex-m7": _arm("cortex-m7", "mps2-an500", "-mfloat-abi=hard", "-mfpu=fpv5-d16"),
+    "cortex-m55": replace(
+        _arm("cortex-m55", "mps3-an547", "-mfloat-abi=hard"),
+        code=(0, 512 << 10),
+        memory=(0x21000000, 2 << 20),
+        instructions_per_tick=31.25,  # 32 MHz
     ),
     "rv32": Board(
         core="rv32imac",
@@ -73,6 +80,7 @@ BOARDS: Mapping[str, Board] = {
         flags=("-march=rv32imac", "-mabi=ilp32"),
         code=(0x80000000, 8 << 20),
         memory=(0x80800000, 8 << 20),
+        instructions_per_tick=1.0,
         is_arm=False,
     ),
 }
@@ -134,12 +142,22 @@ class EmulatedRun:
 
     Attributes:
         said: its last line, with the number of runs.
-        flash_bytes: code and tables of NAME.c alone.
+        text_bytes, rodata_bytes: code and tables of NAME.c alone.
+        instructions: of one run, the most of all; counted by QEMU, no cycles.
+        stack_bytes: the deepest that a run reached.
     """
 
     board: str
     said: str
-    flash_bytes: int
+    text_bytes: int
+    rodata_bytes: int
+    instructions: int
+    stack_bytes: int
+
+    @property
+    def flash_bytes(self) -> int:
+        """Code and tables of NAME.c."""
+        return self.text_bytes + self.rodata_bytes
 
 
 def run_on(board: str, folder: Path, name: str) -> EmulatedRun:
@@ -170,23 +188,39 @@ def run_on(board: str, folder: Path, name: str) -> EmulatedRun:
             str(folder),
         ]
         runtime = [] if made.is_arm else ["--specs=picolibc.specs"]
+        probe = work / "probe.c"
+        probe.write_text(probe_text(is_arm=made.is_arm), encoding="utf-8")
         objects = []
         for source in (f"{name}.c", f"{name}_test.c"):
             target = work / f"{source}.o"
             _tool(
-                [*common, *runtime, *WARNINGS, "-c", str(folder / source), "-o", str(target)],
+                [*common, *runtime, *WARNINGS, FLAG, "-c", str(folder / source), "-o", str(target)],
                 f"{board}: {source}",
             )
             objects.append(str(target))
-        said = _tool([size_tool, objects[0]], board)
-        flash = int(said.splitlines()[1].split()[0])
+        text_bytes, rodata_bytes = _sizes(_tool([size_tool, "-A", objects[0]], board))
         program = work / "program.elf"
-        _tool([*common, *_link(made, work), *objects, "-o", str(program)], f"{board}: {name}")
+        _tool([*common, *_link(made, work), *objects, str(probe), "-o", str(program)], f"{board}: {name}")
         log = _tool(_emulate(made, program), f"{name} on {board}")
     found = re.findall(rf"^{re.escape(name)}: \d+ runs, 0 failures.*$", log, re.MULTILINE)
     if not found:
         raise ConversionError(f"{name} on {board} did not finish: {log.strip()[-300:]!r}.")
-    return EmulatedRun(board=board, said=found[-1], flash_bytes=flash)
+    counted = read_probe(log, instructions_per_tick=made.instructions_per_tick)
+    return EmulatedRun(
+        board=board,
+        said=found[-1],
+        text_bytes=text_bytes,
+        rodata_bytes=rodata_bytes,
+        instructions=counted["instructions"],
+        stack_bytes=counted["stack_bytes"],
+    )
+
+
+def _sizes(said: str) -> tuple[int, int]:
+    """Return the bytes of code and of constants in what `size -A` said of an object."""
+    found = re.findall(r"^\.(text|rodata|srodata)\S*\s+(\d+)", said, re.MULTILINE)
+    text = sum(int(size) for section, size in found if section == "text")
+    return text, sum(int(size) for section, size in found if section != "text")
 
 
 def _link(board: Board, work: Path) -> Sequence[str]:
@@ -216,7 +250,8 @@ def _link(board: Board, work: Path) -> Sequence[str]:
 
 
 def _emulate(board: Board, program: Path) -> Sequence[str]:
-    command = [board.emulator, "-M", board.machine, "-nographic", "-monitor", "none", "-serial", "none"]
+    command = [board.emulator, "-M", board.machine, "-icount", "shift=0"]
+    command += ["-nographic", "-monitor", "none", "-serial", "none"]
     if not board.is_arm:
         command += ["-bios", "none"]
     return [*command, "-semihosting-config", "enable=on,target=native", "-kernel", str(program)]
@@ -236,6 +271,7 @@ def _tool(command: Sequence[str], what: str) -> str:
         raise ConversionError(f"{what}: {Path(command[0]).name} had not ended after {TIMEOUT_S} s.") from err
     said = (done.stdout + done.stderr).decode("utf-8", "replace")
     if done.returncode != 0:
+        said = without_probes(said)
         raise ConversionError(
             f"{what}: {Path(command[0]).name} failed ({done.returncode}): {said.strip()[-400:]!r}."
         )
