@@ -161,13 +161,18 @@ def compress(plan: Plan, samples: Images, tested: Images, cache: Cache) -> tuple
         net, key = cache.net(f"{plan.title}-taught", settings, train_taught)
         floats.append(cache.row("float32, taught", net, key, tested))
     rows = []
-    pruning = Loop(
+    fine_tuning = Loop(
         samples=samples,
         rate=plan.rate,
         steady_rate=plan.steady_rate,
         weight_decay=plan.decay,
-        dropout=plan.dropout,
-    ).function()
+        mirrored=0.0,
+        clip_norm=plan.clip_norm,
+        alpha=plan.alpha,
+        temperature=plan.temperature,
+    )
+    pruning = fine_tuning.function()
+    how = [plan.rate, plan.steady_rate, plan.decay, plan.clip_norm, plan.alpha, plan.temperature]
     pruned = {0.0: (net, key)}
     for point in plan.points:
         net, key = pruned[point.after]
@@ -186,16 +191,7 @@ def compress(plan: Plan, samples: Images, tested: Images, cache: Cache) -> tuple
             assert isinstance(sparse, LeNet300 | LeNet5)
             return sparse
 
-        settings = [
-            key,
-            point.sparsity,
-            point.steps,
-            point.final_epochs,
-            plan.rate,
-            plan.steady_rate,
-            plan.decay,
-            plan.dropout,
-        ]
+        settings = [key, point.sparsity, point.steps, point.final_epochs, *how]
         net, key = pruned[point.sparsity] = cache.net(f"{plan.title}-pruned", settings, prune)
         for bits in point.bits:
             epochs = point.cluster_epochs if bits <= plan.cluster_bits else 0
@@ -207,14 +203,16 @@ def compress(plan: Plan, samples: Images, tested: Images, cache: Cache) -> tuple
                     _fast(without_dead_units(net)),
                     bits=bits,
                     bias_bits=plan.bias_bits,
-                    train=Loop(samples=samples, rate=point.cluster_rate).function(),
+                    train=replace(
+                        fine_tuning, rate=point.cluster_rate, steady_rate=None, weight_decay=0.0
+                    ).function(),
                     epochs=epochs,
                     checkpoints=folder,
                 )
                 assert isinstance(shared, LeNet300 | LeNet5)
                 return shared
 
-            settings = [key, bits, plan.bias_bits, epochs, point.cluster_rate]
+            settings = [key, bits, plan.bias_bits, epochs, point.cluster_rate, *how]
             shared, made = cache.net(f"{plan.title}-clustered", settings, share)
             rows.append(
                 cache.row(

@@ -156,12 +156,15 @@ def teacher_logits(images: Tensor, data: Path, work: Path, weights: Path | None)
 class Loop:
     """A training loop as a user has one: `Loop(...).train` is called with (module, epochs).
 
-    SGD with Nesterov momentum on images mirrored at random, in bfloat16 with float32 weights. The rate decays from
+    SGD with Nesterov momentum on images, some mirrored at random, in bfloat16 with float32 weights. The rate falls from
     `rate` to 0 along a cosine; a single epoch, as between two steps of pruning, runs at `steady_rate`, if given.
 
     Attributes:
-        samples: with `taught`, the loss is 0.9 of the divergence to the teacher at temperature 4 (times 16, Hinton,
-            Vinyals, Dean 2015) and 0.1 of the cross-entropy.
+        samples: with `taught`, the loss is `alpha` of the divergence to the teacher at `temperature` (times its
+            square, Hinton, Vinyals, Dean 2015) and the rest of the cross-entropy.
+        mirrored: share of the images that are mirrored. It helps a network with weights to spare; one of few weights
+            has none for views that the test does not show.
+        clip_norm: the L2 norm that the gradient of a step is cut to; None does not cut.
         dropout: share of the inputs of each linear layer that are set to zero, the image's excepted.
     """
 
@@ -170,6 +173,8 @@ class Loop:
     steady_rate: float | None = None
     weight_decay: float = 0.0
     dropout: float = 0.0
+    mirrored: float = 0.5
+    clip_norm: float | None = None
     batch: int = 256
     temperature: float = 4.0
     alpha: float = 0.9
@@ -201,7 +206,7 @@ class Loop:
         batches = count // self.batch
         total, done = batches * epochs, 0
         for _ in range(epochs):
-            mirrored = (torch.rand(count) < 0.5).long()
+            mirrored = (torch.rand(count) < self.mirrored).long()
             order = torch.randperm(count)
             for chosen in order[: batches * self.batch].split(self.batch):
                 rate = self._rate_at(done / total)
@@ -213,6 +218,8 @@ class Loop:
                     logits = module(views[mirrored[chosen], chosen])
                 optimizer.zero_grad(set_to_none=True)
                 self._loss(logits.float(), chosen, mirrored[chosen]).backward()  # type: ignore[no-untyped-call]
+                if self.clip_norm is not None:
+                    nn.utils.clip_grad_norm_(module.parameters(), self.clip_norm)
                 optimizer.step()
                 done += 1
         module.eval()

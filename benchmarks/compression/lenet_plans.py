@@ -30,7 +30,11 @@ class Point:
 class Plan:
     """How one network is trained and compressed; rates are of SGD with momentum, batches of 256.
 
+    The float networks see every other image mirrored, the compressed ones none: chosen on held-out images, where
+    LeNet-300-100 with 7,700 weights reaches 89.7 % without mirror images and 88.8 % with them.
+
     Attributes:
+        rate, steady_rate, decay, clip_norm, alpha, temperature: of pruning and clustering, see `Loop`.
         cluster_bits: codebooks of so many bits and fewer are fine-tuned; larger ones lose little as k-means finds them.
     """
 
@@ -46,7 +50,9 @@ class Plan:
     rate: float
     steady_rate: float
     decay: float
-    dropout: float
+    clip_norm: float | None
+    alpha: float
+    temperature: float
     cluster_bits: int
     bias_bits: int
     points: tuple[Point, ...]
@@ -66,45 +72,56 @@ PLANS = {
         rate=0.1,
         steady_rate=0.1,
         decay=1e-4,
-        dropout=0.0,
-        cluster_bits=3,
+        clip_norm=None,
+        alpha=0.5,
+        temperature=2.0,
+        cluster_bits=4,
         bias_bits=4,
         points=(
             Point(
                 sparsity=0.9,
                 after=0.0,
-                steps=4,
-                final_epochs=6,
-                bits=(6, 5, 4, 3),
-                cluster_epochs=2,
-                cluster_rate=0.05,
+                steps=8,
+                final_epochs=16,
+                bits=(5, 4, 3),
+                cluster_epochs=5,
+                cluster_rate=0.1,
             ),
             Point(
-                sparsity=0.965,
+                sparsity=0.95,
                 after=0.9,
                 steps=6,
-                final_epochs=24,
-                bits=(5, 4, 3, 2),
-                cluster_epochs=2,
-                cluster_rate=0.05,
+                final_epochs=20,
+                bits=(4, 3),
+                cluster_epochs=8,
+                cluster_rate=0.1,
             ),
             Point(
-                sparsity=0.971,
-                after=0.965,
-                steps=1,
-                final_epochs=50,
-                bits=(3,),
-                cluster_epochs=30,
-                cluster_rate=0.2,
+                sparsity=0.9705,
+                after=0.95,
+                steps=10,
+                final_epochs=35,
+                bits=(4, 3),
+                cluster_epochs=10,
+                cluster_rate=0.1,
             ),
             Point(
                 sparsity=0.98,
-                after=0.965,
-                steps=3,
-                final_epochs=12,
+                after=0.9705,
+                steps=8,
+                final_epochs=25,
                 bits=(4, 3),
-                cluster_epochs=2,
-                cluster_rate=0.05,
+                cluster_epochs=10,
+                cluster_rate=0.1,
+            ),
+            Point(
+                sparsity=0.986,
+                after=0.98,
+                steps=8,
+                final_epochs=25,
+                bits=(3,),
+                cluster_epochs=10,
+                cluster_rate=0.1,
             ),
         ),
     ),
@@ -118,47 +135,49 @@ PLANS = {
         taught_epochs=0,
         taught_rate=0.05,
         taught_decay=5e-4,
-        rate=0.04,
+        rate=0.03,
         steady_rate=0.03,
-        decay=5e-4,
-        dropout=0.2,
-        cluster_bits=3,
+        decay=1e-4,
+        clip_norm=1.0,
+        alpha=0.5,
+        temperature=2.0,
+        cluster_bits=4,
         bias_bits=4,
         points=(
             Point(
-                sparsity=0.9,
+                sparsity=0.912,
                 after=0.0,
-                steps=3,
-                final_epochs=14,
+                steps=6,
+                final_epochs=9,
                 bits=(5, 4, 3),
-                cluster_epochs=2,
+                cluster_epochs=3,
                 cluster_rate=0.03,
             ),
             Point(
-                sparsity=0.94,
-                after=0.9,
-                steps=2,
+                sparsity=0.95,
+                after=0.912,
+                steps=3,
+                final_epochs=8,
+                bits=(4, 3),
+                cluster_epochs=3,
+                cluster_rate=0.03,
+            ),
+            Point(
+                sparsity=0.976,
+                after=0.95,
+                steps=5,
                 final_epochs=10,
                 bits=(4, 3),
-                cluster_epochs=2,
+                cluster_epochs=3,
                 cluster_rate=0.03,
             ),
             Point(
-                sparsity=0.97,
-                after=0.94,
-                steps=2,
-                final_epochs=14,
+                sparsity=0.986,
+                after=0.976,
+                steps=4,
+                final_epochs=10,
                 bits=(4, 3, 2),
-                cluster_epochs=3,
-                cluster_rate=0.03,
-            ),
-            Point(
-                sparsity=0.984,
-                after=0.97,
-                steps=2,
-                final_epochs=12,
-                bits=(4, 3),
-                cluster_epochs=3,
+                cluster_epochs=4,
                 cluster_rate=0.03,
             ),
         ),
