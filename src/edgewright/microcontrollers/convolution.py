@@ -22,7 +22,7 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
 {% elif not is_pointwise %}
     {{ type }} patch[{{ taps * depth }}];
 {% endif %}
-    int32_t n, y, x, c, k;
+    int32_t n, y, x{{ ", c, k" if not suffix }};
 {% if not is_pointwise %}
     int32_t i, j;
 {% endif %}
@@ -52,6 +52,10 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
                     }
                 }
 {% endif %}
+{% if suffix %}
+                rows{{ suffix }}(patch, out, weights, bias, mantissa, shift, 1, {{ taps * depth }}, {{ channels }});
+                out += {{ channels }};
+{% else %}
                 for (c = 0; c < {{ channels }}; ++c) {
 {% if groups == 1 %}
                     const {{ weight_type }} *w = weights + c * {{ taps * depth }};
@@ -73,6 +77,7 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
                     {{ line.replace("#", "c") }}
 {% endfor %}
                 }
+{% endif %}
             }
         }
     }
@@ -89,7 +94,7 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
 {% elif is_padded %}
     {{ type }} border[{{ depth }}];
 {% endif %}
-    int32_t n, y, x, i, j, c, t;
+    int32_t n, y, x, i, j{{ ", c, t" if not suffix }};
 {% if multiplier > 1 %}
     int32_t m;
 {% endif %}
@@ -113,6 +118,10 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
                         *to++ = in + ((n * {{ height }} + row) * {{ width }} + column) * {{ depth }};
                     }
                 }
+{% if suffix %}
+                taps{{ suffix }}(tap, out, weights, bias, mantissa, shift, {{ taps }}, {{ channels }});
+                out += {{ channels }};
+{% else %}
                 for (c = 0; c < {{ depth }}; ++c) {
 {% if multiplier > 1 %}
                     for (m = c * {{ multiplier }}; m < (c + 1) * {{ multiplier }}; ++m) {
@@ -130,6 +139,7 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
 {% endfor %}
                     }
                 }
+{% endif %}
             }
         }
     }
@@ -162,6 +172,14 @@ static void @(const {{ type }} *in, {{ type }} *out,
 {% endfor %}
         }
     }
+}
+"""
+
+_WHOLE = """\
+static void @(const int8_t *in, int8_t *out,
+    {{ tables }}, int32_t rows, int32_t depth, int32_t channels)
+{
+    rows{{ suffix }}(in, out, weights, bias, mantissa, shift, rows, depth, channels);
 }
 """
 
@@ -223,7 +241,7 @@ def convolution(site: Site) -> Layer:
         site, 1, kernel=kernel_x, size=width, out_size=output.shape[2],
         dilation=site.operator.integer("DilationWFactor"),
     )  # fmt: skip
-    sums = sums_of(site, image, weights, output, axis=0)
+    sums = sums_of(site, image, weights, output, axis=0, has_ending=groups == 1)
     taps, item = kernel_y * kernel_x, ITEM_BYTES[image.dtype]
     is_padded = tall.is_padded or wide.is_padded
     is_pointwise = taps == 1 and not is_padded
@@ -242,6 +260,7 @@ def convolution(site: Site) -> Layer:
         writes=(output.index,),
         constants=sums.constants,
         needs=sums.needs,
+        helpers=sums.ending.rows if sums.ending else (),
         scratch_bytes=taps * depth * item if is_large else 0,
         stack_bytes=0 if is_pointwise or is_large else taps * depth * item,
         macs=output.count * taps * group_depth,
@@ -264,7 +283,7 @@ def depthwise_convolution(site: Site) -> Layer:
         site, 1, kernel=kernel_x, size=width, out_size=output.shape[2],
         dilation=site.operator.integer("DilationWFactor"),
     )  # fmt: skip
-    sums = sums_of(site, image, weights, output, axis=3)
+    sums = sums_of(site, image, weights, output, axis=3, has_ending=channels == depth)
     taps, item = kernel_y * kernel_x, ITEM_BYTES[image.dtype]
     is_padded = tall.is_padded or wide.is_padded
     is_large = is_padded and depth * item > STACK_BUFFER_BYTES
@@ -280,6 +299,7 @@ def depthwise_convolution(site: Site) -> Layer:
         writes=(output.index,),
         constants=sums.constants,
         needs=sums.needs,
+        helpers=sums.ending.taps if sums.ending else (),
         scratch_bytes=depth * item if is_large else 0,
         stack_bytes=8 * taps + (depth * item if is_padded and not is_large else 0),
         macs=output.count * taps,
@@ -297,20 +317,22 @@ def fully_connected(site: Site) -> Layer:
     )
     count = rows.count // depth
     require(output.count == count * channels, f"an output of {output.count} values")
-    sums = sums_of(site, rows, weights, output, axis=0, is_float_product=True)
+    sums = sums_of(site, rows, weights, output, axis=0, is_float_product=True, has_ending=True)
     return _rows(site, rows, output, sums, sizes=(count, depth, channels))
 
 
 def _rows(site: Site, image: Tensor, output: Tensor, sums: Sums, *, sizes: tuple[int, int, int]) -> Layer:
     """Return the layer that multiplies `sizes` = rows, depth, channels; all layers of the kind share the code."""
+    text = _WHOLE if sums.ending else _ROWS
     return Layer(
         operator=site.operator,
         arguments=(*(constant.name for constant in sums.constants), *map(str, sizes)),
-        text=render(_ROWS, sums.values),
+        text=render(text, sums.values),
         reads=(image.index,),
         writes=(output.index,),
         constants=sums.constants,
         needs=sums.needs,
+        helpers=sums.ending.rows if sums.ending else (),
         macs=sizes[0] * sizes[1] * sizes[2],
     )
 

@@ -49,6 +49,7 @@ class Layer:
         in_place: positions in `reads` whose memory the first output may take over.
         is_view: the output is the input's memory under another shape; there is no code.
         needs: names of the arithmetic functions of `arithmetic.py` that it calls.
+        helpers: definitions of further functions that it calls, callees first; the same text is written once.
         scratch_bytes: of the arena, while it runs.
         stack_bytes: of its own arrays.
         macs: multiplications with weights.
@@ -64,6 +65,7 @@ class Layer:
     in_place: tuple[int, ...] = ()
     is_view: bool = False
     needs: tuple[str, ...] = ()
+    helpers: tuple[str, ...] = ()
     scratch_bytes: int = 0
     stack_bytes: int = 0
     macs: int = 0

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from edgewright.microcontrollers.fixed_point import Multiplier, activation_range, multiplier_of, wrapped
 from edgewright.microcontrollers.graph import Tensor
 from edgewright.microcontrollers.layer import Constant, Site, float_literal, floats, integers, require
+from edgewright.microcontrollers.products import NEEDS, Ending
 
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
@@ -26,11 +27,13 @@ class Sums:
     Attributes:
         values: type, tables (parameters), begin and end (statements, # for the channel), product, zero, and more.
         needs: arithmetic functions.
+        ending: of sums that are small enough for the functions of `products`; the table of shifts is theirs then.
     """
 
     constants: tuple[Constant, ...]
     values: Mapping[str, object]
     needs: tuple[str, ...]
+    ending: Ending | None = None
 
 
 def sums_of(
@@ -43,6 +46,7 @@ def sums_of(
     bias: int = 2,
     is_float_product: bool = False,
     is_folded: bool = True,
+    has_ending: bool = False,
 ) -> Sums:
     """Return the sums of an operator of int8 or float32.
 
@@ -51,6 +55,7 @@ def sums_of(
         bias: position of the bias among the inputs.
         is_float_product: the interpreter multiplies the scales of input and weights as float32, not as double.
         is_folded: the input's zero point goes into the bias.
+        has_ending: the layer can use the functions of `products`.
     Raises:
         UnsupportedError: other types, weights that are no constants, or scales that do not fit.
     """
@@ -68,7 +73,7 @@ def sums_of(
         return _wide(site, image, weights, output, bias=bias, is_float_product=is_float_product)
     assert weights.value is not None
     matrix = np.moveaxis(weights.value.astype(np.int64), axis, 0).reshape(weights.shape[axis], -1)
-    constants, values = _requantized(
+    constants, values, ending = _requantized(
         site,
         image,
         weights,
@@ -77,8 +82,10 @@ def sums_of(
         is_float_product=is_float_product,
         bias=bias,
         is_folded=is_folded,
+        has_ending=has_ending,
     )
-    return Sums(constants=constants, values=values, needs=("scaled", "clamped"))
+    needs = NEEDS if ending else ("scaled", "clamped")
+    return Sums(constants=constants, values=values, needs=needs, ending=ending)
 
 
 def limits_of(site: Site) -> tuple[str, str]:
@@ -113,7 +120,7 @@ def _floats(site: Site, weights: Tensor, bias: int) -> Sums:
         tables += ", const float *bias"
     values: dict[str, object] = {
         "type": "float", "weight_type": "float", "tables": tables, "begin": "float sum = 0.0f;",
-        "product": "%s", "end": end, "zero": 0, "weight_zero": 0,
+        "product": "%s", "end": end, "zero": 0, "weight_zero": 0, "suffix": "",
     }  # fmt: skip
     return Sums(constants=tuple(constants), values=values, needs=("limited",))
 
@@ -154,7 +161,7 @@ def _wide(
         "type": "int16_t", "weight_type": "int8_t", "zero": 0, "weight_zero": 0, "begin": "int64_t sum = bias[#];",
         "end": [f"*out++ = (int16_t)clamped(scaled_wide(sum, mantissa[#], shift[#]), {low}, {high});"],
         "tables": "const int8_t *weights, const int64_t *bias, const int32_t *mantissa, const int8_t *shift",
-        "product": "(int32_t)%s",
+        "product": "(int32_t)%s", "suffix": "",
     }  # fmt: skip
     return Sums(constants=constants, values=values, needs=("scaled_wide", "clamped"))
 
@@ -199,7 +206,8 @@ def _requantized(
     is_float_product: bool,
     bias: int = 2,
     is_folded: bool = True,
-) -> tuple[tuple[Constant, ...], dict[str, object]]:
+    has_ending: bool = False,
+) -> tuple[tuple[Constant, ...], dict[str, object], Ending | None]:
     """Return the constants of a layer with weights, and the template's values for them.
 
     Args:
@@ -207,6 +215,7 @@ def _requantized(
         is_float_product: the interpreter multiplies the scales of input and weights as float32, not as double.
         bias: position of the bias among the inputs.
         is_folded: the input's zero point goes into the bias.
+        has_ending: the layer can use the functions of `products`.
     """
     channels, depth = matrix.shape
     weight_zeros = np.broadcast_to(weights.zero_points, (channels,))
@@ -231,11 +240,18 @@ def _requantized(
     is_wrapping = int(reach.max()) >= 2**31
     factors = _factors(image, weights, output, channels, is_float_product=is_float_product)
     low, high = activation_range(site.operator, output)
+    shifts = [by.shift for by in factors]
+    ending = None
+    # A mantissa of 0 gives 0, whatever the shift.
+    downs = [-by.shift - 1 if by.mantissa else 0 for by in factors]
+    if has_ending and is_folded and weight_zero == 0 and int(reach.max()) < 2**30 and min(downs) >= 0:
+        ending = Ending(zero=output.zero_point, low=low, high=high)
+        shifts = downs
     constants = (
         _weights(site, weights),
         site.table("bias", "int32_t", [wrapped(int(value)) for value in folded], 4),
         site.table("mantissa", "int32_t", [by.mantissa for by in factors], 4),
-        site.table("shift", "int8_t", [by.shift for by in factors], 1),
+        site.table("shift", "int8_t", shifts, 1),
     )
     begin = f"{'uint32_t sum = (uint32_t)' if is_wrapping else 'int32_t sum = '}bias[#];"
     plain = "(int32_t)sum" if is_wrapping else "sum"
@@ -249,7 +265,8 @@ def _requantized(
         "weight_zero": weight_zero, "begin": begin, "end": end,
         "tables": "const int8_t *weights, const int32_t *bias, const int32_t *mantissa, const int8_t *shift",
         "product": "(uint32_t)((int32_t)%s)" if is_wrapping else "(int32_t)%s", "start": back,
-    }  # fmt: skip
+        "suffix": ending.suffix if ending else "",
+    }, ending  # fmt: skip
 
 
 def _weights(site: Site, weights: Tensor) -> Constant:

@@ -19,6 +19,7 @@ _HEADER = """\
  * MACs       {{ macs }} a run
  * compiled   as C99, with -O2 or better; nothing but <stdint.h> and <string.h> is needed.
  *            Assumes 8-bit bytes, two's complement, an arithmetic >> of negative numbers.
+ *            Helium and the DSP extension are used where the compiler's flags name a core that has them.
  */
 #ifndef {{ guard }}
 #define {{ guard }}
@@ -89,6 +90,9 @@ _SOURCE = """\
 {{ constant.definition }}
 {% endfor %}
 {{ arithmetic }}
+{% for text in helpers %}
+{{ text }}
+{% endfor %}
 {% for text in kernels %}
 {{ text }}
 {% endfor %}
@@ -208,6 +212,7 @@ def source_text(graph: Graph, name: str, layers: Sequence[Layer], plan: Plan) ->
     values |= {
         "constants": constants_of(graph, name, layers),
         "arithmetic": definitions(needs),
+        "helpers": list(dict.fromkeys(text for layer in layers for text in layer.helpers)),
         "kernels": [text.replace("@", function) for text, function in functions.items()],
         "calls": [
             _call(graph, name, functions[layer.text], layer, plan, step)
