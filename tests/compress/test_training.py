@@ -342,6 +342,13 @@ def returns_other(module, epochs):
 def leaves(module, epochs):
     sys.exit(3)
 
+def reshapes(module, epochs):
+    import torch
+    module[0].weight = torch.nn.Parameter(torch.zeros(3, 3))
+
+def halves(module, epochs):
+    module.half()
+
 trainer = Trainer(small_data(), TrainingOptions(batch_size=64))
 number = 5
 """
@@ -379,6 +386,11 @@ def test_a_user_loop_that_can_go_on_is_given_as_it_is(loops: str) -> None:
         ("returns_nan", r"returned nan: the training diverged"),
         ("returns_other", r"returned Sequential\. A training function is called as train\(module, epochs\)"),
         ("leaves", r"ended the program \(exit code 3\)"),
+        (
+            "reshapes",
+            r"reshapes changed parameter '0.weight': it was float32 \[\d.*\], and is float32 \[3, 3\]",
+        ),
+        ("halves", r"halves changed parameter '0.weight': it was float32 .*, and is float16"),
     ],
 )
 def test_says_what_a_user_loop_did_wrong(loops: str, name: str, message: str) -> None:

@@ -83,7 +83,8 @@ def call_train(
     It may return nothing, the module that it was given, or a finite number (a loss).
 
     Raises:
-        TrainingError: it takes other arguments, fails (with the line), or returns NaN or anything else.
+        TrainingError: it takes other arguments, fails (with the line), returns NaN or anything else, or leaves
+            parameters of other names, shapes or types.
     """
     import numpy as np
     import torch
@@ -95,6 +96,7 @@ def call_train(
         random.seed(seed)
         np.random.seed(seed % (1 << 32))
         torch.manual_seed(seed)
+    before = _parameters(module)
     try:
         result = train(module, epochs)
     except EdgewrightError:
@@ -104,6 +106,21 @@ def call_train(
     except Exception as err:
         raise TrainingError(f"{name} failed: {_what_and_where(err)}") from err
     _require_result(result, module, name)
+    after = _parameters(module)
+    for parameter in [*before, *after]:
+        was, now = before.get(parameter, "not there"), after.get(parameter, "not there")
+        if was != now:
+            raise TrainingError(
+                f"{name} changed parameter {parameter!r}: it was {was}, and is {now}. Change values alone."
+            )
+
+
+def _parameters(module: torch.nn.Module) -> dict[str, str]:
+    """Return the name of each parameter with its type and shape."""
+    return {
+        name: f"{str(parameter.dtype).removeprefix('torch.')} {list(parameter.shape)}"
+        for name, parameter in module.named_parameters()
+    }
 
 
 def seed_of(text: str) -> int:
