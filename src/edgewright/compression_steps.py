@@ -22,10 +22,17 @@ from edgewright.compress.operations import CHECKPOINTS_NAME, PROGRESS_NAME
 from edgewright.compress.options import options_record
 from edgewright.compression_recipe import CompressionRecipe, CompressionStep, is_training
 from edgewright.core.compression import ORIGINAL, StepRecord, StepState, step_id
-from edgewright.core.errors import EdgewrightError, IntegrityError, UsageError
+from edgewright.core.errors import (
+    ConversionError,
+    EdgewrightError,
+    FormatMismatchError,
+    IntegrityError,
+    UsageError,
+)
 from edgewright.core.files import read_json, sha256_of, write_json
 from edgewright.core.program import Program
 from edgewright.core.progress import Progress
+from edgewright.core.target import Precision
 from edgewright.workers.limits import limits_from_environment
 from edgewright.workers.pool import Limits, Worker
 
@@ -77,11 +84,18 @@ def original_stage(program: Program, given: Program, recipe: CompressionRecipe) 
 
     Raises:
         TrainingError: the recipe's training function is not there, or cannot be called so.
+        FormatMismatchError: a quantized source of another format, whose `.pt2` is float arithmetic that rounds.
     """
     with Worker("count", limits=limits_from_environment(Limits(timeout_s=1800.0))) as worker:
         if recipe.train:  # before any work: the step that needs it may come after days
             worker.call(_CHECK_TRAIN, {"train": recipe.train, "import_from": recipe.import_from})
         counts = worker.call(_COUNT, {"program": program.to_json()})
+    if counts["precision"] == Precision.FP32 and program.precision != Precision.FP32:
+        raise FormatMismatchError(
+            f"{given.origin} is {given.precision} in the format {given.origin_format}. As .pt2, which the steps work "
+            f"on, it is float arithmetic that rounds, and runtimes make no {given.precision} model of that. Compress "
+            "the float model that it was made from, and quantize that (qat or repair)."
+        )
     record = StepRecord(
         number=0,
         name=ORIGINAL,
@@ -390,7 +404,7 @@ def _explained(err: EdgewrightError, name: str, finished: Sequence[str]) -> Edge
     done = f"Finished and kept: {', '.join(finished)}. " if finished else ""
     advice = (
         "Mend that and go on with --resume: finished steps and the last good checkpoint stay."
-        if isinstance(err, UsageError)
+        if isinstance(err, UsageError | ConversionError)
         else "Go on with --resume: finished steps and the last good checkpoint stay."
     )
     return type(err)(f"step {name} failed: {err}\n{done}{advice}")

@@ -87,14 +87,16 @@ def check_train(arguments: dict[str, object]) -> dict[str, object]:
 
 
 def count(arguments: dict[str, object]) -> dict[str, object]:
-    """Return {"parameters", "macs" or None, "sparsity" or None} of {"program": a `.pt2` program}.
+    """Return {"parameters", "macs" or None, "sparsity" or None, "precision"} of {"program": a `.pt2` program}.
 
-    The sparsity is the share of exact zeros in tensors of at least 2 dimensions: kernels and matrices.
+    The sparsity is the share of exact zeros in tensors of at least 2 dimensions: kernels and matrices. The precision
+    is that of the operators in the file, which may be another than the program's, as of `torch_export.precision_of`.
     """
     import torch
 
     from edgewright.backends.vendor import load_exported, quiet
     from edgewright.sources.inspection import inspect_program
+    from edgewright.sources.torch_export import precision_of
 
     program = Program.from_json(_record(arguments["program"]))
     found = inspect_program(program)
@@ -111,6 +113,7 @@ def count(arguments: dict[str, object]) -> dict[str, object]:
         "parameters": found.parameters,
         "macs": found.macs,
         "sparsity": zeros / total if total else None,
+        "precision": precision_of(exported),
     }
 
 
