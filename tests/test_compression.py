@@ -192,7 +192,42 @@ def test_a_teacher_of_another_shape_is_refused_before_any_step(tmp_path: Path) -
 
 def test_without_any_samples_nothing_is_made_up(tmp_path: Path) -> None:
     recipe = recipe_of("cluster bits=4", train_data="", data="")
-    with pytest.raises(DataError, match="there are no samples"):
+    with pytest.raises(DataError, match=r"there are no samples: give data \(--data\)"):
+        compress_model(recipe, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_data", [True, False])
+def test_without_labels_the_outputs_are_compared_with_the_originals(has_data: bool, tmp_path: Path) -> None:
+    with np.load(sample.EVAL_DATA) as data:
+        np.savez(tmp_path / "samples.npz", inputs=data["inputs"][:64])
+    samples = str(tmp_path / "samples.npz")
+    recipe = recipe_of(
+        "sparsify sparsity=0.95", train_data="", data=samples if has_data else "", calibration=samples
+    )
+    result = compress_model(recipe, out=tmp_path / "out")
+    assert result.exit_code == 0, str(result)
+    first, last = result.summary.rows
+    assert first.result.metric is not None and first.result.metric.value > 0.9999
+    assert last.result.metric is not None and last.result.metric.value < 0.95  # not the agreement with itself
+    assert last.result.parity is not None and last.result.parity.cosine > 0.9999  # type: ignore[operator]
+    assert "cosine" in str(result) and "accuracy is not measured" in str(result)
+
+
+def test_a_quantized_file_that_becomes_float_is_refused(assets: Path, tmp_path: Path) -> None:
+    model = assets / "models" / "tflite-micro" / "hello_world_int8.tflite"
+    np.savez(tmp_path / "samples.npz", inputs=np.arange(-100, 100, dtype=np.int8).reshape(-1, 1))
+    recipe = recipe_of(
+        "cluster bits=4",
+        model=str(model),
+        input_shapes=(),
+        train_data="",
+        data=str(tmp_path / "samples.npz"),
+    )
+    with pytest.raises(
+        FormatMismatchError, match=r"is w8a8 in the format tflite(.|\n)*Compress the float model"
+    ):
         compress_model(recipe, out=tmp_path / "out")
 
 

@@ -31,6 +31,7 @@ from edgewright.core.tensors import TensorSpec, to_layout
 from edgewright.data.calibration import draw
 from edgewright.data.datasets import Dataset, make_dataset
 from edgewright.data.handover import hand_over
+from edgewright.data.metrics import get_metric
 from edgewright.data.preparation import DataRequest, Prepared, prepare, read_for
 from edgewright.report.environment import describe_host
 from edgewright.sources import load
@@ -112,6 +113,11 @@ def compress_model(
     """
     if not isinstance(recipe, CompressionRecipe):
         recipe = CompressionRecipe.read(Path(recipe))
+    if not (recipe.data or recipe.train_data or recipe.calibration):
+        raise DataError(
+            "there are no samples: give data (--data), which the steps are measured on, train_data or calibration. "
+            "Random numbers are never used."
+        )
     folder = _claim(Path(out), resume=resume)
     with _alone_in(folder), _import_path(recipe.import_from), work_folder() as work:
         progress("source", "load", "running")
@@ -120,7 +126,7 @@ def compress_model(
         original = to_pt2(given, folder / "source" / "pt2")
         teacher = _teacher(recipe, original, folder)
         request = DataRequest(data=recipe.data, metric=recipe.metric, values=recipe.values, seed=recipe.seed)
-        prepared = prepare(request, given, work / "data")
+        prepared = _with_metric(prepare(request, given, work / "data"))
         material, warnings = _material(recipe, given, original, teacher, prepared, work)
         progress("source", "load", "done")
         recipe.save(folder / RECIPE_NAME)
@@ -235,6 +241,19 @@ def _load(recipe: CompressionRecipe, workdir: Path) -> Program:
     )
 
 
+def _with_metric(prepared: Prepared) -> Prepared:
+    """Return `prepared` with a metric: without labels, the cosine of each sample's outputs with the original's.
+
+    A row's parity is with its own step's model; alone it would look as if the step had lost nothing.
+    """
+    if prepared.metric is not None:
+        return prepared
+    warning = (
+        "no labels: 'cosine' compares the outputs with those of the original; the accuracy is not measured"
+    )
+    return replace(prepared, metric=get_metric("cosine"), warnings=(*prepared.warnings, warning))
+
+
 def _teacher(recipe: CompressionRecipe, original: Program, folder: Path) -> Program | None:
     if not recipe.teacher:
         return None
@@ -285,10 +304,6 @@ def _material(
         warnings.append("train_data and data are the same samples: the accuracy says nothing of new ones")
     chosen = own or train
     if chosen is None:
-        if prepared.is_synthetic:
-            raise DataError(
-                "there are no samples: give calibration, train_data or data. Random numbers are never used."
-            )
         chosen = prepared.dataset
         warnings.append(
             "no calibration and no train_data: passes that need samples took some of the evaluation set, so the "

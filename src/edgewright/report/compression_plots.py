@@ -251,9 +251,7 @@ def _bars(
 
 
 def _quality(row: Row) -> float | None:
-    if row.result.metric is not None:
-        return row.result.metric.value
-    return None if row.result.parity is None else row.result.parity.cosine
+    return None if row.result.metric is None else row.result.metric.value
 
 
 def _quality_title(summary: CompressionSummary) -> str:
