@@ -37,7 +37,7 @@ demo: $(STAMP) ## Build the shipped digits model for three runtimes, into demo-o
 	$(VENV)/bin/edgewright demo --out demo-out
 
 bench: $(STAMP) ## List the benchmarks, each with the command that runs it
-	@found=no; for script in benchmarks/*.py; do \
+	@found=no; for script in benchmarks/*.py benchmarks/*/[!_]*.py; do \
 		[ -e "$$script" ] || continue; found=yes; \
 		summary=$$($(VENV)/bin/python -c 'import ast, pathlib, sys; print((ast.get_docstring(ast.parse(pathlib.Path(sys.argv[1]).read_text())) or "").partition("\n")[0])' "$$script"); \
 		echo "  $(VENV)/bin/python $$script  # $$summary"; \
