@@ -21,11 +21,13 @@ from edgewright.core.tensors import Array
 P = ParamSpec("P")
 R = TypeVar("R")
 
+Coder = tuple[int, int, int]  # of the binary decoder: code, range, position
 STATE_LOW, STATE_RANGE, STATE_CACHE, STATE_PENDING, STATE_AT = range(5)  # of the binary encoder
 STATES = 4
 RANS_LOW = 1 << 16
 MAX_LEVEL = 64
 MAX_ALPHABET = 256
+MAX_INTEGER_BITS = 47
 _TOP = 1 << 24
 _MASK = (1 << 32) - 1
 _PROBABILITY_BITS = 22
@@ -33,8 +35,9 @@ _HALF = 1 << 21
 _COUNT_LIMIT = 1023
 # A context used n times moves by 1 / (n + 1.5) of its distance: the estimate of Krichevsky and Trofimov.
 _RATES = np.array([131072 // (2 * count + 3) for count in range(_COUNT_LIMIT + 1)], dtype=np.int64)
-# 2 ** (1/4) steps: level l has the weight _QUARTER[(l - 1) % 4] << ((l - 1) // 4).
-_QUARTER = np.array([65536, 77936, 92682, 110218], dtype=np.int64)
+# 2 ** (1/4) steps: level l has the weight _QUARTER[(l - 1) % 4] << ((l - 1) // 4), and level 0 none.
+_QUARTER = (65536, 77936, 92682, 110218)
+_WEIGHTS = np.array([0] + [_QUARTER[i & 3] << (i >> 2) for i in range(MAX_LEVEL)], dtype=np.int64)
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -165,73 +168,85 @@ def flush(state: Array, out: Array) -> int:
 
 
 @compiled
-def start_decoder(state: Array, data: Array) -> None:
-    """Set `state` (code, range, position) to the start of `data`, which goes on with zeros after its end."""
-    state[1] = _MASK
-    state[0] = 0
-    state[2] = 0
-    for _ in range(4):
-        _next_byte(state, data)
+def start_decoder(data: Array) -> Coder:
+    """Return the state at the start of `data` (uint8), which goes on with zeros after its end."""
+    code = 0
+    width = 0  # not at once _MASK, a constant: numba would compile all for it once more
+    at = 0
+    while at < 4:
+        code = (code << 8) | (data[at] if at < len(data) else 0)
+        width = width << 8 | 0xFF
+        at += 1
+    return code, width, at
 
 
 @compiled
-def _next_byte(state: Array, data: Array) -> None:
-    at = state[2]
-    state[0] = ((state[0] << 8) | (data[at] if at < len(data) else 0)) & _MASK
-    state[2] = at + 1
+def _refilled(coder: Coder, data: Array) -> Coder:
+    code, width, at = coder
+    while width < _TOP:
+        width <<= 8
+        code = ((code << 8) | (data[np.uint64(at)] if at < len(data) else 0)) & _MASK
+        at += 1
+    return code, width, at
 
 
 @compiled
-def get_bit(state: Array, data: Array, contexts: Array, index: int) -> int:
-    """Return what `put_bit` appended."""
-    bound = (state[1] >> 16) * _share(contexts, index)
-    if state[0] < bound:
-        state[1] = bound
+def get_bit(coder: Coder, data: Array, contexts: Array, index: int) -> tuple[int, Coder]:
+    """Return what `put_bit` appended, and the state after it."""
+    code, width, at = coder
+    place = np.uint64(index)
+    probability = contexts[place, 0]
+    count = contexts[place, 1]
+    rate = _RATES[np.uint64(count)]
+    bound = (width >> 16) * min(max(probability >> 6, 16), 65520)
+    if code < bound:
         bit = 1
+        width = bound
+        contexts[place, 0] = probability + ((((1 << _PROBABILITY_BITS) - probability) * rate) >> 16)
     else:
-        state[0] -= bound
-        state[1] -= bound
         bit = 0
-    _adapt(contexts, index, bit)
-    while state[1] < _TOP:
-        state[1] = (state[1] << 8) & _MASK
-        _next_byte(state, data)
-    return bit
+        code -= bound
+        width -= bound
+        contexts[place, 0] = probability - ((probability * rate) >> 16)
+    contexts[place, 1] = min(count + 1, _COUNT_LIMIT)
+    return bit, _refilled((code, width, at), data)
 
 
 @compiled
-def get_direct(state: Array, data: Array, bits: int) -> int:
-    """Return what `put_direct` appended."""
+def get_direct(coder: Coder, data: Array, bits: int) -> tuple[int, Coder]:
+    """Return what `put_direct` appended, and the state after it."""
     value = 0
     for _ in range(bits):
-        state[1] >>= 1
+        code, width, at = coder
+        width >>= 1
         bit = 0
-        if state[0] >= state[1]:
-            state[0] -= state[1]
+        if code >= width:
+            code -= width
             bit = 1
         value = 2 * value + bit
-        while state[1] < _TOP:
-            state[1] = (state[1] << 8) & _MASK
-            _next_byte(state, data)
-    return value
+        coder = _refilled((code, width, at), data)
+    return value, coder
 
 
 @compiled
-def get_tree(state: Array, data: Array, contexts: Array, base: int, bits: int) -> int:
-    """Return what `put_tree` appended."""
+def get_tree(coder: Coder, data: Array, contexts: Array, base: int, bits: int) -> tuple[int, Coder]:
+    """Return what `put_tree` appended, and the state after it."""
     node = 1
     for _ in range(bits):
-        node = 2 * node + get_bit(state, data, contexts, base + node)
-    return node - (1 << bits)
+        bit, coder = get_bit(coder, data, contexts, base + node)
+        node = 2 * node + bit
+    return node - (1 << bits), coder
 
 
 @compiled
-def get_integer(state: Array, data: Array, contexts: Array, base: int) -> int:
-    """Return what `put_integer` appended, below 2**48; -1 for what no encoder writes."""
-    length = get_tree(state, data, contexts, base, 6)
-    if length > 47:
-        return -1
-    return (1 << length) + get_direct(state, data, length) - 1
+def get_integer(coder: Coder, data: Array, contexts: Array, base: int, limit: int) -> tuple[int, Coder]:
+    """Return what `put_integer` appended, and the state after it; -1 where it is more than `limit`."""
+    length, coder = get_tree(coder, data, contexts, base, 6)
+    if length > MAX_INTEGER_BITS:
+        return -1, coder
+    low, coder = get_direct(coder, data, length)
+    value = (1 << length) + low - 1
+    return (value if value <= limit else -1), coder
 
 
 @compiled
@@ -249,31 +264,12 @@ def count_planes(values: Array, planes: int, is_interleaved: bool) -> npt.NDArra
 
 
 @compiled
-def get_integers(state: Array, data: Array, contexts: Array, bases: Array, out: Array) -> None:
-    """Fill `out` with one integer for each of `bases`."""
-    for i in range(len(bases)):
-        out[i] = get_integer(state, data, contexts, bases[i])
-
-
-@compiled
 def put_picks(state: Array, out: Array, contexts: Array, base: int, picks: Array) -> None:
     """Append `picks`, each below 8, given the one before it; at most 4,096 in a call."""
     last = 0
     for i in range(len(picks)):
         put_tree(state, out, contexts, base + 8 * last, picks[i], 3)
         last = picks[i]
-
-
-@compiled
-def get_picks(state: Array, data: Array, contexts: Array, base: int, picks: Array) -> int:
-    """Fill `picks` with what `put_picks` appended, and return the largest."""
-    last = 0
-    largest = 0
-    for i in range(len(picks)):
-        last = get_tree(state, data, contexts, base + 8 * last, 3)
-        picks[i] = last
-        largest = max(largest, last)
-    return largest
 
 
 @compiled
@@ -292,25 +288,28 @@ def frequencies(levels: Array, bits: int) -> Array:
     Each is the floor of its share by weight; what is missing goes to the first of the largest, and what is too
     much is taken from it one by one.
     """
-    count = len(levels)
-    weights = np.zeros(count, dtype=np.int64)
-    for i in range(count):
-        if levels[i]:
-            weights[i] = _QUARTER[(levels[i] - 1) & 3] << ((levels[i] - 1) >> 2)
-    # 256 weights below 2**33 and 2**15 parts stay below 2**57.
-    whole = weights.sum()
-    made = np.zeros(count, dtype=np.int64)
+    made = np.zeros(len(levels), dtype=np.int64)
+    whole = 0
+    for level in levels:
+        whole += _WEIGHTS[level]
     if whole == 0:
         return made
-    for i in range(count):
-        if levels[i]:
-            made[i] = max((weights[i] << bits) // whole, 1)
+    # 256 weights below 2**32 and 2**15 parts stay below 2**55.
+    shares = np.maximum((_WEIGHTS << bits) // whole, 1)
+    shares[0] = 0
+    for i in range(len(levels)):
+        made[i] = shares[levels[i]]
     rest = (1 << bits) - made.sum()
     if rest > 0:
         made[np.argmax(made)] += rest
     while rest < 0:
-        made[np.argmax(made)] -= 1
-        rest += 1
+        # As many at once as leave it the largest.
+        first = np.argmax(made)
+        most = made[first]
+        made[first] = 0
+        taken = min(max(most - made.max(), 1), -rest)
+        made[first] = most - taken
+        rest += taken
     return made
 
 
@@ -355,57 +354,3 @@ def rans_encode(
             x >>= 16
         states[i & 3] = ((x // share) << bits) + x % share + start[table, symbols[i]]
     return at
-
-
-@compiled
-def rans_decode(
-    words: Array, at: int, end: int, states: Array, picks: Array, block: int, slot: Array, frequency: Array,
-    start: Array, bits: int, symbols: Array,
-) -> int:  # fmt: skip
-    """Fill `symbols` from words[at:end]; return the new `at`, or -1 where the words end too early.
-
-    Args:
-        words: with four more at the end than `end`, so that a group of four need not look.
-        block: a multiple of 4.
-        slot: uint8 [tables, 2**bits or more] of `fill_table`; the rest as for `rans_encode`.
-    """
-    mask = (1 << bits) - 1
-    count = len(symbols)
-    x0, x1, x2, x3 = states[0], states[1], states[2], states[3]
-    for first in range(0, count - 3, block):
-        table = picks[first // block]
-        for i in range(first, min(first + block, count - 3), 4):
-            low0, low1, low2, low3 = x0 & mask, x1 & mask, x2 & mask, x3 & mask
-            s0, s1, s2, s3 = slot[table, low0], slot[table, low1], slot[table, low2], slot[table, low3]
-            x0 = frequency[table, s0] * (x0 >> bits) + low0 - start[table, s0]
-            x1 = frequency[table, s1] * (x1 >> bits) + low1 - start[table, s1]
-            x2 = frequency[table, s2] * (x2 >> bits) + low2 - start[table, s2]
-            x3 = frequency[table, s3] * (x3 >> bits) + low3 - start[table, s3]
-            if x0 < RANS_LOW:
-                x0 = (x0 << 16) | words[at]
-                at += 1
-            if x1 < RANS_LOW:
-                x1 = (x1 << 16) | words[at]
-                at += 1
-            if x2 < RANS_LOW:
-                x2 = (x2 << 16) | words[at]
-                at += 1
-            if x3 < RANS_LOW:
-                x3 = (x3 << 16) | words[at]
-                at += 1
-            symbols[i], symbols[i + 1], symbols[i + 2], symbols[i + 3] = s0, s1, s2, s3
-            if at > end:
-                return -1
-    states[0], states[1], states[2], states[3] = x0, x1, x2, x3
-    for i in range(count & ~3, count):
-        table = picks[i // block]
-        x = states[i & 3]
-        low = x & mask
-        symbol = slot[table, low]
-        symbols[i] = symbol
-        x = frequency[table, symbol] * (x >> bits) + low - start[table, symbol]
-        if x < RANS_LOW:
-            x = (x << 16) | words[at]
-            at += 1
-        states[i & 3] = x
-    return at if at <= end else -1

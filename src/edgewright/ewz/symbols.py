@@ -73,18 +73,5 @@ def by_stride(symbols: Symbols, stride: int) -> Symbols:
     return replace(symbols, values=_by_stride(symbols.values, stride), stride=stride)
 
 
-def to_bytes(symbols: Symbols) -> bytes:
-    """Return the bytes that `from_bytes` was given."""
-    values = symbols.values
-    if symbols.stride > 1:
-        values = values.reshape(symbols.stride, -1).T.reshape(-1)
-    if symbols.kind is Kind.BYTES:
-        return values.tobytes()
-    if symbols.kind is Kind.NIBBLES:
-        return bytes(values[::2] | np.left_shift(values[1::2], 4))
-    made: bytes = np.array(symbols.codebook, dtype=f"<u{WORD_BYTES[symbols.kind]}")[values].tobytes()
-    return made
-
-
 def _by_stride(values: Bytes, stride: int) -> Bytes:
     return np.ascontiguousarray(values.reshape(-1, stride).T).reshape(-1) if stride > 1 else values

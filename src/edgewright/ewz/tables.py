@@ -12,6 +12,7 @@ import numpy as np
 from edgewright.core.tensors import Array
 from edgewright.ewz.kernels import (
     MAX_LEVEL,
+    Coder,
     compiled,
     get_bit,
     get_tree,
@@ -67,33 +68,37 @@ def put_levels(state: Array, out: Array, contexts: Array, base: int, levels: Arr
 
 
 @compiled
-def get_levels(state: Array, data: Array, contexts: Array, base: int, levels: Array, reference: Array) -> int:
-    """Fill `levels` with what `put_levels` appended; return -1 for what no encoder writes, else 0."""
+def get_levels(
+    coder: Coder, data: Array, contexts: Array, base: int, levels: Array, reference: Array
+) -> tuple[bool, Coder]:
+    """Fill `levels` with what `put_levels` appended; return whether an encoder writes this, and the state after it."""
     last = 0
     largest = 0
     for symbol in range(len(levels)):
         level = 0
-        if get_bit(state, data, contexts, base + _absent_context(reference, symbol, last)) == 0:
-            if last == 0:
-                level = get_tree(state, data, contexts, base + _FIRST, 6) + 1
-            else:
-                at = base + _slope_context(reference, symbol)
-                level = last
-                if get_bit(state, data, contexts, at) == 0:
-                    is_up = get_bit(state, data, contexts, at + 1)
-                    room = MAX_LEVEL - last if is_up else last - 1
-                    if room < 1:
-                        return -1
-                    size = room
-                    for step in range(1, room):
-                        if get_bit(state, data, contexts, at + 1 + min(step, 16)):
-                            size = step
-                            break
-                    level = last + size if is_up else last - size
+        absent, coder = get_bit(coder, data, contexts, base + _absent_context(reference, symbol, last))
+        if absent == 0 and last == 0:
+            level, coder = get_tree(coder, data, contexts, base + _FIRST, 6)
+            level += 1
+        elif absent == 0:
+            at = base + _slope_context(reference, symbol)
+            level = last
+            is_same, coder = get_bit(coder, data, contexts, at)
+            if is_same == 0:
+                is_up, coder = get_bit(coder, data, contexts, at + 1)
+                room = MAX_LEVEL - last if is_up else last - 1
+                size = 1
+                is_end = 0
+                while size < room and is_end == 0:
+                    is_end, coder = get_bit(coder, data, contexts, at + 1 + min(size, 16))
+                    size += 1 - is_end
+                if room < 1:
+                    return False, coder
+                level = last + size if is_up else last - size
         levels[symbol] = level
         last = level
         largest = max(largest, level)
-    return 0 if largest else -1
+    return largest > 0, coder
 
 
 @compiled

@@ -11,6 +11,7 @@
 #define CONTEXTS (LEVELS_AT + 181)
 #define MAX_TABLES 8
 #define KEPT_TABLES 256
+#define MIN_RANGE_BYTES 64
 
 enum { FRAME, METHOD, GAP, KIND, COUNT, STRIDE, BITS, TABLES, CODEBOOK, REUSE, BLOCK };
 
@@ -407,7 +408,7 @@ static size_t read_range(decoder *d, uint8_t *out, size_t room, size_t reserved)
     uint64_t size = (uint64_t)count * word_bytes[kind] / (kind == 1 ? 2 : 1);
     uint8_t digest[32], promised[4];
     sha256 sha;
-    if (d->error || count == 0 || count % (4 * stride) || size > room)
+    if (d->error || size < MIN_RANGE_BYTES || count % (4 * stride) || size > room)
         return d->error = d->error ? d->error : EWZ_BROKEN, 0;
     if (kind >= 2) {
         alphabet = integer(d, CODEBOOK, 255) + 1;
