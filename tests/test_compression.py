@@ -197,6 +197,15 @@ def test_without_any_samples_nothing_is_made_up(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_training_data_without_labels_are_refused_before_any_step(tmp_path: Path) -> None:
+    with np.load(sample.CALIBRATION_DATA) as data:
+        np.savez(tmp_path / "train.npz", inputs=data["inputs"])
+    recipe = recipe_of("cluster bits=4", "qat epochs=1", train_data=str(tmp_path / "train.npz"))
+    with pytest.raises(DataError, match=r"train\.npz has no labels, and the built-in training"):
+        compress_model(recipe, out=tmp_path / "out")
+    assert not (tmp_path / "out" / "steps").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("has_data", [True, False])
 def test_without_labels_the_outputs_are_compared_with_the_originals(has_data: bool, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgewright.bridges.registry import route
-from edgewright.compression_recipe import CompressionRecipe
+from edgewright.compression_recipe import CompressionRecipe, is_training
 from edgewright.compression_rows import Bench, Built, Packed, build_stages, measure_stages, pack_rows
 from edgewright.compression_steps import (
     Material,
@@ -299,6 +299,16 @@ def _material(
     """Return what the steps work with, its data written into `work`, and what the user should know of it."""
     warnings: list[str] = []
     train = read_for(given, recipe.train_data, values=recipe.values) if recipe.train_data else None
+    if (
+        train is not None
+        and train.labels is None
+        and not recipe.train
+        and any(map(is_training, recipe.steps))
+    ):
+        raise DataError(
+            f"train_data {recipe.train_data} has no labels, and the built-in training learns from them. Add an array "
+            "'labels' with the class number of each sample, or give your own loop (train)."
+        )
     own = read_for(given, recipe.calibration, values=recipe.values) if recipe.calibration else None
     if train is not None and train.sha256 == prepared.dataset.sha256:
         warnings.append("train_data and data are the same samples: the accuracy says nothing of new ones")
