@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edgewright.compress.module import (
     find_layer,
     fold_batch_norm,
+    outside_layers,
     select_layers,
     to_module,
     to_program,
@@ -191,3 +192,18 @@ def test_names_and_globs_select_layers(program: Program) -> None:
 def test_other_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatMismatchError, match="is onnx"):
         to_module(programs.cnn_onnx(tmp_path))
+
+
+def test_matrices_outside_layers_are_told() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.LSTM(8, 16)
+            self.head = nn.Linear(16, 3)
+
+    (note,) = outside_layers(Recurrent())
+    assert note == (
+        "1,536 of 1,715 parameters are in no convolution or linear layer and stay as they are: "
+        "cell.weight_hh_l0, cell.weight_ih_l0."
+    )
+    assert outside_layers(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 2))) == ()

@@ -14,7 +14,7 @@ import numpy as np
 from edgewright.compress.checkpoints import Checkpoints, ResumableFit, silent
 from edgewright.compress.kmeans import Init, fit_codebook, nearest
 from edgewright.compress.masks import is_sparse, weight_of, zeros_kept
-from edgewright.compress.module import select_layers, to_module, to_program, weighted_layers
+from edgewright.compress.module import outside_layers, select_layers, to_module, to_program, weighted_layers
 from edgewright.compress.passes import Bench, Compressed, Fit
 from edgewright.core.errors import ConversionError, UsageError
 from edgewright.core.program import Program
@@ -139,7 +139,7 @@ class ClusterPass:
                 "entropy bits per weight": coded / max(1, weights),
             },
             tables={"Values per layer": rows},
-            notes=NOTES,
+            notes=(*outside_layers(module), *NOTES),
         )
 
 

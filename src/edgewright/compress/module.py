@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from torch.fx import Graph, GraphModule, Node
 
 FILE_NAME = "model.pt2"
+_FEW = 0.01  # of the parameters: not worth a note
+_SHOWN = 4
 _SUFFIXES = (".parametrizations.weight.original", ".weight", "_weight")
 
 
@@ -125,6 +127,31 @@ def weighted_layers(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
     plain = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
     kinds = (*plain, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, kinds)}
+
+
+def outside_layers(module: torch.nn.Module) -> tuple[str, ...]:
+    """Return a note on the matrices that are in no layer with weights and so stay as they are; none for few of them.
+
+    They are an LSTM's, or tables of embeddings: without the note, 80 % zeros in the layers would look like 80 % of
+    the model.
+    """
+    layers = weighted_layers(module)
+    inside = {id(parameter) for layer in layers.values() for parameter in layer.parameters()}
+    others = {
+        name: parameter.numel()
+        for name, parameter in module.named_parameters()
+        if id(parameter) not in inside and parameter.ndim >= 2
+    }
+    total = sum(parameter.numel() for parameter in module.parameters())
+    left = sum(others.values())
+    if left <= _FEW * total:
+        return ()
+    shown = sorted(others, key=lambda name: -others[name])[:_SHOWN]
+    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+    return (
+        f"{left:,} of {total:,} parameters are in no convolution or linear layer and stay as they are: "
+        f"{', '.join(shown)}{more}.",
+    )
 
 
 def select_layers(module: torch.nn.Module, patterns: Iterable[str]) -> dict[str, torch.nn.Module]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from edgewright.compress.checkpoints import Checkpoints, ResumableFit, silent
 from edgewright.compress.masks import masked, weight_of, zero_share, zeros_kept
-from edgewright.compress.module import select_layers, to_module, to_program, weighted_layers
+from edgewright.compress.module import outside_layers, select_layers, to_module, to_program, weighted_layers
 from edgewright.compress.passes import Bench, Compressed, Fit
 from edgewright.compress.sparse_patterns import Pattern, global_masks, pattern_mask, share_mask
 from edgewright.core.errors import ConversionError, UsageError
@@ -160,7 +160,7 @@ class SparsifyPass:
         )
         rows = sparsity_table(module)
         zeros, weights = sum(int(row["zeros"]) for row in rows), sum(int(row["weights"]) for row in rows)
-        notes: tuple[str, ...] = NOTES
+        notes: tuple[str, ...] = (*outside_layers(module), *NOTES)
         if skipped:
             notes += (
                 f"Dense, because they have fewer inputs per output than a group: {', '.join(skipped)}.",
