@@ -262,7 +262,7 @@ def test_notes_say_why_attention_stays(tmp_path: Path) -> None:
     )
     made = PASS.run(program, PruneOptions(macs=0.6), bench)
     (note,) = made.notes
-    assert "attention.q" in note and "stays whole: attention with a fixed number of heads" in note
+    assert "attention.q" in note and "whole: attention with a fixed number of heads" in note
 
 
 @pytest.mark.parametrize("importance", ["taylor", "batchnorm"])

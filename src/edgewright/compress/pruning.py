@@ -441,7 +441,8 @@ class _Pruning:
                 f"{self._options.round_to} channels. Set round_to lower to come nearer."
             )
         for entry in self._blocked:
-            notes.append(f"{', '.join(entry.group.producers)} stays whole: {entry.why}.")
+            stays = "stays" if len(entry.group.producers) == 1 else "stay"
+            notes.append(f"{', '.join(entry.group.producers)} {stays} whole: {entry.why}.")
         rows: list[dict[str, float | int | str]] = []
         for name, cost in before.layers.items():
             now = after.layers[name]
