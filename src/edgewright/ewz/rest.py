@@ -18,6 +18,10 @@ _PROPERTIES = ((3, 0, 0), (0, 2, 2), (0, 2, 0), (2, 0, 2), (0, 0, 0))
 # The decoder in C has no zstd: it is taken where it saves more than this.
 _ZSTD_BYTES = 64
 _ALL_TRIED_BYTES = 1 << 20
+# Of what is short every combination of these is tried too: a few bytes of it are much.
+_SHORT_REST_BYTES = 1 << 14
+_SHORT_MATCH = 32  # long enough not to look for a better one
+_SHORT_PROPERTIES = tuple((lc, lp, pb) for lc in range(4) for lp, pb in ((0, 0), (0, 1), (0, 2), (1, 1)))
 
 
 class Method(IntEnum):
@@ -43,15 +47,19 @@ def pack_rest(rest: bytes) -> tuple[Method, bytes]:
     made = [(Method.RAW, rest)]
     if rest:
         made.append((Method.ZSTD, zstd.ZstdCompressor(compression_params=parameters).compress(rest)))
-        made += [
-            (Method.LZMA, _lzma(rest, *properties))
-            for properties in (_PROPERTIES if len(rest) <= _ALL_TRIED_BYTES else _PROPERTIES[:1])
-        ]
+        tried: tuple[tuple[int, int, int], ...] = (
+            _PROPERTIES if len(rest) <= _ALL_TRIED_BYTES else _PROPERTIES[:1]
+        )
+        if len(rest) <= _SHORT_REST_BYTES:
+            tried = (*tried, *_SHORT_PROPERTIES)
+            made += [(Method.LZMA, _lzma(rest, *properties, _SHORT_MATCH)) for properties in tried]
+        made += [(Method.LZMA, _lzma(rest, *properties)) for properties in tried]
     return min(made, key=lambda one: len(one[1]) + (_ZSTD_BYTES if one[0] is Method.ZSTD else 0))
 
 
-def _lzma(rest: bytes, lc: int, lp: int, pb: int) -> bytes:
-    compressor = lzma.LZMACompressor(format=lzma.FORMAT_RAW, filters=[_filter(len(rest), lc, lp, pb)])
+def _lzma(rest: bytes, lc: int, lp: int, pb: int, match: int = 273) -> bytes:
+    coding = {**_filter(len(rest), lc, lp, pb), "nice_len": match}
+    compressor = lzma.LZMACompressor(format=lzma.FORMAT_RAW, filters=[coding])
     return bytes([(pb * 5 + lp) * 9 + lc]) + compressor.compress(rest) + compressor.flush()
 
 
