@@ -286,6 +286,7 @@ def test_a_compression_that_is_killed_goes_on_with_the_same_result(
     assert process.returncode == (130 if number is signal.SIGINT else -signal.SIGKILL)
     assert "Traceback" not in err
     if number is signal.SIGINT:
+        assert "run it again with --resume to go on" in err
         assert not [
             name for name in left_in(temporary) if not name.startswith("torchinductor_")
         ]  # torch's own

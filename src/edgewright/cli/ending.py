@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import typer
 
+from edgewright.compress.names import PASSES
 from edgewright.core.errors import EdgewrightError, UsageError
 
 BUG_EXIT_CODE = 70
@@ -33,7 +34,7 @@ def run_to_exit_code(app: typer.Typer, arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         outcome = INTERRUPTED_EXIT_CODE
     except _Terminated:
-        print("edgewright: terminated; finished steps are kept, run it again to go on.", file=sys.stderr)
+        _print_stopped("terminated", arguments)
         return TERMINATED_EXIT_CODE
     except BrokenPipeError:
         return _without_reader()
@@ -52,8 +53,14 @@ def run_to_exit_code(app: typer.Typer, arguments: list[str]) -> int:
         return BUG_EXIT_CODE
     code = outcome if isinstance(outcome, int) else 0
     if code == INTERRUPTED_EXIT_CODE:  # typer itself turns a KeyboardInterrupt into an Exit
-        print("edgewright: interrupted; finished steps are kept, run it again to go on.", file=sys.stderr)
+        _print_stopped("interrupted", arguments)
     return code
+
+
+def _print_stopped(how: str, arguments: list[str]) -> None:
+    is_compression = bool(arguments) and arguments[0] in ("compress", *PASSES)
+    again = "run it again with --resume" if is_compression else "run it again"
+    print(f"edgewright: {how}; finished steps are kept, {again} to go on.", file=sys.stderr)
 
 
 def unwind_on_termination() -> None:
