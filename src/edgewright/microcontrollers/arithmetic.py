@@ -18,7 +18,7 @@ FUNCTIONS: dict[str, Function] = {
     "high_product": Function(
         text="""\
 /* The upper half of twice the product, rounded to nearest. */
-static int32_t high_product(int32_t left, int32_t right)
+static inline int32_t high_product(int32_t left, int32_t right)
 {
     return (int32_t)(((int64_t)left * right + (INT32_C(1) << 30)) >> 31);
 }
@@ -56,7 +56,7 @@ static int32_t scaled_wide(int64_t value, int32_t mantissa, int32_t places)
     ),
     "clamped": Function(
         text="""\
-static int32_t clamped(int32_t value, int32_t low, int32_t high)
+static inline int32_t clamped(int32_t value, int32_t low, int32_t high)
 {
     return value < low ? low : value > high ? high : value;
 }

@@ -7,10 +7,14 @@ Source: LiteRT 8-bit quantization specification (CONV_2D, DEPTHWISE_CONV_2D, FUL
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
 
 from edgewright.microcontrollers.graph import ITEM_BYTES, Tensor
 from edgewright.microcontrollers.layer import STACK_BUFFER_BYTES, Layer, Site, render, require
+from edgewright.microcontrollers.products import WIDE_BYTES
 from edgewright.microcontrollers.sums import Sums, sums_of
 
 _CONVOLUTION = """\
@@ -18,9 +22,15 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
     {{ tables }})
 {
 {% if scratch %}
-    {{ type }} *const patch = ({{ type }} *)(void *)scratch;
+    {{ type }} *const patch = ({{ type }} *)(void *)(scratch + {{ wide_bytes }});
 {% elif not is_pointwise %}
-    {{ type }} patch[{{ taps * depth }}];
+    {{ type }} patch[{{ rows * taps * depth }}];
+{% endif %}
+{% if suffix %}
+    {{ wide }}
+{% endif %}
+{% if rows == 2 %}
+    int32_t filled = 0;
 {% endif %}
     int32_t n, y, x{{ ", c, k" if not suffix }};
 {% if not is_pointwise %}
@@ -36,9 +46,22 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
                 const int32_t pixel = (n * {{ height }} + y * {{ stride_y }}) * {{ width }} + x * {{ stride_x }};
                 const {{ type }} *patch = in + pixel * {{ depth }};
 {% else %}
-                {{ type }} *to = patch;
+                {{ type }} *to = patch{{ " + filled * %d" % (taps * depth) if rows == 2 }};
                 for (i = 0; i < {{ kernel_y }}; ++i) {
                     const int32_t row = y * {{ stride_y }} + i * {{ dilation_y }} - {{ pad_y }};
+{% if dilation_x == 1 and kernel_x > 1 %}
+                    const int32_t left = x * {{ stride_x }} - {{ pad_x }};
+{% if is_padded %}
+                    if (row >= 0 && row < {{ height }} && left >= 0 && left <= {{ width - kernel_x }}) {
+{% else %}
+                    {
+{% endif %}
+                        memcpy(to, in + ((n * {{ height }} + row) * {{ width }} + left) * {{ depth }},
+                               {{ kernel_x * depth }} * sizeof *to);
+                        to += {{ kernel_x * depth }};
+                        continue;
+                    }
+{% endif %}
                     for (j = 0; j < {{ kernel_x }}; ++j, to += {{ depth }}) {
                         const int32_t column = x * {{ stride_x }} + j * {{ dilation_x }} - {{ pad_x }};
 {% if is_padded %}
@@ -52,8 +75,16 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
                     }
                 }
 {% endif %}
-{% if suffix %}
-                rows{{ suffix }}(patch, out, weights, bias, mantissa, shift, 1, {{ taps * depth }}, {{ channels }});
+{% if rows == 2 %}
+                if (++filled == 2) {
+                    rows{{ suffix }}(patch, out, weights, bias, mantissa, shift,
+                        2, {{ taps * depth }}, {{ channels }}, wide);
+                    out += {{ 2 * channels }};
+                    filled = 0;
+                }
+{% elif suffix %}
+                rows{{ suffix }}(patch, out, weights, bias, mantissa, shift,
+                    1, {{ taps * depth }}, {{ channels }}, wide);
                 out += {{ channels }};
 {% else %}
                 for (c = 0; c < {{ channels }}; ++c) {
@@ -81,6 +112,9 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
             }
         }
     }
+{% if rows == 2 and is_odd %}
+    rows{{ suffix }}(patch, out, weights, bias, mantissa, shift, 1, {{ taps * depth }}, {{ channels }}, wide);
+{% endif %}
 }
 """
 
@@ -119,7 +153,7 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
                     }
                 }
 {% if suffix %}
-                taps{{ suffix }}(tap, out, weights, bias, mantissa, shift, {{ taps }}, {{ channels }});
+                taps{{ taps }}{{ suffix }}(tap, out, weights, bias, mantissa, shift, {{ channels }});
                 out += {{ channels }};
 {% else %}
                 for (c = 0; c < {{ depth }}; ++c) {
@@ -176,10 +210,11 @@ static void @(const {{ type }} *in, {{ type }} *out,
 """
 
 _WHOLE = """\
-static void @(const int8_t *in, int8_t *out,
-    {{ tables }}, int32_t rows, int32_t depth, int32_t channels)
+static void @(const int8_t *in, int8_t *out{{ ", int8_t *scratch" if scratch }},
+    {{ tables }}, int32_t rows)
 {
-    rows{{ suffix }}(in, out, weights, bias, mantissa, shift, rows, depth, channels);
+    {{ wide }}
+    rows{{ suffix }}(in, out, weights, bias, mantissa, shift, rows, {{ depth }}, {{ channels }}, wide);
 }
 """
 
@@ -223,7 +258,12 @@ def window_of(site: Site, axis: int, *, kernel: int, size: int, out_size: int, d
 
 def convolution(site: Site) -> Layer:
     """Return CONV_2D of int8 or float32."""
-    image, weights, output = site.input(0), site.input(1), site.output()
+    return _convolution(site, site.input(1))
+
+
+def _convolution(site: Site, weights: Tensor) -> Layer:
+    """Return a convolution with `weights` [channels, height, width, depth of a group]."""
+    image, output = site.input(0), site.output()
     require(len(image.shape) == len(weights.shape) == len(output.shape) == 4, "a rank other than 4")
     channels, kernel_y, kernel_x, group_depth = weights.shape
     batch, height, width, depth = image.shape
@@ -247,10 +287,17 @@ def convolution(site: Site) -> Layer:
     is_pointwise = taps == 1 and not is_padded
     if is_pointwise and groups == 1 and output.count == batch * height * width * channels:
         return _rows(site, image, output, sums, sizes=(batch * height * width, depth, channels))
-    is_large = not is_pointwise and taps * depth * item > STACK_BUFFER_BYTES
+    is_pointwise = is_pointwise and sums.ending is None
+    pixels = batch * output.shape[1] * output.shape[2]
+    rows = 2 if sums.ending and pixels > 1 else 1
+    patch_bytes = 0 if is_pointwise else rows * taps * depth * item
+    wide_bytes = WIDE_BYTES * taps * depth if rows == 2 else 0
+    is_large = patch_bytes + wide_bytes > STACK_BUFFER_BYTES
     values = dict(sums.values) | _window_values(tall, wide) | {
         "batch": batch, "depth": depth, "channels": channels, "taps": taps, "groups": groups,
         "group_depth": group_depth, "is_pointwise": is_pointwise, "is_padded": is_padded, "scratch": is_large,
+        "rows": rows, "is_odd": pixels % 2, "wide": _wide(wide_bytes, is_large),
+        "wide_bytes": wide_bytes,
     }  # fmt: skip
     return Layer(
         operator=site.operator,
@@ -261,10 +308,20 @@ def convolution(site: Site) -> Layer:
         constants=sums.constants,
         needs=sums.needs,
         helpers=sums.ending.rows if sums.ending else (),
-        scratch_bytes=taps * depth * item if is_large else 0,
-        stack_bytes=0 if is_pointwise or is_large else taps * depth * item,
+        scratch_bytes=patch_bytes + wide_bytes if is_large else 0,
+        stack_bytes=0 if is_large else patch_bytes + wide_bytes,
         macs=output.count * taps * group_depth,
     )
+
+
+def _wide(wide_bytes: int, is_large: bool) -> str:
+    """Return the declaration of the buffer for two rows as int16; it comes first in a scratch."""
+    if wide_bytes and is_large:
+        return "uint32_t *const wide = (uint32_t *)(void *)scratch;"
+    nothing = "uint32_t *const wide = NULL;"
+    if not wide_bytes:
+        return nothing
+    return f"\n#ifdef HAS_DSP\n    uint32_t wide[{wide_bytes // WIDE_BYTES}];\n#else\n    {nothing}\n#endif"
 
 
 def depthwise_convolution(site: Site) -> Layer:
@@ -275,6 +332,8 @@ def depthwise_convolution(site: Site) -> Layer:
     batch, height, width, depth = image.shape
     require(one == 1 and depth > 0 and channels % depth == 0, f"{channels} filters for {depth} channels")
     require(output.shape[3] == channels and output.shape[0] == batch, "a wrong output shape")
+    if depth == 1 and image.dtype == "int8" and weights.value is not None:
+        return _of_one_channel(site, weights)
     tall = window_of(
         site, 0, kernel=kernel_y, size=height, out_size=output.shape[1],
         dilation=site.operator.integer("DilationHFactor"),
@@ -299,10 +358,30 @@ def depthwise_convolution(site: Site) -> Layer:
         writes=(output.index,),
         constants=sums.constants,
         needs=sums.needs,
-        helpers=sums.ending.taps if sums.ending else (),
+        helpers=sums.ending.taps(taps) if sums.ending else (),
         scratch_bytes=depth * item if is_large else 0,
         stack_bytes=8 * taps + (depth * item if is_padded and not is_large else 0),
         macs=output.count * taps,
+    )
+
+
+def _of_one_channel(site: Site, weights: Tensor) -> Layer:
+    """Return the depthwise convolution of an image of one channel: a convolution, with its weights turned."""
+    require(len(weights.scales) == 1 or weights.axis == 3, f"scales along axis {weights.axis}, not 3")
+    assert weights.value is not None
+    turned = replace(
+        weights,
+        shape=(weights.shape[3], weights.shape[1], weights.shape[2], 1),
+        value=np.ascontiguousarray(weights.value.transpose(3, 1, 2, 0)),
+        axis=0,
+    )
+    layer = _convolution(site, turned)
+    # Another layer may use the same weights as they are.
+    table = replace(layer.constants[0], name=f"{layer.constants[0].name}_turned")
+    return replace(
+        layer,
+        constants=(table, *layer.constants[1:]),
+        arguments=(table.name, *layer.arguments[1:]),
     )
 
 
@@ -323,17 +402,36 @@ def fully_connected(site: Site) -> Layer:
 
 def _rows(site: Site, image: Tensor, output: Tensor, sums: Sums, *, sizes: tuple[int, int, int]) -> Layer:
     """Return the layer that multiplies `sizes` = rows, depth, channels; all layers of the kind share the code."""
-    text = _WHOLE if sums.ending else _ROWS
+    count, depth, _ = sizes
+    tables = [constant.name for constant in sums.constants]
+    if sums.ending is None:
+        return Layer(
+            operator=site.operator,
+            arguments=(*tables, *map(str, sizes)),
+            text=render(_ROWS, sums.values),
+            reads=(image.index,),
+            writes=(output.index,),
+            constants=sums.constants,
+            needs=sums.needs,
+            macs=prod(sizes),
+        )
+    wide_bytes = WIDE_BYTES * depth if count > 1 else 0
+    is_large = wide_bytes > STACK_BUFFER_BYTES
+    values = dict(sums.values) | {
+        "depth": depth, "channels": sizes[2], "scratch": is_large, "wide": _wide(wide_bytes, is_large)
+    }  # fmt: skip
     return Layer(
         operator=site.operator,
-        arguments=(*(constant.name for constant in sums.constants), *map(str, sizes)),
-        text=render(text, sums.values),
+        arguments=(*tables, str(count)),
+        text=render(_WHOLE, values),
         reads=(image.index,),
         writes=(output.index,),
         constants=sums.constants,
         needs=sums.needs,
-        helpers=sums.ending.rows if sums.ending else (),
-        macs=sizes[0] * sizes[1] * sizes[2],
+        helpers=sums.ending.rows,
+        scratch_bytes=wide_bytes if is_large else 0,
+        stack_bytes=0 if is_large else wide_bytes,
+        macs=prod(sizes),
     )
 
 

@@ -75,19 +75,32 @@ static inline int32_t upper(uint32_t left, uint32_t right, int32_t sum)
     __asm__("smlatt %0, %1, %2, %0" : "+r"(sum) : "r"(left), "r"(right));
     return sum;
 }
+
+/* One tap of four channels; the next row of weights. */
+#define TAP(t)                                                     \\
+    {                                                              \\
+        const uint32_t a = word(w), b = word(tap[t] + c);          \\
+        const uint32_t a_even = even(a), b_even = even(b);         \\
+        const uint32_t a_odd = odd(a), b_odd = odd(b);             \\
+        w += channels;                                             \\
+        s0 = lower(a_even, b_even, s0);                            \\
+        s1 = lower(a_odd, b_odd, s1);                              \\
+        s2 = upper(a_even, b_even, s2);                            \\
+        s3 = upper(a_odd, b_odd, s3);                              \\
+    }
 #endif
 """
 
-_SCALED_DOWN = """\
-/* As scaled() for |value| < 2^30 and a division by 2^(places + 1). */
-static inline int32_t scaled_down(int32_t value, int32_t mantissa, int32_t places)
+_SCALED = """\
+/* Twice what scaled() gives, its lowest bit not yet cut off, for |value| < 2^30 and a division by 2^(places + 1). */
+static inline int32_t scaled_twice(int32_t value, int32_t mantissa, int32_t places)
 {
 #ifdef HAS_DSP
     __asm__("smmulr %0, %1, %2" : "=r"(value) : "r"(value * 2), "r"(mantissa));
 #else
     value = high_product(value, mantissa);
 #endif
-    return (((value + (value >> 31)) >> places) + 1) >> 1;
+    return ((value + (value >> 31)) >> places) + 1;
 }
 """
 
@@ -132,28 +145,52 @@ static inline void sums_of_two(const int8_t *w, const int8_t *x, int32_t depth, 
     sums[1] = second;
 }
 
-/* Two rows, two channels: sums[0] and [1] of the first row. */
-static inline void sums_of_four(const int8_t *w, const int8_t *x, int32_t depth, int32_t sums[4])
+/* Two rows, two channels: sums[0] and [1] of the first row. `wide` holds what `widen` made of the rows. */
+static inline void sums_of_four(const int8_t *w, const int8_t *x, const uint32_t *wide, int32_t depth, int32_t sums[4])
 {
-    const int8_t *v = w + depth, *y = x + depth;
+    const int32_t whole = depth & ~3;
     int32_t k = depth, s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
+    const int8_t *y = x + depth;
 #ifdef HAS_DSP
-    for (; k >= 4; k -= 4, w += 4, v += 4, x += 4, y += 4) {
-        const uint32_t b = word(x), b_even = even(b), b_odd = odd(b);
-        const uint32_t d = word(y), d_even = even(d), d_odd = odd(d);
-        uint32_t a = word(w), half = even(a);
-        a = odd(a);
-        s0 = both(a, b_odd, both(half, b_even, s0));
-        s2 = both(a, d_odd, both(half, d_even, s2));
-        a = word(v);
-        half = even(a);
-        a = odd(a);
-        s1 = both(a, b_odd, both(half, b_even, s1));
-        s3 = both(a, d_odd, both(half, d_even, s3));
+    const int8_t *v = w + depth;
+    const int8_t *const end = w + whole;
+    if (whole > 0) {
+        uint32_t a, c, pair, left, right;
+        /* Compilers run out of registers here and keep pointers on the stack. */
+        __asm__ volatile(
+            "1: ldr %[a], [%[w]], #4\\n"
+            "ldr %[c], [%[v]], #4\\n"
+            "ldrd %[left], %[right], [%[wide]], #8\\n"
+            "sxtb16 %[pair], %[a]\\n"
+            "smlad %[s0], %[pair], %[left], %[s0]\\n"
+            "smlad %[s2], %[pair], %[right], %[s2]\\n"
+            "sxtb16 %[pair], %[c]\\n"
+            "smlad %[s1], %[pair], %[left], %[s1]\\n"
+            "smlad %[s3], %[pair], %[right], %[s3]\\n"
+            "ldrd %[left], %[right], [%[wide]], #8\\n"
+            "sxtb16 %[pair], %[a], ror #8\\n"
+            "smlad %[s0], %[pair], %[left], %[s0]\\n"
+            "smlad %[s2], %[pair], %[right], %[s2]\\n"
+            "sxtb16 %[pair], %[c], ror #8\\n"
+            "smlad %[s1], %[pair], %[left], %[s1]\\n"
+            "smlad %[s3], %[pair], %[right], %[s3]\\n"
+            "cmp %[w], %[end]\\n"
+            "bne 1b"
+            : [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [w] "+&r"(w), [v] "+&r"(v),
+              [wide] "+&r"(wide), [a] "=&r"(a), [c] "=&r"(c), [pair] "=&r"(pair), [left] "=&r"(left),
+              [right] "=&r"(right)
+            : [end] "r"(end)
+            : "cc", "memory");
     }
+    k -= whole;
+    x += whole;
+    y += whole;
+#else
+    (void)wide;
+    (void)whole;
 #endif
     for (; k > 0; --k) {
-        const int32_t a = *w++, c = *v++, b = *x++, d = *y++;
+        const int32_t c = w[depth], a = *w++, b = *x++, d = *y++;
         s0 += a * b;
         s1 += c * b;
         s2 += a * d;
@@ -164,6 +201,25 @@ static inline void sums_of_four(const int8_t *w, const int8_t *x, int32_t depth,
     sums[2] = s2;
     sums[3] = s3;
 }
+
+/* Two rows as pairs of int16: of four values, bytes 0 and 2 of the first row, of the second, then bytes 1 and 3. */
+static inline void widen(const int8_t *x, uint32_t *wide, int32_t depth)
+{
+#ifdef HAS_DSP
+    int32_t k;
+    for (k = depth; k >= 4; k -= 4, x += 4, wide += 4) {
+        const uint32_t b = word(x), d = word(x + depth);
+        wide[0] = even(b);
+        wide[1] = even(d);
+        wide[2] = odd(b);
+        wide[3] = odd(d);
+    }
+#else
+    (void)x;
+    (void)wide;
+    (void)depth;
+#endif
+}
 #endif
 """
 
@@ -171,14 +227,18 @@ _LEVEL = """\
 /* The output for a sum. */
 static inline int8_t level{{ suffix }}(int32_t sum, int32_t mantissa, int32_t places)
 {
+    const int32_t twice = scaled_twice(sum, mantissa, places) + ({{ 2 * zero }});
 {% if is_whole %}
 #ifdef HAS_DSP
-    int32_t value = scaled_down(sum, mantissa, places) + ({{ zero }});
-    __asm__("ssat %0, #8, %1" : "=r"(value) : "r"(value));
+    int32_t value;
+    __asm__("ssat %0, #8, %1, asr #1" : "=r"(value) : "r"(twice));
     return (int8_t)value;
+#else
+    return (int8_t)clamped(twice >> 1, {{ low }}, {{ high }});
 #endif
+{% else %}
+    return (int8_t)clamped(twice >> 1, {{ low }}, {{ high }});
 {% endif %}
-    return (int8_t)clamped(scaled_down(sum, mantissa, places) + ({{ zero }}), {{ low }}, {{ high }});
 }
 
 #ifdef HAS_HELIUM
@@ -196,10 +256,12 @@ static inline int32x4_t levels{{ suffix }}(int32x4_t sums, int32x4_t mantissa, i
 _ROWS = """\
 /* Rows of `depth` values times the weights of all channels. */
 static void rows{{ suffix }}(const int8_t *in, int8_t *out, const int8_t *weights, const int32_t *bias,
-    const int32_t *mantissa, const int8_t *places, int32_t rows, int32_t depth, int32_t channels)
+    const int32_t *mantissa, const int8_t *places, int32_t rows, int32_t depth, int32_t channels,
+    uint32_t *wide)
 {
     int32_t c;
 #ifdef HAS_HELIUM
+    (void)wide;
     for (; rows > 0; --rows, in += depth, out += channels) {
         for (c = 0; c < channels; c += 4) {
             const mve_pred16_t some = vctp32q((uint32_t)(channels - c));
@@ -236,15 +298,18 @@ static void rows{{ suffix }}(const int8_t *in, int8_t *out, const int8_t *weight
 #else
     for (; rows > 1; rows -= 2, in += 2 * depth, out += 2 * channels) {
         const int8_t *w = weights;
+        widen(in, wide, depth);
         for (c = 0; c + 1 < channels; c += 2, w += 2 * depth) {
+            const int32_t m0 = mantissa[c], m1 = mantissa[c + 1], p0 = places[c], p1 = places[c + 1];
+            int8_t *const to = out + c;
             int32_t sums[4];
             sums[0] = sums[2] = bias[c];
             sums[1] = sums[3] = bias[c + 1];
-            sums_of_four(w, in, depth, sums);
-            out[c] = level{{ suffix }}(sums[0], mantissa[c], places[c]);
-            out[channels + c] = level{{ suffix }}(sums[2], mantissa[c], places[c]);
-            out[c + 1] = level{{ suffix }}(sums[1], mantissa[c + 1], places[c + 1]);
-            out[channels + c + 1] = level{{ suffix }}(sums[3], mantissa[c + 1], places[c + 1]);
+            sums_of_four(w, in, wide, depth, sums);
+            to[0] = level{{ suffix }}(sums[0], m0, p0);
+            to[1] = level{{ suffix }}(sums[1], m1, p1);
+            to[channels] = level{{ suffix }}(sums[2], m0, p0);
+            to[channels + 1] = level{{ suffix }}(sums[3], m1, p1);
         }
         if (c < channels) {
             out[c] = level{{ suffix }}(sum_of_one(w, in, depth, bias[c]), mantissa[c], places[c]);
@@ -271,9 +336,9 @@ static void rows{{ suffix }}(const int8_t *in, int8_t *out, const int8_t *weight
 """
 
 _TAPS = """\
-/* One pixel of a depthwise convolution: `taps` pointers to the pixels under the window. */
-static void taps{{ suffix }}(const int8_t *const *tap, int8_t *out, const int8_t *weights, const int32_t *bias,
-    const int32_t *mantissa, const int8_t *places, int32_t taps, int32_t channels)
+/* One pixel of a depthwise convolution: {{ taps }} pointers to the pixels under the window. */
+static void taps{{ taps }}{{ suffix }}(const int8_t *const *tap, int8_t *out, const int8_t *weights,
+    const int32_t *bias, const int32_t *mantissa, const int8_t *places, int32_t channels)
 {
     int32_t c, t;
 #ifdef HAS_HELIUM
@@ -285,7 +350,7 @@ static void taps{{ suffix }}(const int8_t *const *tap, int8_t *out, const int8_t
         const int16x8_t shifts = vldrbq_s16(places + c);
         const int8_t *w = weights + c;
         int16x8_t made;
-        for (t = 0; t < taps; ++t, w += channels) {
+        for (t = 0; t < {{ taps }}; ++t, w += channels) {
             const int16x8_t a = vldrbq_s16(w), b = vldrbq_s16(tap[t] + c);
             sums.val[0] = vaddq_s32(sums.val[0], vmullbq_int_s16(a, b));
             sums.val[1] = vaddq_s32(sums.val[1], vmulltq_int_s16(a, b));
@@ -299,31 +364,37 @@ static void taps{{ suffix }}(const int8_t *const *tap, int8_t *out, const int8_t
     for (c = 0; c < whole; c += 4) {
         const int8_t *w = weights + c;
         int32_t s0 = bias[c], s1 = bias[c + 1], s2 = bias[c + 2], s3 = bias[c + 3];
-        for (t = 0; t < taps; ++t, w += channels) {
-            const int8_t *x = tap[t] + c;
+{% if is_unrolled %}
 #ifdef HAS_DSP
-            const uint32_t a = word(w), b = word(x);
-            const uint32_t a_even = even(a), a_odd = odd(a), b_even = even(b), b_odd = odd(b);
-            s0 = lower(a_even, b_even, s0);
-            s1 = lower(a_odd, b_odd, s1);
-            s2 = upper(a_even, b_even, s2);
-            s3 = upper(a_odd, b_odd, s3);
+{% for t in range(taps) %}
+        TAP({{ t }})
+{% endfor %}
+        (void)t;
 #else
+{% endif %}
+        for (t = 0; t < {{ taps }}; ++t, w += channels) {
+            const int8_t *x = tap[t] + c;
             s0 += w[0] * x[0];
             s1 += w[1] * x[1];
             s2 += w[2] * x[2];
             s3 += w[3] * x[3];
-#endif
         }
-        out[c] = level{{ suffix }}(s0, mantissa[c], places[c]);
-        out[c + 1] = level{{ suffix }}(s1, mantissa[c + 1], places[c + 1]);
-        out[c + 2] = level{{ suffix }}(s2, mantissa[c + 2], places[c + 2]);
-        out[c + 3] = level{{ suffix }}(s3, mantissa[c + 3], places[c + 3]);
+{% if is_unrolled %}
+#endif
+{% endif %}
+        {
+            const int32_t m0 = mantissa[c], m1 = mantissa[c + 1], m2 = mantissa[c + 2], m3 = mantissa[c + 3];
+            const int32_t p0 = places[c], p1 = places[c + 1], p2 = places[c + 2], p3 = places[c + 3];
+            out[c] = level{{ suffix }}(s0, m0, p0);
+            out[c + 1] = level{{ suffix }}(s1, m1, p1);
+            out[c + 2] = level{{ suffix }}(s2, m2, p2);
+            out[c + 3] = level{{ suffix }}(s3, m3, p3);
+        }
     }
 #endif
     for (c = whole; c < channels; ++c) {
         int32_t sum = bias[c];
-        for (t = 0; t < taps; ++t) {
+        for (t = 0; t < {{ taps }}; ++t) {
             sum += weights[t * channels + c] * tap[t][c];
         }
         out[c] = level{{ suffix }}(sum, mantissa[c], places[c]);
@@ -332,6 +403,10 @@ static void taps{{ suffix }}(const int8_t *const *tap, int8_t *out, const int8_t
 """
 
 
+# Taps of a depthwise convolution that are written one after another for the DSP extension.
+MOST_UNROLLED = 9
+# The functions for rows take a buffer of this type for two rows as int16.
+WIDE_BYTES = 4
 NEEDS = ("high_product", "clamped")
 
 
@@ -348,21 +423,20 @@ class Ending:
         """What the names of the functions for this ending end with."""
         return f"_{self.zero + 128}_{self.low + 128}_{self.high + 128}"
 
-    def _render(self, template: str) -> str:
+    def _render(self, template: str, taps: int = 0) -> str:
         return render(
             template,
             {
                 "suffix": self.suffix, "zero": self.zero, "low": self.low, "high": self.high,
-                "is_whole": (self.low, self.high) == (-128, 127),
+                "taps": taps, "is_unrolled": taps <= MOST_UNROLLED, "is_whole": (self.low, self.high) == (-128, 127),
             },
         )  # fmt: skip
 
     @property
     def rows(self) -> tuple[str, ...]:
         """The functions that `rows<suffix>` needs, and itself."""
-        return (_VARIANTS, _BOTH, _SCALED_DOWN, _SUMS, self._render(_LEVEL), self._render(_ROWS))
+        return (_VARIANTS, _BOTH, _SCALED, _SUMS, self._render(_LEVEL), self._render(_ROWS))
 
-    @property
-    def taps(self) -> tuple[str, ...]:
-        """The functions that `taps<suffix>` needs, and itself."""
-        return (_VARIANTS, _HALVES, _SCALED_DOWN, self._render(_LEVEL), self._render(_TAPS))
+    def taps(self, taps: int) -> tuple[str, ...]:
+        """Return the functions that `taps<taps><suffix>` needs, and itself."""
+        return (_VARIANTS, _HALVES, _SCALED, self._render(_LEVEL), self._render(_TAPS, taps))

@@ -6,13 +6,20 @@ begin at 0, take the bias last and are limited, in the order of the interpreter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from edgewright.microcontrollers.fixed_point import Multiplier, activation_range, multiplier_of, wrapped
+from edgewright.microcontrollers.fixed_point import (
+    Multiplier,
+    activation_range,
+    clamped,
+    multiplier_of,
+    scaled,
+    wrapped,
+)
 from edgewright.microcontrollers.graph import Tensor
 from edgewright.microcontrollers.layer import Constant, Site, float_literal, floats, integers, require
 from edgewright.microcontrollers.products import NEEDS, Ending
@@ -240,8 +247,15 @@ def _requantized(
     is_wrapping = int(reach.max()) >= 2**31
     factors = _factors(image, weights, output, channels, is_float_product=is_float_product)
     low, high = activation_range(site.operator, output)
-    shifts = [by.shift for by in factors]
     ending = None
+    if has_ending and is_folded:
+        spread = reach - np.abs(folded)
+        folded, factors = _settled(
+            folded, spread, factors, Ending(zero=output.zero_point, low=low, high=high)
+        )
+        reach = np.abs(folded) + spread
+        is_wrapping = int(reach.max()) >= 2**31
+    shifts = [by.shift for by in factors]
     # A mantissa of 0 gives 0, whatever the shift.
     downs = [-by.shift - 1 if by.mantissa else 0 for by in factors]
     if has_ending and is_folded and weight_zero == 0 and int(reach.max()) < 2**30 and min(downs) >= 0:
@@ -267,6 +281,36 @@ def _requantized(
         "product": "(uint32_t)((int32_t)%s)" if is_wrapping else "(int32_t)%s", "start": back,
         "suffix": ending.suffix if ending else "",
     }, ending  # fmt: skip
+
+
+def _settled(
+    biases: npt.NDArray[np.int64],
+    spreads: npt.NDArray[np.int64],
+    factors: Sequence[Multiplier],
+    ending: Ending,
+) -> tuple[npt.NDArray[np.int64], list[Multiplier]]:
+    """Return smaller biases, and their multipliers, for channels whose bias alone decides their output.
+
+    Training switches channels off, and their biases of 2**30 would keep the whole layer from the quick functions.
+    Where bias - spread and bias + spread give the same output q, so does q - zero times 2**k, divided by 2**k, as long
+    as the spread is less than a half of that.
+    """
+    new_biases, new_factors = biases.copy(), list(factors)
+    for channel, (bias, spread, by) in enumerate(
+        zip(biases.tolist(), spreads.tolist(), factors, strict=True)
+    ):
+        if abs(bias) + spread < 2**30 or by.shift > 0 or abs(wrapped(bias)) + spread >= 2**31:
+            continue
+        ends = {
+            clamped(scaled(wrapped(bias) + end, by) + ending.zero, ending.low, ending.high)
+            for end in (-spread, spread)
+        }
+        if len(ends) > 1:
+            continue
+        places = (spread + 2).bit_length() + 1
+        new_biases[channel] = (ends.pop() - ending.zero) * 2**places
+        new_factors[channel] = Multiplier(1 << 30, 1 - places)
+    return new_biases, new_factors
 
 
 def _weights(site: Site, weights: Tensor) -> Constant:
