@@ -25,6 +25,8 @@ def test_pack_inspect_unpack(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert record["packed_bytes"] == sum(
         record[name] for name in ("header_bytes", "control_bytes", "rest_bytes", "weight_bytes")
     )
+    assert run_to_exit_code(app, ["pack", str(model)]) == 2
+    assert "exists already" in capsys.readouterr().err
 
     found, plain = describe(str(packed)), describe(str(model))
     assert found.parameters == plain.parameters and found.sha256 == plain.sha256

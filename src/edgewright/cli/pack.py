@@ -19,7 +19,7 @@ def pack(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="An artifact: a file or a folder.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="The .ewz to write; default: FILE.ewz."),
+        typer.Option("--out", metavar="FILE", help="The .ewz to write; default: FILE.ewz. None is replaced."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -27,9 +27,13 @@ def pack(
 
     Example: edgewright pack out/artifacts/litert-w8a8/model.tflite --out model.ewz
     """
+    from edgewright.ewz import SUFFIX
     from edgewright.ewz import pack as pack_one
 
-    _show_packed(pack_one(source, out), as_json)
+    path = source.with_name(source.name + SUFFIX) if out is None else out
+    if path.is_file():
+        raise UsageError(f"{path} exists already, and nothing is replaced. Remove it, or give another --out.")
+    _show_packed(pack_one(source, path), as_json)
 
 
 def unpack(
