@@ -35,7 +35,7 @@ from edgewright.data.metrics import get_metric
 from edgewright.data.preparation import DataRequest, Prepared, prepare, read_for
 from edgewright.report.environment import describe_host
 from edgewright.sources import load
-from edgewright.sources.detect import is_factory
+from edgewright.sources.detect import detect_format, is_factory
 from edgewright.workers.cache import Cache, default_root
 from edgewright.workers.limits import limits_from_environment
 from edgewright.workers.pool import Limits, call_once
@@ -113,6 +113,8 @@ def compress_model(
     """
     if not isinstance(recipe, CompressionRecipe):
         recipe = CompressionRecipe.read(Path(recipe))
+    if not is_factory(recipe.model):
+        detect_format(Path(recipe.model))  # before any work: a wrong path should fail at once
     if not (recipe.data or recipe.train_data or recipe.calibration):
         raise DataError(
             "there are no samples: give data (--data), which the steps are measured on, train_data or calibration. "
