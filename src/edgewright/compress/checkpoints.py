@@ -69,18 +69,15 @@ class Checkpoints:
         Raises:
             UsageError: the folder cannot be written or the disk is full.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         path = self.path_of(name)
         copies = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
         text = json.dumps(record, allow_nan=False)
         assert len(text) <= _MAX_RECORD_BYTES, "a checkpoint's record is small"
         with write_aside(path) as aside:
-            try:
-                save_file(copies, aside, metadata={"record": text, "sha256": _digest(copies, text)})
-            except SafetensorError as err:  # a full disk, among others
-                raise OSError(first_line(err)) from err
+            # Not safetensors' own `save_file`: a kill leaves its temporary file, whose name nobody knows, behind.
+            aside.write_bytes(save(copies, {"record": text, "sha256": _digest(copies, text)}))
             _flush(aside)
         _flush(self.folder)
         for left in self.folder.glob(f".{path.name}.*.part"):  # of a run that was killed while it wrote
