@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from edgewright.cli import show
+from edgewright.cli.options import Seed, Shapes, Signature, Trust, Weights
 from edgewright.compress.names import SUMMARIES
 from edgewright.core.errors import RecipeError, UsageError
 
@@ -34,20 +35,6 @@ Model = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A model file of any source format, or package.module:factory."),
 ]
-Weights = Annotated[
-    str,
-    typer.Option(
-        "--weights", metavar="FILE", help="Weights of a factory: .safetensors, or a plain state dict."
-    ),
-]
-Shapes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input-shape", metavar="SHAPE", help="Input of a factory, e.g. 1x3x32x32; once per input."
-    ),
-]
-Signature = Annotated[str, typer.Option("--signature", metavar="NAME", help="Signature of a SavedModel.")]
-Trust = Annotated[bool, typer.Option("--trust", help="Run code that the model carries, in a worker only.")]
 Data = Annotated[
     str,
     typer.Option("--data", metavar="SET", help="Evaluation set, which no pass sees: as of build."),
@@ -87,7 +74,6 @@ To = Annotated[
     typer.Option("--to", metavar="NAME,...", help=f"Runtimes to measure on; default: {_DEFAULT_RUNTIMES}."),
 ]
 Threads = Annotated[int, typer.Option("--threads", metavar="N", help="Threads of the runtimes.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of every choice that is random.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for steps, artifacts and report.")]
 Resume = Annotated[
     bool,

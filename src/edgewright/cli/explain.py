@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgewright.cli import show
+from edgewright.cli.options import Shapes, Weights
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,20 +25,8 @@ def explain(
     to: Annotated[
         str, typer.Option("--to", metavar="NAME,...", help="Runtimes, comma-separated; default: all.")
     ] = "",
-    weights: Annotated[
-        str,
-        typer.Option(
-            "--weights", metavar="FILE", help="Weights of a factory: .safetensors, or a plain state dict."
-        ),
-    ] = "",
-    input_shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input-shape",
-            metavar="SHAPE",
-            help="Input of a factory, e.g. 1x3x32x32 or name=1x3x32x32:int64; once per input.",
-        ),
-    ] = None,
+    weights: Weights = "",
+    input_shape: Shapes = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the record as JSON on stdout, and nothing else there.")
     ] = False,

@@ -12,6 +12,7 @@ from edgewright.cli import show, toolchain
 from edgewright.cli.compress import add_commands as add_compression
 from edgewright.cli.ending import run_to_exit_code, unwind_on_termination
 from edgewright.cli.explain import explain
+from edgewright.cli.options import Seed, Shapes, Signature, Trust, Weights
 from edgewright.cli.pack import pack, unpack
 from edgewright.core.errors import UsageError
 
@@ -45,30 +46,6 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="A .pt2, .pt, .onnx, .tflite, .keras, .h5 or .pb file, a SavedModel folder, or package.module:factory.",
-    ),
-]
-Weights = Annotated[
-    str,
-    typer.Option(
-        "--weights", metavar="FILE", help="Weights of a factory: .safetensors, or a plain state dict."
-    ),
-]
-Shapes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input-shape",
-        metavar="SHAPE",
-        help="Input of a factory, or dynamic sizes of a file, e.g. 1x3x32x32 or name=1x3x32x32:int64; once per input.",
-    ),
-]
-Signature = Annotated[
-    str,
-    typer.Option("--signature", metavar="NAME", help="Signature of a SavedModel; default: serving_default."),
-]
-Trust = Annotated[
-    bool,
-    typer.Option(
-        "--trust", help="Run code that the model carries (Lambda layers, PyFunc), in a worker only."
     ),
 ]
 Layout = Annotated[
@@ -114,7 +91,6 @@ QuantizerName = Annotated[
         help="Who makes w8a8: pt2e (PyTorch sources), native, or accuracy (OpenVINO).",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of every choice that is random.")]
 Json = show.Json
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither use nor keep finished steps.")]
 Threads = Annotated[int, typer.Option("--threads", metavar="N", help="Threads of the runtime.")]

@@ -1,0 +1,33 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Weights = Annotated[
+    str,
+    typer.Option(
+        "--weights", metavar="FILE", help="Weights of a factory: .safetensors, or a plain state dict."
+    ),
+]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-shape",
+        metavar="SHAPE",
+        help="Input of a factory, or dynamic sizes of a file, e.g. 1x3x32x32 or name=1x3x32x32:int64; once per input.",
+    ),
+]
+Signature = Annotated[
+    str,
+    typer.Option("--signature", metavar="NAME", help="Signature of a SavedModel; default: serving_default."),
+]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Run code that the model carries (Lambda layers, PyFunc), in a worker only."
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of every choice that is random.")]
