@@ -19,7 +19,7 @@ from edgewright.backends.coreml_records import Feature
 from edgewright.backends.signed import SignedSession
 from edgewright.core.artifact import Artifact, Proof
 from edgewright.core.contracts import Calibration, LayerCost, Session, Support
-from edgewright.core.errors import ConversionError, DataError, FormatMismatchError, IntegrityError
+from edgewright.core.errors import ConversionError, DataError, FormatMismatchError, IntegrityError, first_line
 from edgewright.core.files import sha256_of_files
 from edgewright.core.program import Program
 from edgewright.core.target import INTEGER_PRECISIONS, Precision, Quantizer, Target
@@ -196,7 +196,7 @@ class MacosSession(SignedSession):
                 self._model: _Predictor | None = cast(_Predictor, ct.models.MLModel(str(package.folder)))
             except Exception as err:
                 raise ConversionError(
-                    f"Core ML cannot load {package.folder.name}: {vendor.first_line(err)}"
+                    f"Core ML cannot load {package.folder.name}: {first_line(err)}"
                 ) from err
 
     def run(self, inputs: Arrays) -> Arrays:
@@ -212,7 +212,7 @@ class MacosSession(SignedSession):
         try:
             results = self._model.predict(given)
         except Exception as err:
-            raise ConversionError(f"Core ML failed to run the model: {vendor.first_line(err)}") from err
+            raise ConversionError(f"Core ML failed to run the model: {first_line(err)}") from err
         return _widened(results, self.outputs)
 
     def layers(self, inputs: Arrays) -> Sequence[LayerCost]:

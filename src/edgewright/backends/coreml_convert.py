@@ -22,7 +22,7 @@ import numpy as np
 
 from edgewright.backends import vendor
 from edgewright.backends.coreml_file import WEIGHTS_PATH, write_package
-from edgewright.core.errors import ConversionError
+from edgewright.core.errors import ConversionError, first_line
 from edgewright.core.program import Program
 from edgewright.core.target import INTEGER_PRECISIONS, Precision
 from edgewright.core.tensors import Array, TensorSpec
@@ -155,7 +155,7 @@ def compressed(model: Converted, precision: Precision) -> Converted:
             )
     except Exception as err:  # of any class, from numpy's to its own
         raise ConversionError(
-            f"coremltools cannot make {precision} weights: {vendor.first_line(err)}. Leave this precision out."
+            f"coremltools cannot make {precision} weights: {first_line(err)}. Leave this precision out."
         ) from err
 
 
@@ -235,7 +235,7 @@ def _static(program: Program, examples: tuple[torch.Tensor, ...]) -> ExportedPro
             return torch.export.export(exported.module(check_guards=False), examples)
         except Exception as err:
             raise ConversionError(
-                f"{program.path.name} cannot be given a static batch of 1: {vendor.first_line(err)}. "
+                f"{program.path.name} cannot be given a static batch of 1: {first_line(err)}. "
                 "Export the model with a batch of 1."
             ) from err
 
@@ -250,7 +250,7 @@ def _traced(program: Program, examples: tuple[torch.Tensor, ...]) -> torch.jit.S
             return cast("torch.jit.ScriptModule", module.eval())
         except Exception as err:
             raise ConversionError(
-                f"torch cannot load {program.path.name}: {vendor.first_line(err)}. Save it again."
+                f"torch cannot load {program.path.name}: {first_line(err)}. Save it again."
             ) from err
     exported = _static(program, examples)
     try:
@@ -260,7 +260,7 @@ def _traced(program: Program, examples: tuple[torch.Tensor, ...]) -> torch.jit.S
             return cast("torch.jit.ScriptModule", traced)
     except Exception as err:
         raise ConversionError(
-            f"torch.jit cannot trace {program.path.name}: {vendor.first_line(err)}. "
+            f"torch.jit cannot trace {program.path.name}: {first_line(err)}. "
             "Core ML needs static shapes and no control flow on values."
         ) from err
 
@@ -337,7 +337,7 @@ def _explained(err: Exception, source: object, program: Program) -> str:
             "Rewrite the model without them."
         )
     return (
-        f"coremltools cannot convert {program.path.name}: {vendor.first_line(err)}. "
+        f"coremltools cannot convert {program.path.name}: {first_line(err)}. "
         "Rewrite the part of the model that it names, or leave this runtime out."
     )
 

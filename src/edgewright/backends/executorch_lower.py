@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgewright.backends import vendor
-from edgewright.core.errors import ConversionError
+from edgewright.core.errors import ConversionError, first_line
 from edgewright.core.program import Program
 from edgewright.core.tensors import Array
 
@@ -94,7 +94,7 @@ def export(module: torch.nn.Module, example: tuple[torch.Tensor, ...], program: 
     except Exception as err:
         raise ConversionError(
             f"{program.path.name} cannot be exported with static shapes for ExecuTorch: "
-            f"{type(err).__name__}: {vendor.first_line(err)}."
+            f"{type(err).__name__}: {first_line(err)}."
         ) from err
 
 
@@ -227,7 +227,7 @@ def quantize_weights(program: Program) -> tuple[ExportedProgram, tuple[str, ...]
                 converted = convert_pt2e(prepared)
     except Exception as err:
         raise ConversionError(
-            f"PT2E failed on {program.path.name}: {type(err).__name__}: {vendor.first_line(err)}. Use w8a8 or fp16."
+            f"PT2E failed on {program.path.name}: {type(err).__name__}: {first_line(err)}. Use w8a8 or fp16."
         ) from err
     if not quantized:
         raise ConversionError(
@@ -287,7 +287,7 @@ def quantize_native(program: Program, samples: Sequence[Sequence[Array]]) -> Exp
             converted = convert_pt2e(prepared)
     except Exception as err:
         raise ConversionError(
-            f"ExecuTorch's quantizer failed on {program.path.name}: {type(err).__name__}: {vendor.first_line(err)}. "
+            f"ExecuTorch's quantizer failed on {program.path.name}: {type(err).__name__}: {first_line(err)}. "
             "Use the quantizer pt2e."
         ) from err
     return export(converted, example_inputs(program), program)
@@ -325,7 +325,7 @@ def lower(exported: ExportedProgram, partitioner: object, program: Program) -> t
             content = bytes(made.buffer)
     except Exception as err:
         raise ConversionError(
-            f"ExecuTorch cannot lower {program.path.name}: {type(err).__name__}: {vendor.first_line(err)}. "
+            f"ExecuTorch cannot lower {program.path.name}: {type(err).__name__}: {first_line(err)}. "
             "Replace the operator in the model, or leave this runtime out."
         ) from err
     kernels = _kernel_names(made.exported_program().graph_module)

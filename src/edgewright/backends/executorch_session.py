@@ -15,7 +15,7 @@ from edgewright.backends import vendor
 from edgewright.backends.signed import SignedSession
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import LayerCost
-from edgewright.core.errors import ConversionError, IntegrityError
+from edgewright.core.errors import ConversionError, IntegrityError, first_line
 from edgewright.core.tensors import Array, Arrays, check_arrays
 
 _METHOD = "forward"
@@ -93,7 +93,7 @@ class ExecutorchSession(SignedSession):
             results = method.execute(given)
         except Exception as err:
             raise ConversionError(
-                f"ExecuTorch failed to run {self._artifact.path.name}: {vendor.first_line(err)}."
+                f"ExecuTorch failed to run {self._artifact.path.name}: {first_line(err)}."
             ) from err
         found: dict[str, Array] = {}
         for spec, value in zip(self.outputs, results, strict=True):
@@ -119,7 +119,7 @@ class ExecutorchSession(SignedSession):
                 program.write_etdump_result_to_file(str(trace), str(Path(folder) / "debug.bin"))
             except Exception as err:
                 raise ConversionError(
-                    f"ExecuTorch gives no trace: {vendor.first_line(err)}. Its wheel was built without one."
+                    f"ExecuTorch gives no trace: {first_line(err)}. Its wheel was built without one."
                 ) from err
             return _costs(trace)
 
@@ -154,7 +154,7 @@ def _load(path: Path, *, is_traced: bool) -> tuple[LoadedProgram, Method]:
     except IntegrityError:
         raise
     except Exception as err:
-        raise ConversionError(f"ExecuTorch cannot load {path.name}: {vendor.first_line(err)}.") from err
+        raise ConversionError(f"ExecuTorch cannot load {path.name}: {first_line(err)}.") from err
 
 
 def _check_signature(meta: MethodMeta, artifact: Artifact) -> None:
@@ -196,7 +196,7 @@ def _costs(trace: Path) -> tuple[LayerCost, ...]:
             warnings.simplefilter("ignore")  # it misses values of tensors, which were not asked for
             blocks = Inspector(etdump_path=str(trace)).event_blocks
     except Exception as err:
-        raise ConversionError(f"ExecuTorch's trace cannot be read: {vendor.first_line(err)}.") from err
+        raise ConversionError(f"ExecuTorch's trace cannot be read: {first_line(err)}.") from err
     costs = []
     for block in blocks:
         if block.name != "Execute":

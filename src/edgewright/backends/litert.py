@@ -17,7 +17,13 @@ from edgewright.backends.signed import SignedSession
 from edgewright.backends.trace_litert import trace_litert
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, LayerCost, Support, TracedLayer
-from edgewright.core.errors import ConversionError, DataError, EdgewrightError, FormatMismatchError
+from edgewright.core.errors import (
+    ConversionError,
+    DataError,
+    EdgewrightError,
+    FormatMismatchError,
+    first_line,
+)
 from edgewright.core.files import sha256_of
 from edgewright.core.program import Program
 from edgewright.core.target import INTEGER_PRECISIONS, Precision, Quantizer, Target
@@ -169,9 +175,7 @@ class LiteRTSession(SignedSession):
                 interpreter.reset_all_variables()
             interpreter.invoke()
         except (KeyError, ValueError, RuntimeError) as err:
-            raise DataError(
-                f"litert cannot run {self._artifact.path.name}: {vendor.first_line(err)}"
-            ) from err
+            raise DataError(f"litert cannot run {self._artifact.path.name}: {first_line(err)}") from err
         return {name: interpreter.get_tensor(index) for name, index in self._outputs}
 
     def layers(self, inputs: Arrays) -> Sequence[LayerCost]:
@@ -197,7 +201,7 @@ def _interpreter(path: Path, threads: int, what: str) -> Interpreter:
         interpreter.allocate_tensors()
     except Exception as err:  # the runtime raises ValueError and RuntimeError, and whatever pybind11 makes
         raise ConversionError(
-            f"the LiteRT runtime cannot load {what}: {vendor.first_line(err)}. "
+            f"the LiteRT runtime cannot load {what}: {first_line(err)}. "
             "Convert the model again, or leave this runtime out."
         ) from err
     return interpreter
@@ -331,7 +335,7 @@ def _explain(err: Exception) -> str:
             "Replace them in the model, or leave this runtime out."
         )
     return (
-        f"litert-torch cannot convert the model: {vendor.first_line(err)}. "
+        f"litert-torch cannot convert the model: {first_line(err)}. "
         "Leave this runtime out, or change the model."
     )
 
@@ -390,7 +394,7 @@ def _quantize(
             tool.quantize(ranges).export_model(str(result), overwrite=True)
         except Exception as err:  # the tool raises ValueError, RuntimeError and KeyError alike
             raise ConversionError(
-                f"ai-edge-quantizer cannot quantize the model: {vendor.first_line(err)}. Leave this precision out."
+                f"ai-edge-quantizer cannot quantize the model: {first_line(err)}. Leave this precision out."
             ) from err
     vendor.require_file(result)
     quantized = litert_file.read(result)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
-from edgewright.backends.vendor import first_line
-from edgewright.core.errors import FormatMismatchError, IntegrityError
+from edgewright.core.errors import FormatMismatchError, IntegrityError, first_line
 from edgewright.core.files import MAX_MODEL_BYTES, require_model_file, write_aside
 from edgewright.core.tensors import DTYPES, Array, TensorSpec
 

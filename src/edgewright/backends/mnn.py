@@ -20,7 +20,7 @@ from edgewright.backends.external_tool import last_line, run_tool
 from edgewright.backends.signed import SignedSession
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, LayerCost, Support
-from edgewright.core.errors import ConversionError, DataError, FormatMismatchError, IntegrityError
+from edgewright.core.errors import ConversionError, DataError, FormatMismatchError, IntegrityError, first_line
 from edgewright.core.files import sha256_of_files
 from edgewright.core.program import Program
 from edgewright.core.target import Precision, Quantizer, Target
@@ -244,7 +244,7 @@ def _load(artifact: Artifact, target: Target) -> Module:
         )
     except Exception as err:  # the binding raises RuntimeError and SystemError
         raise ConversionError(
-            f"MNN cannot load {artifact.path.name}: {vendor.first_line(err)}. Build it again."
+            f"MNN cannot load {artifact.path.name}: {first_line(err)}. Build it again."
         ) from err
     if module is None:
         raise ConversionError(f"MNN cannot load {artifact.path.name}, and does not say why. Build it again.")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgewright.backends.vendor import first_line, quiet
-from edgewright.core.errors import ConversionError
+from edgewright.backends.vendor import quiet
+from edgewright.core.errors import ConversionError, first_line
 from edgewright.core.files import write_aside
 from edgewright.core.tensors import Array, Layout, TensorSpec
 

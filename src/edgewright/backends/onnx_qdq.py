@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgewright.backends.vendor import first_line, quiet
-from edgewright.core.errors import ConversionError
+from edgewright.backends.vendor import quiet
+from edgewright.core.errors import ConversionError, first_line
 from edgewright.core.tensors import Array
 
 if TYPE_CHECKING:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgewright.backends.vendor import first_line
 from edgewright.core.contracts import LayerCost
-from edgewright.core.errors import ConversionError, IntegrityError
+from edgewright.core.errors import ConversionError, IntegrityError, first_line
 from edgewright.core.tensors import Arrays, TensorSpec, check_arrays
 
 if TYPE_CHECKING:

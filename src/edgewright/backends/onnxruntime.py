@@ -13,7 +13,6 @@ from edgewright.backends.trace_onnx import trace_onnx
 from edgewright.backends.vendor import (
     LOW_BITS_NOTE,
     calibration_samples,
-    first_line,
     load_exported,
     quiet,
     refuses_low_bits,
@@ -22,7 +21,7 @@ from edgewright.backends.vendor import (
 )
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, Session, Support, TracedLayer
-from edgewright.core.errors import ConversionError, FormatMismatchError
+from edgewright.core.errors import ConversionError, FormatMismatchError, first_line
 from edgewright.core.files import copy_files, sha256_of_files
 from edgewright.core.program import Program
 from edgewright.core.target import INTEGER_PRECISIONS, Precision, Quantizer, Target

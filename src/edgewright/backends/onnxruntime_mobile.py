@@ -15,7 +15,7 @@ from edgewright.backends.onnx_session import OnnxSession
 from edgewright.backends.onnxruntime import OnnxRuntimeBackend
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, Session, Support
-from edgewright.core.errors import ConversionError, FormatMismatchError
+from edgewright.core.errors import ConversionError, FormatMismatchError, first_line
 from edgewright.core.files import copy_files, sha256_of_files, work_folder
 from edgewright.core.program import Program
 from edgewright.core.target import INTEGER_PRECISIONS, Precision, Quantizer, Target
@@ -130,7 +130,7 @@ def _write_config(model: Path, path: Path) -> None:
             create_config_from_models([model], path, True)
     except Exception as err:
         raise ConversionError(
-            f"ONNX Runtime cannot tell the operators of {model.name}: {vendor.first_line(err)}."
+            f"ONNX Runtime cannot tell the operators of {model.name}: {first_line(err)}."
         ) from err
     vendor.require_file(path)
     # Its first lines name the folder that the model was in, which must not travel with it.

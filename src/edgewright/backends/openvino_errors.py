@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from edgewright.backends.vendor import first_line
+from edgewright.core.errors import first_line
 
 _UNSUPPORTED = (
     re.compile(r"No conversion rule found for operations?: ([^\n]+)"),

@@ -8,7 +8,7 @@ from edgewright.backends import vendor
 from edgewright.backends.torchscript_session import TorchScriptSession, load_lite, load_script, run_script
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, Session, Support
-from edgewright.core.errors import ConversionError, FormatMismatchError
+from edgewright.core.errors import ConversionError, FormatMismatchError, first_line
 from edgewright.core.files import sha256_of_files
 from edgewright.core.program import Program
 from edgewright.core.target import Precision, Quantizer, Target
@@ -72,7 +72,7 @@ class PytorchMobileBackend:
                 frozen._save_for_lite_interpreter(str(path))
         except Exception as err:
             raise ConversionError(
-                f"{program.path.name} cannot be written for the lite interpreter: {vendor.first_line(err)}. "
+                f"{program.path.name} cannot be written for the lite interpreter: {first_line(err)}. "
                 "Use executorch."
             ) from err
         vendor.require_file(path)

@@ -16,10 +16,10 @@ from edgewright.backends.signed import SignedSession
 from edgewright.backends.torchscript_session import TorchScriptSession
 from edgewright.backends.trace_litert import trace_litert
 from edgewright.backends.trace_onnx import trace_onnx
-from edgewright.backends.vendor import first_line, keeps_state, load_exported_file, quiet, support, versions
+from edgewright.backends.vendor import keeps_state, load_exported_file, quiet, support, versions
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, LayerCost, Session, Support, TracedLayer
-from edgewright.core.errors import ConversionError, FormatMismatchError, IntegrityError
+from edgewright.core.errors import ConversionError, FormatMismatchError, IntegrityError, first_line
 from edgewright.core.files import read_json, sha256_of_files, write_json
 from edgewright.core.program import Program
 from edgewright.core.target import Precision, Quantizer, Target

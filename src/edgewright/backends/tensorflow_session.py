@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
-from edgewright.backends.vendor import first_line, quiet
+from edgewright.backends.vendor import quiet
 from edgewright.core.contracts import LayerCost
-from edgewright.core.errors import ConversionError, IntegrityError
+from edgewright.core.errors import ConversionError, IntegrityError, first_line
 from edgewright.core.files import sha256_of
 from edgewright.core.program import Program
 from edgewright.core.tensors import Array, Arrays, TensorSpec, check_arrays

@@ -13,7 +13,7 @@ from edgewright.backends import vendor
 from edgewright.backends.signed import SignedSession
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import LayerCost
-from edgewright.core.errors import ConversionError, FormatMismatchError, IntegrityError
+from edgewright.core.errors import ConversionError, FormatMismatchError, IntegrityError, first_line
 from edgewright.core.tensors import Arrays, check_arrays
 
 if TYPE_CHECKING:
@@ -159,4 +159,4 @@ def _told(err: Exception) -> str:
     """Return the line that names the cause: TorchScript prints its own traceback first."""
     lines = [line.strip() for line in str(err).splitlines() if line.strip()]
     causes = [line for line in lines if line.startswith("RuntimeError:") or "Unknown" in line]
-    return (causes[-1] if causes else vendor.first_line(err))[:400].rstrip(".")
+    return (causes[-1] if causes else first_line(err))[:400].rstrip(".")

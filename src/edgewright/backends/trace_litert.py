@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from edgewright.backends import litert_file, trace
-from edgewright.backends.vendor import first_line, quiet
+from edgewright.backends.vendor import quiet
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import TracedLayer
-from edgewright.core.errors import ConversionError
+from edgewright.core.errors import ConversionError, first_line
 from edgewright.core.tensors import Array, Arrays
 
 if TYPE_CHECKING:

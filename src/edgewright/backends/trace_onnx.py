@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.backends import onnx_graph, trace
-from edgewright.backends.vendor import first_line
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import TracedLayer
-from edgewright.core.errors import ConversionError
+from edgewright.core.errors import ConversionError, first_line
 from edgewright.core.tensors import Arrays
 
 if TYPE_CHECKING:

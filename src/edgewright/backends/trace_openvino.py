@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Iterator
 
 from edgewright.backends import trace
-from edgewright.backends.vendor import first_line, quiet
+from edgewright.backends.vendor import quiet
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import TracedLayer
-from edgewright.core.errors import ConversionError
+from edgewright.core.errors import ConversionError, first_line
 from edgewright.core.tensors import Arrays
 
 _FLOAT_BYTES = 4

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.core.contracts import Calibration, Support
-from edgewright.core.errors import ConversionError, DataError, FormatMismatchError
+from edgewright.core.errors import ConversionError, DataError, FormatMismatchError, first_line
 from edgewright.core.program import Program
 from edgewright.core.target import INTEGER_PRECISIONS, Precision, Quantizer, Target
 from edgewright.core.tensors import Array, TensorSpec
@@ -79,12 +79,6 @@ def load_exported_file(path: Path) -> ExportedProgram:
                 f"{path} cannot be read as a program of torch.export: {first_line(err)}. "
                 "Write it with torch.export.save of the same torch version."
             ) from err
-
-
-def first_line(err: BaseException) -> str:
-    """Return the first line of an error's text that says something, or the name of its class."""
-    lines = [line.strip() for line in str(err).splitlines()]
-    return next((line for line in lines if line), type(err).__name__)[:400].rstrip(".")
 
 
 def static_shape(spec: TensorSpec) -> tuple[int, ...]:

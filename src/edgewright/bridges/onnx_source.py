@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgewright.backends.vendor import first_line
 from edgewright.bridges import onnx_control
 from edgewright.bridges.onnx_fold import RANDOM
 from edgewright.bridges.onnx_ops import handler_of
 from edgewright.bridges.onnx_plan import CONTROL
-from edgewright.core.errors import ConversionError
+from edgewright.core.errors import ConversionError, first_line
 from edgewright.core.tensors import TensorSpec
 from edgewright.sources.onnx import external_files, nodes_of, parse_onnx
 

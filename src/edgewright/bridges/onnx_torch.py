@@ -12,7 +12,7 @@ from edgewright.bridges import onnx_check, onnx_source, onnx_values
 from edgewright.bridges.onnx_ops import load_handlers
 from edgewright.bridges.onnx_plan import Planner
 from edgewright.core.contracts import Support
-from edgewright.core.errors import ConversionError, EdgewrightError, FormatMismatchError
+from edgewright.core.errors import ConversionError, EdgewrightError, FormatMismatchError, first_line
 from edgewright.core.program import Program
 from edgewright.core.tensors import TensorSpec
 
@@ -75,7 +75,7 @@ class OnnxToTorch:
                 raise
             except Exception as err:  # torch.export raises anything
                 raise ConversionError(
-                    f"torch.export refuses {program.path.name}: {vendor.first_line(err)}. It is not converted."
+                    f"torch.export refuses {program.path.name}: {first_line(err)}. It is not converted."
                 ) from err
             exported = without_idle_casts(exported)
             is_half = any(onnx_values.is_half(kind) for kind in plan.types.values())

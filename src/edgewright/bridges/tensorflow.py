@@ -27,10 +27,10 @@ from edgewright.backends.tensorflow_session import (
     load_keras,
     tensorflow,
 )
-from edgewright.backends.vendor import first_line, quiet, require_file, versions
+from edgewright.backends.vendor import quiet, require_file, versions
 from edgewright.bridges.tensorflow_check import compare, run_tflite
 from edgewright.core.contracts import Support
-from edgewright.core.errors import ConversionError, EdgewrightError
+from edgewright.core.errors import ConversionError, EdgewrightError, first_line
 from edgewright.core.files import sha256_of
 from edgewright.core.program import Program
 from edgewright.core.tensors import TensorSpec

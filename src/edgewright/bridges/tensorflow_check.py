@@ -7,8 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edgewright.backends.tensorflow_session import TensorflowSession, sample_inputs
-from edgewright.backends.vendor import first_line
-from edgewright.core.errors import ConversionError
+from edgewright.core.errors import ConversionError, first_line
 from edgewright.core.program import Program
 from edgewright.core.tensors import Array, Arrays
 

@@ -22,13 +22,12 @@ import numpy as np
 
 from edgewright.backends import litert_file
 from edgewright.backends.onnx_session import OnnxSession
-from edgewright.backends.vendor import first_line
 from edgewright.bridges import tflite_run
 from edgewright.bridges.tflite_builder import Builder, real_values
 from edgewright.bridges.tflite_graph import pruned, to_onnx
 from edgewright.bridges.tflite_model import Model, load_normalised
 from edgewright.bridges.tflite_ops import write_operations
-from edgewright.core.errors import ConversionError
+from edgewright.core.errors import ConversionError, first_line
 from edgewright.core.program import Program
 from edgewright.core.tensors import Array
 

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
 
-from edgewright.backends.vendor import first_line
 from edgewright.bridges.tflite_builder import Builder, UnsupportedError
 from edgewright.bridges.tflite_model import Operation
-from edgewright.core.errors import ConversionError, IntegrityError
+from edgewright.core.errors import ConversionError, IntegrityError, first_line
 
 Handler = Callable[[Builder, Operation], None]
 

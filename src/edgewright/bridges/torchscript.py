@@ -15,7 +15,7 @@ from edgewright.backends.torchscript_lstm import calls_lstm, checked_states
 from edgewright.backends.torchscript_session import load_script, run_script
 from edgewright.bridges import onnx_check
 from edgewright.core.contracts import Support
-from edgewright.core.errors import ConversionError, EdgewrightError, FormatMismatchError
+from edgewright.core.errors import ConversionError, EdgewrightError, FormatMismatchError, first_line
 from edgewright.core.files import sha256_of
 from edgewright.core.program import Program
 from edgewright.core.tensors import TensorSpec
@@ -142,7 +142,7 @@ class TorchToTorchScript:
             raise
         except Exception as err:
             raise ConversionError(
-                f"torch cannot trace {program.path.name}: {type(err).__name__}: {vendor.first_line(err)}."
+                f"torch cannot trace {program.path.name}: {type(err).__name__}: {first_line(err)}."
             ) from err
         return replace(
             program if not notes else _made_static(program),
@@ -180,7 +180,7 @@ def _converted(program: Program, script: torch.jit.ScriptModule, batch: int | No
             return torch.export.export(module, example, dynamic_shapes=shapes)
     except Exception as err:
         raise ConversionError(
-            f"torch cannot export {program.path.name}: {type(err).__name__}: {vendor.first_line(err)}. "
+            f"torch cannot export {program.path.name}: {type(err).__name__}: {first_line(err)}. "
             "Export the PyTorch module itself (package.module:factory)."
         ) from err
 

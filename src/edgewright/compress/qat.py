@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edgewright.backends.vendor import first_line, load_exported, quiet
+from edgewright.backends.vendor import load_exported, quiet
 from edgewright.compress.checkpoints import Checkpoints, ResumableFit
 from edgewright.compress.int8_quantizer import count_weighted, make_quantizer, schemes
 from edgewright.compress.module import FILE_NAME
@@ -25,6 +25,7 @@ from edgewright.core.errors import (
     FormatMismatchError,
     UnknownNameError,
     UsageError,
+    first_line,
 )
 from edgewright.core.program import Program
 from edgewright.core.target import Precision

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgewright.backends.vendor import calibration_samples, first_line, load_exported, quiet
+from edgewright.backends.vendor import calibration_samples, load_exported, quiet
 from edgewright.compress.int8_quantizer import (
     LayerScheme,
     count_weighted,
@@ -15,7 +15,7 @@ from edgewright.compress.int8_quantizer import (
     schemes,
 )
 from edgewright.core.contracts import Calibration
-from edgewright.core.errors import ConversionError, FormatMismatchError, UnknownNameError
+from edgewright.core.errors import ConversionError, FormatMismatchError, UnknownNameError, first_line
 from edgewright.core.files import write_aside
 from edgewright.core.program import Program
 from edgewright.core.target import INTEGER_PRECISIONS, Precision

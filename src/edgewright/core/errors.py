@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-_MAX_QUOTED_CHARACTERS = 300
+_MAX_QUOTED_CHARACTERS = 400
 
 
 class EdgewrightError(Exception):

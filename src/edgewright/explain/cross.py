@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgewright.backends.vendor import first_line, quiet, static_shape
+from edgewright.backends.vendor import quiet, static_shape
 from edgewright.bridges import onnx_check, onnx_source, onnx_values
 from edgewright.bridges.onnx_ops import load_handlers
 from edgewright.bridges.onnx_plan import Planner
-from edgewright.core.errors import ConversionError, EdgewrightError
+from edgewright.core.errors import ConversionError, EdgewrightError, first_line
 from edgewright.core.program import Program
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgewright.backends.vendor import first_line, load_exported_file, quiet
-from edgewright.core.errors import ConversionError
+from edgewright.backends.vendor import load_exported_file, quiet
+from edgewright.core.errors import ConversionError, first_line
 from edgewright.explain.graph import Attribute, Graph, Operation, Shape, Value
 from edgewright.sources.inspect_torch import exported_layers
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgewright.backends import vendor
 from edgewright.backends.torchscript_session import load_script
-from edgewright.core.errors import IntegrityError
+from edgewright.core.errors import IntegrityError, first_line
 from edgewright.core.files import sha256_of
 from edgewright.core.tensors import TensorSpec
 from edgewright.sources.inspection import Inspection, Layer, Shape, product, summary, times
@@ -108,7 +108,7 @@ def _described(module: torch.jit.ScriptModule, inputs: Sequence[TensorSpec]) -> 
                     value.inferTypeFrom(example)
                 torch._C._jit_pass_propagate_shapes_on_graph(graph)
     except Exception as err:
-        raise IntegrityError(f"the graph of the archive cannot be read: {vendor.first_line(err)}.") from err
+        raise IntegrityError(f"the graph of the archive cannot be read: {first_line(err)}.") from err
     layers = []
     held = 0
     for number, node in enumerate(_nodes(graph, 0)):
