@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from edgewright.backends import registry as backends
 from edgewright.compress import registry
-from edgewright.compress.options import options_record, read_options, read_settings
 from edgewright.core.errors import FormatMismatchError, RecipeError, UnknownNameError
 from edgewright.core.files import write_text
+from edgewright.core.options import options_record, read_options, read_settings
 from edgewright.recipe import DEFAULT_RUNTIMES
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgewright.compress.operations import CHECKPOINTS_NAME, PROGRESS_NAME
-from edgewright.compress.options import options_record
 from edgewright.compression_recipe import CompressionRecipe, CompressionStep, is_training
 from edgewright.core.compression import ORIGINAL, StepRecord, StepState, step_id
 from edgewright.core.errors import (
@@ -30,6 +29,7 @@ from edgewright.core.errors import (
     UsageError,
 )
 from edgewright.core.files import read_json, sha256_of, write_json
+from edgewright.core.options import options_record
 from edgewright.core.program import Program
 from edgewright.core.progress import Progress
 from edgewright.core.target import Precision

@@ -237,8 +237,8 @@ def _recipe(
     threads: int,
     seed: int,
 ) -> CompressionRecipe:
-    from edgewright.compress.options import options_record, read_settings
     from edgewright.compression_recipe import CompressionRecipe
+    from edgewright.core.options import options_record, read_settings
 
     if not model:
         raise RecipeError(
@@ -299,8 +299,8 @@ def _show(result: CompressionResult, as_json: bool) -> None:
 def _options_help(command: str) -> str:
     """Return the options of the pass of `command`, of every pass for `compress`."""
     from edgewright.compress import registry
-    from edgewright.compress.options import option_fields
     from edgewright.core.errors import EdgewrightError
+    from edgewright.core.options import option_fields
 
     lines = []
     for name in registry.names() if command == "compress" else [command]:

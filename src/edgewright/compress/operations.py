@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from edgewright.compress import registry
 from edgewright.compress.checkpoints import Checkpoints, ResumableFit
-from edgewright.compress.options import read_options
 from edgewright.compress.passes import Bench, Compressed
 from edgewright.core.errors import ConversionError, DataError
+from edgewright.core.options import read_options
 from edgewright.core.program import Program
 from edgewright.core.tensors import TensorSpec
 from edgewright.data.datasets import Dataset

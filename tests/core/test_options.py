@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewright.compress import names, registry
-from edgewright.compress.options import option_fields, options_record, read_options, read_settings
 from edgewright.core.errors import RecipeError, UnavailableError, UnknownNameError, UsageError
+from edgewright.core.options import option_fields, options_record, read_options, read_settings
 
 
 @dataclass(frozen=True, kw_only=True)
