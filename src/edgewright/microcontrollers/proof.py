@@ -52,7 +52,7 @@ def prove(model: CModel, source: Path, stored: Path, rows: Rows) -> Proven:
     right = oracle_outputs(model, stored, rows)
     for number, (mine, theirs) in enumerate(zip(own, right, strict=True)):
         for have, want in zip(mine, theirs, strict=True):
-            if not _agree(have, want, is_exact=model.is_exact):
+            if not agree(have, want, is_exact=model.is_exact):
                 count = int((have != want).sum())
                 raise ConversionError(
                     f"the C code of {stored.name} differs from LiteRT Micro in run {number}: {count} of {have.size} "
@@ -92,7 +92,8 @@ def oracle_outputs(model: CModel, stored: Path, rows: Rows) -> list[tuple[Array,
     ]
 
 
-def _agree(have: Array, want: Array, *, is_exact: bool) -> bool:
+def agree(have: Array, want: Array, *, is_exact: bool) -> bool:
+    """Return whether an output is the interpreter's: bit by bit, or within `ROUNDING` of its largest value."""
     if is_exact:
         return have.tobytes() == want.tobytes()
     largest = float(np.abs(want.astype(np.float64)).max(initial=0.0))
