@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgewright.core.errors import ConversionError, UsageError
@@ -12,6 +12,7 @@ from edgewright.core.tensors import Array
 from edgewright.microcontrollers import selftest, writer
 from edgewright.microcontrollers.ends import with_integer_ends
 from edgewright.microcontrollers.graph import ITEM_BYTES, Graph, Tensor
+from edgewright.microcontrollers.labels import check_labels, embedded_labels
 from edgewright.microcontrollers.layer import Layer, Site, UnsupportedError
 from edgewright.microcontrollers.planner import ALIGNMENT, Plan, plan_memory
 from edgewright.microcontrollers.reader import read_graph
@@ -55,14 +56,17 @@ class CModel:
         return all(layer.is_exact for layer in self.layers)
 
 
-def compile_model(path: Path, *, name: str, has_integer_ends: bool = False) -> CModel:
+def compile_model(
+    path: Path, *, name: str, has_integer_ends: bool = False, labels: tuple[str, ...] = ()
+) -> CModel:
     """Return the `.tflite` at `path` as C; nothing is written.
 
     Args:
         name: prefix of every name in the C files; an identifier.
         has_integer_ends: float inputs and outputs that are quantized inside become integers, see `ends`.
+        labels: of the classes that an output tells apart; default: those in the file itself, if any.
     Raises:
-        UsageError: `name` is no identifier of C.
+        UsageError: `name` is no identifier of C, or the labels fit no output.
         FormatMismatchError, IntegrityError: see `read_graph`.
         ConversionError: operators are not covered; the message names all of them, each with its reason.
     """
@@ -70,6 +74,9 @@ def compile_model(path: Path, *, name: str, has_integer_ends: bool = False) -> C
     graph = read_graph(path)
     if has_integer_ends:
         graph = with_integer_ends(graph)
+    if labels:
+        check_labels(labels, graph)
+    graph = replace(graph, labels=labels or embedded_labels(path, graph))
     if len(graph.operators) > MAX_OPERATORS:
         raise ConversionError(
             f"{path.name} has {len(graph.operators)} operators; at most {MAX_OPERATORS} are made into C."

@@ -108,7 +108,8 @@ class Graph:
     """A model: operators in the order of execution, every shape known.
 
     Attributes:
-        names: of the inputs and then the outputs, as the file's signature or its tensors spell them.
+        input_names, output_names: as the file's signature or its tensors spell them.
+        labels: of the classes that an output tells apart; empty where they are not known.
     """
 
     tensors: tuple[Tensor, ...]
@@ -118,6 +119,7 @@ class Graph:
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     sha256: str
+    labels: tuple[str, ...] = ()
 
     def tensor(self, index: int) -> Tensor:
         """Return the tensor at `index`."""

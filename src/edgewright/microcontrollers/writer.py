@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgewright.microcontrollers.arithmetic import definitions
-from edgewright.microcontrollers.graph import LIMITS, Graph, Tensor
+from edgewright.microcontrollers.graph import ITEM_BYTES, LIMITS, Graph, Tensor
+from edgewright.microcontrollers.labels import c_string
 from edgewright.microcontrollers.layer import Constant, Layer, float_literal, floats, integers, render
 from edgewright.microcontrollers.planner import ALIGNMENT, Plan
 
@@ -48,6 +49,9 @@ extern "C" {
 #define {{ upper }}_ARENA_TOO_SMALL 1
 #define {{ upper }}_ARENA_UNALIGNED 2
 #define {{ upper }}_NULL_POINTER 3
+{% if has_wide_ports %}
+#define {{ upper }}_BUFFER_UNALIGNED 4 /* an input or output is not aligned for its type */
+{% endif %}
 
 #ifndef {{ upper }}_NO_STATIC_ARENA
 /* Put the model into its first state. Call it once before the first run{{ ",
@@ -74,6 +78,15 @@ void {{ name }}_quantize_{{ port.short }}(const float *values, {{ port.c_type }}
 /* The real values of {{ port.title }}. */
 void {{ name }}_dequantize_{{ port.short }}(const {{ port.c_type }} *{{ port.short }}, float *values);
 {% endfor %}
+{% if labels %}
+
+/* The name of class `index` in UTF-8, NULL where there is none. */
+#define {{ upper }}_LABEL_COUNT {{ labels | length }}
+const char *{{ name }}_label(int32_t index);
+{% endif %}
+
+/* In {{ name }}_test.c, which no application needs: the failures of the golden vectors on this machine. */
+int {{ name }}_self_test(void);
 
 #ifdef __cplusplus
 }
@@ -130,6 +143,11 @@ int {{ name }}_run_in(void *arena, size_t bytes, {{ parameters }})
     if ({% for port in inputs + outputs %}{{ port.short }} == NULL{{ " || " if not loop.last }}{% endfor %}) {
         return {{ upper }}_NULL_POINTER;
     }
+{% for port in inputs + outputs if port.item_bytes > 1 %}
+    if ((uintptr_t)(const void *){{ port.short }} % {{ port.item_bytes }} != 0) {
+        return {{ upper }}_BUFFER_UNALIGNED;
+    }
+{% endfor %}
 {% for port in inputs %}
     if ((const void *){{ port.short }} != (const void *)(memory + {{ port.offset }})) {
         memcpy(memory + {{ port.offset }}, {{ port.short }}, {{ port.size_bytes }});
@@ -194,6 +212,19 @@ void {{ name }}_dequantize_{{ port.short }}(const {{ port.c_type }} *{{ port.sho
     }
 }
 {% endfor %}
+{% if labels %}
+
+static const char *const label_texts[{{ upper }}_LABEL_COUNT] = {
+{% for label in labels %}
+    {{ label }},
+{% endfor %}
+};
+
+const char *{{ name }}_label(int32_t index)
+{
+    return index >= 0 && index < {{ upper }}_LABEL_COUNT ? label_texts[index] : NULL;
+}
+{% endif %}
 """
 
 
@@ -264,6 +295,7 @@ def ports(graph: Graph, side: str, plan: Plan, name: str) -> list[dict[str, obje
                 "c_type": tensor.c_type,
                 "count": tensor.count,
                 "size_bytes": tensor.size_bytes,
+                "item_bytes": ITEM_BYTES[tensor.dtype],
                 "offset": plan.offsets.get(index, 0),
                 "place": place_of(graph, name, index, plan),
                 "is_real": is_real,
@@ -301,6 +333,8 @@ def _values(graph: Graph, name: str, layers: Sequence[Layer], plan: Plan) -> dic
         "outputs": outputs,
         "parameters": ", ".join(parameters),
         "has_state": bool(plan.state),
+        "has_wide_ports": any(port["item_bytes"] != 1 for port in [*inputs, *outputs]),
+        "labels": [c_string(label) for label in graph.labels],
     }
 
 
