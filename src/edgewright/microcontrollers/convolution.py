@@ -2,6 +2,7 @@
 
 acc = sum w (x - z) = sum w x - z sum w, where padding holds x = z. A convolution gathers the pixels under its window
 into a patch, so that its inner loop is one dot product; a depthwise one keeps a pointer to each pixel under the window.
+Both make the rows `first` to `last` of the output, of an input of whose rows `in_rows` are kept, in a ring.
 Source: LiteRT 8-bit quantization specification (CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED).
 """
 
@@ -13,14 +14,15 @@ from math import prod
 import numpy as np
 
 from edgewright.microcontrollers.graph import ITEM_BYTES, Tensor
-from edgewright.microcontrollers.layer import STACK_BUFFER_BYTES, Layer, Site, render, require
+from edgewright.microcontrollers.layer import STACK_BUFFER_BYTES, ByRows, Layer, Reach, Site, render, require
 from edgewright.microcontrollers.products import WIDE_BYTES
 from edgewright.microcontrollers.sums import Sums, sums_of
 
 _CONVOLUTION = """\
 static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scratch }},
-    {{ tables }})
+    {{ tables }}, int32_t first, int32_t last, int32_t in_rows)
 {
+    const {{ type }} *lines[{{ kernel_y }}];
 {% if scratch %}
     {{ type }} *const patch = ({{ type }} *)(void *)(scratch + {{ wide_bytes }});
 {% elif not is_pointwise %}
@@ -32,32 +34,37 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
 {% if rows == 2 %}
     int32_t filled = 0;
 {% endif %}
-    int32_t n, y, x{{ ", c, k" if not suffix }};
+    int32_t n, y, x, i{{ ", c, k" if not suffix }};
 {% if not is_pointwise %}
-    int32_t i, j;
+    int32_t j;
 {% endif %}
 {% if groups > 1 %}
     int32_t t;
 {% endif %}
-    for (n = 0; n < {{ batch }}; ++n) {
-        for (y = 0; y < {{ out_height }}; ++y) {
+    for (n = 0; n < {{ batch }}; ++n, in += {{ height * width * depth }}) {
+        for (y = first; y < last; ++y) {
+            for (i = 0; i < {{ kernel_y }}; ++i) {
+                const int32_t row = y * {{ stride_y }} + i * {{ dilation_y }} - {{ pad_y }};
+{% if is_padded %}
+                lines[i] = row < 0 || row >= {{ height }} ? NULL : in + row % in_rows * {{ width * depth }};
+{% else %}
+                lines[i] = in + row % in_rows * {{ width * depth }};
+{% endif %}
+            }
             for (x = 0; x < {{ out_width }}; ++x) {
 {% if is_pointwise %}
-                const int32_t pixel = (n * {{ height }} + y * {{ stride_y }}) * {{ width }} + x * {{ stride_x }};
-                const {{ type }} *patch = in + pixel * {{ depth }};
+                const {{ type }} *patch = lines[0] + x * {{ stride_x * depth }};
 {% else %}
                 {{ type }} *to = patch{{ " + filled * %d" % (taps * depth) if rows == 2 }};
                 for (i = 0; i < {{ kernel_y }}; ++i) {
-                    const int32_t row = y * {{ stride_y }} + i * {{ dilation_y }} - {{ pad_y }};
 {% if dilation_x == 1 and kernel_x > 1 %}
                     const int32_t left = x * {{ stride_x }} - {{ pad_x }};
 {% if is_padded %}
-                    if (row >= 0 && row < {{ height }} && left >= 0 && left <= {{ width - kernel_x }}) {
+                    if (lines[i] != NULL && left >= 0 && left <= {{ width - kernel_x }}) {
 {% else %}
                     {
 {% endif %}
-                        memcpy(to, in + ((n * {{ height }} + row) * {{ width }} + left) * {{ depth }},
-                               {{ kernel_x * depth }} * sizeof *to);
+                        memcpy(to, lines[i] + left * {{ depth }}, {{ kernel_x * depth }} * sizeof *to);
                         to += {{ kernel_x * depth }};
                         continue;
                     }
@@ -65,13 +72,12 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
                     for (j = 0; j < {{ kernel_x }}; ++j, to += {{ depth }}) {
                         const int32_t column = x * {{ stride_x }} + j * {{ dilation_x }} - {{ pad_x }};
 {% if is_padded %}
-                        if (row < 0 || row >= {{ height }} || column < 0 || column >= {{ width }}) {
+                        if (lines[i] == NULL || column < 0 || column >= {{ width }}) {
                             memset(to, {{ zero }}, {{ depth }} * sizeof *to);
                             continue;
                         }
 {% endif %}
-                        memcpy(to, in + ((n * {{ height }} + row) * {{ width }} + column) * {{ depth }},
-                               {{ depth }} * sizeof *to);
+                        memcpy(to, lines[i] + column * {{ depth }}, {{ depth }} * sizeof *to);
                     }
                 }
 {% endif %}
@@ -113,15 +119,18 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
         }
     }
 {% if rows == 2 and is_odd %}
-    rows{{ suffix }}(patch, out, weights, bias, mantissa, shift, 1, {{ taps * depth }}, {{ channels }}, wide);
+    if (filled > 0) {
+        rows{{ suffix }}(patch, out, weights, bias, mantissa, shift, 1, {{ taps * depth }}, {{ channels }}, wide);
+    }
 {% endif %}
 }
 """
 
 _DEPTHWISE = """\
 static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scratch }},
-    {{ tables }})
+    {{ tables }}, int32_t first, int32_t last, int32_t in_rows)
 {
+    const {{ type }} *lines[{{ kernel_y }}];
     const {{ type }} *tap[{{ taps }}];
 {% if scratch %}
     {{ type }} *const border = ({{ type }} *)(void *)scratch;
@@ -135,21 +144,28 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
 {% if is_padded %}
     memset(border, {{ zero }}, {{ depth }} * sizeof *border);
 {% endif %}
-    for (n = 0; n < {{ batch }}; ++n) {
-        for (y = 0; y < {{ out_height }}; ++y) {
+    for (n = 0; n < {{ batch }}; ++n, in += {{ height * width * depth }}) {
+        for (y = first; y < last; ++y) {
+            for (i = 0; i < {{ kernel_y }}; ++i) {
+                const int32_t row = y * {{ stride_y }} + i * {{ dilation_y }} - {{ pad_y }};
+{% if is_padded %}
+                lines[i] = row < 0 || row >= {{ height }} ? NULL : in + row % in_rows * {{ width * depth }};
+{% else %}
+                lines[i] = in + row % in_rows * {{ width * depth }};
+{% endif %}
+            }
             for (x = 0; x < {{ out_width }}; ++x) {
                 const {{ type }} **to = tap;
                 for (i = 0; i < {{ kernel_y }}; ++i) {
-                    const int32_t row = y * {{ stride_y }} + i * {{ dilation_y }} - {{ pad_y }};
                     for (j = 0; j < {{ kernel_x }}; ++j) {
                         const int32_t column = x * {{ stride_x }} + j * {{ dilation_x }} - {{ pad_x }};
 {% if is_padded %}
-                        if (row < 0 || row >= {{ height }} || column < 0 || column >= {{ width }}) {
+                        if (lines[i] == NULL || column < 0 || column >= {{ width }}) {
                             *to++ = border;
                             continue;
                         }
 {% endif %}
-                        *to++ = in + ((n * {{ height }} + row) * {{ width }} + column) * {{ depth }};
+                        *to++ = lines[i] + column * {{ depth }};
                     }
                 }
 {% if suffix %}
@@ -182,7 +198,7 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
 
 _ROWS = """\
 static void @(const {{ type }} *in, {{ type }} *out,
-    {{ tables }}, int32_t rows, int32_t depth, int32_t channels)
+    {{ tables }}, int32_t depth, int32_t channels, int32_t rows)
 {
     int32_t n, c, k;
     for (n = 0; n < rows; ++n, in += depth) {
@@ -218,6 +234,12 @@ static void @(const int8_t *in, int8_t *out{{ ", int8_t *scratch" if scratch }},
 }
 """
 
+# Pixels of which `rows<suffix>` reads values after it has written some of the same pixels' outputs.
+PIXELS_AT_ONCE = 2
+# Convolutions keep as many pointers to rows on the stack.
+MOST_LINES = 512
+_POINTER_BYTES = 8
+
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
@@ -235,6 +257,12 @@ class Window:
         """True when some position reaches over the edge."""
         last = (self.out_size - 1) * self.stride - self.pad + (self.kernel - 1) * self.dilation
         return self.pad > 0 or last >= self.size
+
+    @property
+    def reach(self) -> Reach:
+        """The rows of the input that a row of the output needs, of a window along y."""
+        rows = (self.kernel - 1) * self.dilation + 1
+        return Reach(size=self.size, rows=rows, stride=self.stride, pad=self.pad)
 
 
 def window_of(site: Site, axis: int, *, kernel: int, size: int, out_size: int, dilation: int = 1) -> Window:
@@ -254,6 +282,16 @@ def window_of(site: Site, axis: int, *, kernel: int, size: int, out_size: int, d
     require(want == out_size and out_size >= 1, f"an output of size {out_size} where {want} is expected")
     pad = max((out_size - 1) * stride + reach - size, 0) // 2
     return Window(size=size, out_size=out_size, kernel=kernel, stride=stride, dilation=dilation, pad=pad)
+
+
+def row_arguments(tall: Window) -> tuple[str, str, str]:
+    """Return the last arguments of a function that makes all rows of an input that is kept whole."""
+    return "0", str(tall.out_size), str(tall.size)
+
+
+def by_window(batch: int, tall: Window) -> ByRows | None:
+    """Return how a function that takes `row_arguments` makes its rows; None for more than one image."""
+    return ByRows(rows=tall.out_size, reaches=(tall.reach,)) if batch == 1 else None
 
 
 def convolution(site: Site) -> Layer:
@@ -281,6 +319,7 @@ def _convolution(site: Site, weights: Tensor) -> Layer:
         site, 1, kernel=kernel_x, size=width, out_size=output.shape[2],
         dilation=site.operator.integer("DilationWFactor"),
     )  # fmt: skip
+    require(kernel_y <= MOST_LINES, f"a window of {kernel_y} rows; up to {MOST_LINES} are made")
     sums = sums_of(site, image, weights, output, axis=0, has_ending=groups == 1)
     taps, item = kernel_y * kernel_x, ITEM_BYTES[image.dtype]
     is_padded = tall.is_padded or wide.is_padded
@@ -296,12 +335,12 @@ def _convolution(site: Site, weights: Tensor) -> Layer:
     values = dict(sums.values) | _window_values(tall, wide) | {
         "batch": batch, "depth": depth, "channels": channels, "taps": taps, "groups": groups,
         "group_depth": group_depth, "is_pointwise": is_pointwise, "is_padded": is_padded, "scratch": is_large,
-        "rows": rows, "is_odd": pixels % 2, "wide": _wide(wide_bytes, is_large),
+        "rows": rows, "is_odd": batch > 1 or output.shape[2] % 2, "wide": _wide(wide_bytes, is_large),
         "wide_bytes": wide_bytes,
     }  # fmt: skip
     return Layer(
         operator=site.operator,
-        arguments=tuple(constant.name for constant in sums.constants),
+        arguments=(*(constant.name for constant in sums.constants), *row_arguments(tall)),
         text=render(_CONVOLUTION, values),
         reads=(image.index,),
         writes=(output.index,),
@@ -309,8 +348,9 @@ def _convolution(site: Site, weights: Tensor) -> Layer:
         needs=sums.needs,
         helpers=sums.ending.rows if sums.ending else (),
         scratch_bytes=patch_bytes + wide_bytes if is_large else 0,
-        stack_bytes=0 if is_large else patch_bytes + wide_bytes,
+        stack_bytes=(0 if is_large else patch_bytes + wide_bytes) + _POINTER_BYTES * kernel_y,
         macs=output.count * taps * group_depth,
+        by_rows=by_window(batch, tall),
     )
 
 
@@ -342,6 +382,7 @@ def depthwise_convolution(site: Site) -> Layer:
         site, 1, kernel=kernel_x, size=width, out_size=output.shape[2],
         dilation=site.operator.integer("DilationWFactor"),
     )  # fmt: skip
+    require(kernel_y <= MOST_LINES, f"a window of {kernel_y} rows; up to {MOST_LINES} are made")
     sums = sums_of(site, image, weights, output, axis=3, has_ending=channels == depth)
     taps, item = kernel_y * kernel_x, ITEM_BYTES[image.dtype]
     is_padded = tall.is_padded or wide.is_padded
@@ -352,7 +393,7 @@ def depthwise_convolution(site: Site) -> Layer:
     }  # fmt: skip
     return Layer(
         operator=site.operator,
-        arguments=tuple(constant.name for constant in sums.constants),
+        arguments=(*(constant.name for constant in sums.constants), *row_arguments(tall)),
         text=render(_DEPTHWISE, values),
         reads=(image.index,),
         writes=(output.index,),
@@ -360,8 +401,9 @@ def depthwise_convolution(site: Site) -> Layer:
         needs=sums.needs,
         helpers=sums.ending.taps(taps) if sums.ending else (),
         scratch_bytes=depth * item if is_large else 0,
-        stack_bytes=8 * taps + (depth * item if is_padded and not is_large else 0),
+        stack_bytes=_POINTER_BYTES * (taps + kernel_y) + (depth * item if is_padded and not is_large else 0),
         macs=output.count * taps,
+        by_rows=by_window(batch, tall),
     )
 
 
@@ -402,23 +444,25 @@ def fully_connected(site: Site) -> Layer:
 
 def _rows(site: Site, image: Tensor, output: Tensor, sums: Sums, *, sizes: tuple[int, int, int]) -> Layer:
     """Return the layer that multiplies `sizes` = rows, depth, channels; all layers of the kind share the code."""
-    count, depth, _ = sizes
+    count, depth, channels = sizes
     tables = [constant.name for constant in sums.constants]
+    by_rows = _by_pixels(image, count)
     if sums.ending is None:
         return Layer(
             operator=site.operator,
-            arguments=(*tables, *map(str, sizes)),
+            arguments=(*tables, str(depth), str(channels), str(count)),
             text=render(_ROWS, sums.values),
             reads=(image.index,),
             writes=(output.index,),
             constants=sums.constants,
             needs=sums.needs,
             macs=prod(sizes),
+            by_rows=by_rows,
         )
     wide_bytes = WIDE_BYTES * depth if count > 1 else 0
     is_large = wide_bytes > STACK_BUFFER_BYTES
     values = dict(sums.values) | {
-        "depth": depth, "channels": sizes[2], "scratch": is_large, "wide": _wide(wide_bytes, is_large)
+        "depth": depth, "channels": channels, "scratch": is_large, "wide": _wide(wide_bytes, is_large)
     }  # fmt: skip
     return Layer(
         operator=site.operator,
@@ -432,7 +476,19 @@ def _rows(site: Site, image: Tensor, output: Tensor, sums: Sums, *, sizes: tuple
         scratch_bytes=wide_bytes if is_large else 0,
         stack_bytes=0 if is_large else wide_bytes,
         macs=prod(sizes),
+        by_rows=by_rows,
     )
+
+
+def _by_pixels(image: Tensor, count: int) -> ByRows | None:
+    """Return how the functions for rows of values make those of an image, whose pixels are their rows."""
+    if len(image.shape) != 4 or image.shape[0] != 1:
+        return None
+    # While some pixels at a time are computed, they may lie in several rows of the image.
+    height, width = image.shape[1:3]
+    earlier = -(-(PIXELS_AT_ONCE - 1) // width) if width % PIXELS_AT_ONCE else 0
+    reach = Reach(size=height, rows=1 + earlier, pad=earlier)
+    return ByRows(rows=height, reaches=(reach,), count=count)
 
 
 def _window_values(tall: Window, wide: Window) -> dict[str, object]:

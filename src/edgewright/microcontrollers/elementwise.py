@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from edgewright.microcontrollers.fixed_point import Multiplier, activation_range, multiplier_of
 from edgewright.microcontrollers.graph import Tensor
-from edgewright.microcontrollers.layer import Layer, Site, render, require
+from edgewright.microcontrollers.layer import ByRows, Layer, Site, render, require, value_by_value
 from edgewright.microcontrollers.sums import limits_of
 
 _MAX_RANK = 6
@@ -16,10 +16,10 @@ _MAX_RANK = 6
 _FINER_BITS = {"int8": 20, "int16": 15}
 
 _FLAT = """\
-static void @(const {{ type }} *left, const {{ type }} *right, {{ type }} *out)
+static void @(const {{ type }} *left, const {{ type }} *right, {{ type }} *out, int32_t count)
 {
     int32_t i;
-    for (i = 0; i < {{ count }}; ++i) {
+    for (i = 0; i < count; ++i) {
         const {{ value }} value = {{ flat }};
         out[i] = {{ end }};
     }
@@ -131,10 +131,13 @@ def _placed(site: Site, values: dict[str, object], needs: tuple[str, ...]) -> La
         if one.count == output.count and one.value is None
     )
     expression = str(values["expression"])
+    arguments: tuple[str, ...] = ()
+    by_rows: ByRows | None = None
     if all(one.count in (1, output.count) for one in (left, right)):
         at = ["[i]" if one.count == output.count else "[0]" for one in (left, right)]
         flat = expression.replace("LEFT", f"left{at[0]}").replace("RIGHT", f"right{at[1]}")
-        text = render(_FLAT, values | {"count": output.count, "flat": flat})
+        text = render(_FLAT, values | {"flat": flat})
+        arguments, by_rows = (str(output.count),), value_by_value(output, (left, right))
     else:
         axes = _axes(left, right, output)
         spread = expression.replace("LEFT", "*a").replace("RIGHT", "*b")
@@ -145,10 +148,12 @@ def _placed(site: Site, values: dict[str, object], needs: tuple[str, ...]) -> La
     return Layer(
         operator=site.operator,
         text=text,
+        arguments=arguments,
         reads=(left.index, right.index),
         writes=(output.index,),
         in_place=in_place,
         needs=needs,
+        by_rows=by_rows,
     )
 
 

@@ -38,6 +38,44 @@ class Constant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reach:
+    """Which rows of an input a row of the output is made of: from `y * stride - pad`, `rows` of them, within `size`."""
+
+    size: int
+    rows: int = 1
+    stride: int = 1
+    pad: int = 0
+
+    def first(self, y: int) -> int:
+        """Return the first row of the input that rows `y` and later of the output need."""
+        return min(max(y * self.stride - self.pad, 0), self.size)
+
+    def end(self, y: int) -> int:
+        """Return the number of rows of the input that row `y` of the output waits for."""
+        return min(max(y * self.stride - self.pad + self.rows, 0), self.size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByRows:
+    """How a function makes its output row by row (axis 1 of a batch of one), from the top down.
+
+    The memory plan relies on it: once a value of row y is written, no row of an input before `Reach.first(y)` is read
+    any more, and no row of the output is read or written again. The output may lie over rows that are read.
+
+    Attributes:
+        rows: of the output.
+        reaches: for each of `Layer.reads`; None for a constant.
+        count: of values or pixels in the whole output, where the last argument of the function is a count, and its
+            pointers are those of the rows. 0: the last arguments are the first row, the one behind the last, and how
+            many rows the input's memory holds: row r lies at r modulo that; only `out` is the pointer to the row.
+    """
+
+    rows: int
+    reaches: tuple[Reach | None, ...]
+    count: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Layer:
     """One operator as C.
 
@@ -54,6 +92,7 @@ class Layer:
         stack_bytes: of its own arrays.
         macs: multiplications with weights.
         is_exact: its results are the interpreter's, bit by bit; else within some units of the last place of float32.
+        by_rows: how it makes some rows only; None when it is run as a whole.
     """
 
     operator: Operator
@@ -70,6 +109,7 @@ class Layer:
     stack_bytes: int = 0
     macs: int = 0
     is_exact: bool = True
+    by_rows: ByRows | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,6 +147,21 @@ class Site:
     def table(self, suffix: str, c_type: str, values: Sequence[int], item_bytes: int) -> Constant:
         """Return a constant of this operator with `values`."""
         return integers(f"{self.prefix}_{suffix}_{self.operator.position}", c_type, values, item_bytes)
+
+
+def value_by_value(output: Tensor, inputs: Sequence[Tensor]) -> ByRows | None:
+    """Return the rows of a function whose last argument is the number of values; None where there are no rows."""
+    if len(output.shape) != 4 or output.shape[0] != 1:
+        return None
+    reaches: list[Reach | None] = []
+    for tensor in inputs:
+        if tensor.value is not None and tensor.count == 1:
+            reaches.append(None)
+        elif tensor.value is None and tensor.shape == output.shape:
+            reaches.append(Reach(size=output.shape[1]))
+        else:
+            return None
+    return ByRows(rows=output.shape[1], reaches=tuple(reaches), count=output.count)
 
 
 def integers(name: str, c_type: str, values: Sequence[int], item_bytes: int) -> Constant:

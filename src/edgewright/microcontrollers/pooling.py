@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgewright.microcontrollers.convolution import window_of
+from edgewright.microcontrollers.convolution import by_window, row_arguments, window_of
 from edgewright.microcontrollers.fixed_point import activation_range
 from edgewright.microcontrollers.graph import LIMITS
 from edgewright.microcontrollers.layer import Layer, Site, float_literal, render, require
@@ -10,31 +10,38 @@ from edgewright.microcontrollers.shaping import same_scheme
 from edgewright.microcontrollers.sums import LARGEST_FLOAT, limits_of
 
 _POOL = """\
-static void @(const {{ type }} *in, {{ type }} *out)
+static void @(const {{ type }} *in, {{ type }} *out, int32_t first, int32_t last, int32_t in_rows)
 {
+    const {{ type }} *end;
     int32_t n, y, x, c, i, j;
-    for (n = 0; n < {{ batch }}; ++n) {
-        for (y = 0; y < {{ out_height }}; ++y) {
+    for (n = 0; n < {{ batch }}; ++n, in += {{ height * width * depth }}) {
+        end = in + in_rows * {{ width * depth }};
+        for (y = first; y < last; ++y) {
             const int32_t top = y * {{ stride_y }} - {{ pad_y }};
             const int32_t first_row = top < 0 ? 0 : top;
             const int32_t last_row = top + {{ kernel_y }} > {{ height }} ? {{ height }} : top + {{ kernel_y }};
+            const {{ type }} *const line = in + first_row % in_rows * {{ width * depth }};
             for (x = 0; x < {{ out_width }}; ++x) {
                 const int32_t left = x * {{ stride_x }} - {{ pad_x }};
-                const int32_t first = left < 0 ? 0 : left;
-                const int32_t last = left + {{ kernel_x }} > {{ width }} ? {{ width }} : left + {{ kernel_x }};
+                const int32_t begin = left < 0 ? 0 : left;
+                const int32_t stop = left + {{ kernel_x }} > {{ width }} ? {{ width }} : left + {{ kernel_x }};
 {% if is_average %}
-                const int32_t count = (last_row - first_row) * (last - first);
+                const int32_t count = (last_row - first_row) * (stop - begin);
 {% endif %}
                 for (c = 0; c < {{ depth }}; ++c) {
                     {{ value }} value = {{ first }};
+                    const {{ type }} *row = line + c;
                     for (i = first_row; i < last_row; ++i) {
-                        const {{ type }} *row = in + ((n * {{ height }} + i) * {{ width }}) * {{ depth }} + c;
-                        for (j = first; j < last; ++j) {
+                        for (j = begin; j < stop; ++j) {
 {% if is_average %}
                             value += row[j * {{ depth }}];
 {% else %}
                             value = row[j * {{ depth }}] > value ? row[j * {{ depth }}] : value;
 {% endif %}
+                        }
+                        row += {{ width * depth }};
+                        if (row >= end) {
+                            row -= in_rows * {{ width * depth }};
                         }
                     }
 {% if is_average %}
@@ -93,7 +100,9 @@ def _pool(site: Site, *, is_average: bool) -> Layer:
     return Layer(
         operator=site.operator,
         text=render(_POOL, values),
+        arguments=row_arguments(tall),
         reads=(image.index,),
         writes=(output.index,),
         needs=("limited" if is_float else "clamped",),
+        by_rows=by_window(image.shape[0], tall),
     )
