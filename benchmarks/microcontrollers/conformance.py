@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from batches import PLAIN, SANITIZE, Checkable, check
-from made_cases import Case, cases
+from made_kinds import Case, cases
 
 from edgewright.core.errors import ConversionError
 from edgewright.core.tensors import Array

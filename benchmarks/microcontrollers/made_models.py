@@ -85,6 +85,11 @@ class Maker:
         self._graph.tensors.append(made)
         return len(self._graph.tensors) - 1
 
+    def scheme(self, index: int) -> tuple[float, int]:
+        """Return scale and zero point of a tensor; 1 and 0 where it has none."""
+        table = self._graph.tensors[index].quantization
+        return (float(table.scale[0]), int(table.zeroPoint[0])) if table is not None else (1.0, 0)
+
     def operator(
         self,
         name: str,

@@ -66,7 +66,10 @@ def pad(draw: Draw, path: Path) -> None:
         tuple(int(s + a + b) for s, (a, b) in zip(shape, around, strict=True)), scale=scale, zero=zero
     )
     if draw.random() < 0.4:
-        v = made.tensor((1,), scale=scale, zero=zero, value=int8s(draw, (1,)))
+        if made.is_wide:
+            v = made.tensor((1,), "int16", scale=scale / 200, value=draw.integers(-32768, 32768, (1,)))
+        else:
+            v = made.tensor((1,), scale=scale, zero=zero, value=int8s(draw, (1,)))
         made.operator("PADV2", [x, p, v], [y], table="PadV2Options", version=2)
     else:
         made.operator("PAD", [x, p], [y], table="PadOptions", version=2)

@@ -14,6 +14,7 @@ import numpy as np
 from edgewright.microcontrollers.fixed_point import Multiplier, multiplier_of
 from edgewright.microcontrollers.graph import Tensor
 from edgewright.microcontrollers.layer import Constant, Layer, Site, integers, render, require
+from edgewright.microcontrollers.wide import sigmoid_table
 
 _GATES = ("input", "forget", "cell", "output")
 _GATE_SCALE = 2.0**-12  # of the sums before the activations
@@ -103,7 +104,7 @@ def lstm(site: Site) -> Layer:
     require(power == round(power) and cell.zero_point == 0, "a cell scale that is no power of two")
     shift = 15 + round(power) - 3
     require(-16 < shift < 8, f"a cell scale of 2^{round(power)}")
-    tables = [_sigmoid_table(site.prefix)]
+    tables = [sigmoid_table(site.prefix)]
     gates = []
     for number, name in enumerate(_GATES):
         made, by, again = _gate(site, number, name, source, hidden, (units, depth))
@@ -172,17 +173,3 @@ def _gate(
     both = [int(a) + int(b) for a, b in zip(bias, zeros[0], strict=True)] + list(zeros[1])
     tables.append(site.table(f"{name}_bias", "int32_t", both, 4))
     return tables, factors[0], factors[1]
-
-
-def _sigmoid_table(prefix: str) -> Constant:
-    """Return 2**16 sigmoid(i / 24) for i = 0..255, raised by half of the error of interpolation.
-
-    A chord lies under the curve by h**2 |f''| / 8 at most; half of it above and half of it under is best. The last
-    entry is the limit. All 65,536 results of sigmoid and tanh with this table are the interpreter's.
-    """
-    values = []
-    for i in range(255):
-        real = 1 / (1 + math.exp(-i / 24))
-        bend = real * (1 - real) * (2 * real - 1) / 24**2
-        values.append(math.floor(65536 * (real + bend / 16) + 0.5))
-    return integers(f"{prefix}_sigmoid", "uint16_t", [*values, 65535], 2)

@@ -6,6 +6,7 @@ outputs are written out, or where they are long, a checksum of each (FNV-1a, 32 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,13 +14,18 @@ import numpy.typing as npt
 
 from edgewright.core.tensors import Array
 from edgewright.microcontrollers.graph import Graph
-from edgewright.microcontrollers.layer import floats, integers, render
+from edgewright.microcontrollers.layer import Constant, floats, integers, render
 from edgewright.microcontrollers.planner import Plan
 from edgewright.microcontrollers.writer import ports
 
 RUNS = 20
 _FACTOR, _STEP = 1664525, 1013904223
 _MAX_WRITTEN = 4096
+_CHECKSUM_TYPE = "uint32_t"  # which no output has
+# Numbers, and what C needs around them: -2147483648 is written as a difference.
+_TABLE = re.compile(
+    r"^static const (\w+) (expected_\w+)\[(\d{1,9})\] = \{\n([-+0-9.ef,() \n]*)\n\};$", re.MULTILINE
+)
 
 _TEST = """\
 /* Self-test of {{ name }}: {{ runs }} runs on generated inputs; expected: {{ source }}. */
@@ -220,31 +226,60 @@ def test_text(
         outputs: expected, for each run of `golden_inputs` those of the graph.
         source: who computed them, for the comment.
     """
-    described = ports(graph, "output", plan, name)
-    expected = []
-    for position, port in enumerate(described):
+    tables = []
+    for position, port in enumerate(ports(graph, "output", plan, name)):
         columns = [np.ascontiguousarray(row[position]) for row in outputs]
-        total = sum(column.size for column in columns)
-        port["is_checksum"] = total > _MAX_WRITTEN
         label = f"expected_{port['short']}"
-        if port["is_checksum"]:
-            sums = [checksum(column.tobytes()) for column in columns]
-            table = integers(label, "uint32_t", sums, 4)
-            expected.append(table)
+        flat = np.concatenate([column.ravel() for column in columns])
+        if flat.size > _MAX_WRITTEN or not np.isfinite(flat).all():
+            tables.append(
+                integers(label, _CHECKSUM_TYPE, [checksum(column.tobytes()) for column in columns], 4)
+            )
         elif port["c_type"] == "float":
-            expected.append(floats(label, [float(value) for column in columns for value in column.ravel()]))
+            tables.append(floats(label, flat.tolist()))
         else:
-            flat = [int(value) for column in columns for value in column.ravel()]
-            expected.append(integers(label, str(port["c_type"]), flat, 1))
-    described_inputs = ports(graph, "input", plan, name)
-    for port in described_inputs:
+            tables.append(integers(label, str(port["c_type"]), flat.tolist(), 1))
+    return _text(graph, name, plan, tables, runs=len(outputs), seed=seed, source=source)
+
+
+def author_of(text: str, graph: Graph, name: str, plan: Plan, *, seed: int) -> str:
+    """Return who computed the outputs in the NAME_test.c `text`.
+
+    Raises:
+        ValueError: `text` is not what `test_text` makes of some outputs.
+    """
+    head = re.match(
+        rf"/\* Self-test of {name}: (\d{{1,6}}) runs on generated inputs; expected: ([\w .+-]{{1,100}})\. \*/\n", text
+    )
+    if head is None:
+        raise ValueError("its first line is another")
+    tables = [
+        Constant(name=label, c_type=c_type, count=int(count), size_bytes=0, values=values)
+        for c_type, label, count, values in _TABLE.findall(text)
+    ]
+    if len(tables) != len(graph.outputs):
+        raise ValueError(f"it has {len(tables)} tables of outputs, not {len(graph.outputs)}")
+    if text != _text(graph, name, plan, tables, runs=int(head[1]), seed=seed, source=head[2]):
+        raise ValueError("it is not what the model's self-test looks like")
+    return head[2]
+
+
+def _text(
+    graph: Graph, name: str, plan: Plan, tables: Sequence[Constant], *, runs: int, seed: int, source: str
+) -> str:
+    inputs, outputs = ports(graph, "input", plan, name), ports(graph, "output", plan, name)
+    for port in inputs:
         port["draw"] = "draw() >> 8" if port["c_type"] in ("int8_t", "uint8_t") else "draw()"
+        if port["c_type"] == "int32_t":
+            port["low"] = 0  # as `_values` does it
+    for port, table in zip(outputs, tables, strict=True):
+        port["is_checksum"] = table.c_type == _CHECKSUM_TYPE
     return render(
         _TEST,
         {
-            "name": name, "upper": name.upper(), "runs": len(outputs), "seed": seed, "factor": _FACTOR, "step": _STEP,
-            "source": source, "inputs": described_inputs, "outputs": described, "expected": expected,
-            "arguments": ", ".join(str(port["short"]) for port in [*described_inputs, *described]),
+            "name": name, "upper": name.upper(), "runs": runs, "seed": seed, "factor": _FACTOR, "step": _STEP,
+            "source": source, "inputs": inputs, "outputs": outputs, "expected": tables,
+            "arguments": ", ".join(str(port["short"]) for port in [*inputs, *outputs]),
         },
     )  # fmt: skip
 

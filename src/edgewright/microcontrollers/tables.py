@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from edgewright.microcontrollers import wide
 from edgewright.microcontrollers.exponential import logistic_of, tanh_of
 from edgewright.microcontrollers.fixed_point import clamped, multiplier_of, rounded, scaled, shift_right
 from edgewright.microcontrollers.graph import Tensor
@@ -28,22 +29,6 @@ static void @(const int8_t *in, int8_t *out)
     int32_t i;
     for (i = 0; i < {{ count }}; ++i) {
         out[i] = (int8_t)clamped(in[i], {{ low }}, {{ high }});
-    }
-}
-"""
-_FROM_FLOAT = """\
-static void @(const float *in, int8_t *out)
-{
-    int32_t i;
-    for (i = 0; i < {{ count }}; ++i) {
-        const float value = in[i] / {{ scale }};
-        if (!(value > {{ -128 - zero }}.0f)) {
-            out[i] = -128;
-        } else if (value >= {{ 127 - zero }}.0f) {
-            out[i] = 127;
-        } else {
-            out[i] = (int8_t)(rounded(value) + ({{ zero }}));
-        }
     }
 }
 """
@@ -71,9 +56,11 @@ _FRACTION_BITS = 31 - _INTEGER_BITS
 
 
 def relu(site: Site) -> Layer:
-    """Return RELU of int8, which may change the scale, or of float32."""
+    """Return RELU of int8 or int16, which may change the scale, or of float32."""
     if site.input(0).dtype == "float32":
         return _float_values(site, "in[i] < 0.0f ? 0.0f : in[i]")
+    if site.input(0).dtype == "int16":
+        return wide.relu(site)
     source, output = _ends(site)
     by = multiplier_of(source.scale / output.scale)
     low = max(-128, output.zero_point + rounded(float(np.float32(0.0) / np.float32(output.scale))))
@@ -116,9 +103,14 @@ def _float_values(site: Site, expression: str) -> Layer:
 
 
 def leaky_relu(site: Site) -> Layer:
-    """Return LEAKY_RELU of int8."""
+    """Return LEAKY_RELU of int8, int16 or float32."""
+    if site.input(0).dtype == "float32":
+        alpha = float_literal(site.operator.real("Alpha"))
+        return _float_values(site, f"in[i] > 0.0f ? in[i] : in[i] * {alpha}")
+    if site.input(0).dtype == "int16":
+        return wide.leaky_relu(site)
     source, output = _ends(site)
-    alpha = float(np.float32(site.operator.real("Alpha")))
+    alpha = site.operator.real("Alpha")
     above = multiplier_of(source.scale / output.scale)
     below = multiplier_of(abs(source.scale * alpha / output.scale))
     require(alpha >= 0, f"a negative alpha {alpha:g}")
@@ -131,7 +123,9 @@ def leaky_relu(site: Site) -> Layer:
 
 
 def logistic(site: Site) -> Layer:
-    """Return LOGISTIC of float32, or of int8 onto scale 1/256, zero point -128."""
+    """Return LOGISTIC of float32, of int16, or of int8 onto scale 1/256, zero point -128."""
+    if site.input(0).dtype == "int16":
+        return wide.logistic(site)
     if site.input(0).dtype == "float32":
         return replace(_float_values(site, "logistic(in[i])"), needs=("logistic",), is_exact=False)
     _, output = _ends(site)
@@ -143,7 +137,9 @@ def logistic(site: Site) -> Layer:
 
 
 def tanh(site: Site) -> Layer:
-    """Return TANH of float32, or of int8 onto scale 1/128, zero point 0."""
+    """Return TANH of float32, of int16, or of int8 onto scale 1/128, zero point 0."""
+    if site.input(0).dtype == "int16":
+        return wide.tanh(site)
     if site.input(0).dtype == "float32":
         return replace(_float_values(site, "hyperbolic(in[i])"), needs=("hyperbolic",), is_exact=False)
     _, output = _ends(site)
@@ -154,7 +150,11 @@ def tanh(site: Site) -> Layer:
 
 
 def hard_swish(site: Site) -> Layer:
-    """Return HARD_SWISH of int8: x * relu6(x + 3) / 6 in 16 bits."""
+    """Return HARD_SWISH: x * relu6(x + 3) / 6, of int8 in 16 bits, or of float32."""
+    if site.input(0).dtype == "float32":
+        return replace(
+            _float_values(site, "in[i] * limited(in[i] + 3.0f, 0.0f, 6.0f) / 6.0f"), needs=("limited",)
+        )
     source, output = _ends(site)
     # The interpreter works out these factors in float32.
     finer = np.float32(1.0 / 128.0) * np.float32(source.scale)
@@ -180,9 +180,11 @@ def hard_swish(site: Site) -> Layer:
 
 
 def quantize(site: Site) -> Layer:
-    """Return QUANTIZE: of float32 to int8, or of int8 to int8 with another scale for the same numbers."""
+    """Return QUANTIZE: of float32 to int8 or int16, or of integers to integers with another scale or width."""
     if site.input(0).dtype == "float32":
-        return _from_float(site)
+        return wide.from_float(site)
+    if (site.input(0).dtype, site.output().dtype) != ("int8", "int8"):
+        return wide.requantize(site)
     source, output = _ends(site)
     by = multiplier_of(source.scale / output.scale)
     results = [clamped(output.zero_point + scaled(q - source.zero_point, by), -128, 127) for q in _INT8]
@@ -203,22 +205,6 @@ def dequantize(site: Site) -> Layer:
     }  # fmt: skip
     return Layer(
         operator=site.operator, text=render(_TO_FLOAT, values), reads=(source.index,), writes=(output.index,)
-    )
-
-
-def _from_float(site: Site) -> Layer:
-    source, output = site.input(0), site.output()
-    require(output.dtype == "int8", f"types {source.dtype}/{output.dtype}; float32/int8 is made")
-    require(len(output.scales) == 1 and output.scale > 0 and source.count == output.count > 0, "no scale")
-    values: dict[str, object] = {
-        "count": output.count, "zero": output.zero_point, "scale": float_literal(output.scale)
-    }  # fmt: skip
-    return Layer(
-        operator=site.operator,
-        text=render(_FROM_FLOAT, values),
-        reads=(source.index,),
-        writes=(output.index,),
-        needs=("rounded",),
     )
 
 

@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from made_draws import Draw, int8s, scale_of, shape_of, zero_of
 from made_models import Maker
-from made_moves import (
-    concatenation,
-    pack,
-    pad,
-    resize_bilinear,
-    resize_nearest_neighbor,
-    slice_,
-    split,
-    strided_slice,
-    transpose,
-    unpack,
-)
 
 ACTIVATIONS = (0, 0, 1, 2, 3)
 SAME, VALID = 0, 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """A model that was written."""
-
-    name: str
-    operator: str
-    path: Path
-
-
 Write = Callable[[Draw, Path], None]
-
-
-def cases(folder: Path, *, each: int, seed: int, only: str = "") -> Iterator[Case]:
-    """Write `each` models for every kind and yield them; the same ones for the same seed."""
-    for kind, write in KINDS.items():
-        if only and kind not in only.split(","):
-            continue
-        for number in range(each):
-            draw = np.random.default_rng([seed, number, *kind.encode()])
-            path = folder / f"{kind}_{number}.tflite"
-            write(draw, path)
-            yield Case(name=path.stem, operator=kind.upper(), path=path)
 
 
 def conv_2d(draw: Draw, path: Path) -> None:
@@ -361,48 +327,3 @@ def _as_floats(write: Write) -> Write:
             Maker.is_float = False
 
     return written
-
-
-KINDS: dict[str, Write] = {
-    "conv_2d": conv_2d,
-    "depthwise_conv_2d": depthwise_conv_2d,
-    "fully_connected": fully_connected,
-    "average_pool_2d": average_pool_2d,
-    "max_pool_2d": max_pool_2d,
-    "add": _binary("ADD", "AddOptions"),
-    "sub": _binary("SUB", "SubOptions"),
-    "mul": _binary("MUL", "MulOptions"),
-    "softmax": softmax,
-    "relu": _unary("RELU"),
-    "relu6": _unary("RELU6", same=True),
-    "leaky_relu": _unary("LEAKY_RELU", "LeakyReluOptions"),
-    "logistic": _unary("LOGISTIC", scale=1 / 256, zero=-128),
-    "tanh": _unary("TANH", scale=1 / 128, zero=0),
-    "hard_swish": _unary("HARD_SWISH"),
-    "quantize": _unary("QUANTIZE"),
-    "quantize_float": quantize_float,
-    "dequantize": dequantize,
-    "unidirectional_sequence_lstm": unidirectional_sequence_lstm,
-    "concatenation": concatenation,
-    "pack": pack,
-    "unpack": unpack,
-    "pad": pad,
-    "transpose": transpose,
-    "slice": slice_,
-    "strided_slice": strided_slice,
-    "split": split,
-    "resize_nearest_neighbor": resize_nearest_neighbor,
-    "resize_bilinear": resize_bilinear,
-    "mean": mean,
-    "transpose_conv": transpose_conv,
-}
-for _kind in (
-    "conv_2d depthwise_conv_2d fully_connected average_pool_2d max_pool_2d add sub mul relu relu6 mean "
-    "concatenation pad resize_nearest_neighbor"
-).split():
-    KINDS[f"float_{_kind}"] = _as_floats(KINDS[_kind])
-for _kind in (
-    "conv_2d depthwise_conv_2d fully_connected concatenation transpose strided_slice add sub mul average_pool_2d "
-    "max_pool_2d"
-).split():
-    KINDS[f"int16_{_kind}"] = _as_wide(KINDS[_kind])

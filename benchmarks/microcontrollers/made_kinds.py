@@ -1,0 +1,135 @@
+"""The kinds of models in the conformance sweep, and how many of each are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import made_layers as layers
+import made_moves as moves
+import numpy as np
+from made_draws import Draw
+from made_models import Maker
+from made_values import Write, several, unary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A model that was written."""
+
+    name: str
+    operator: str
+    path: Path
+
+
+def cases(folder: Path, *, each: int, seed: int, only: str = "") -> Iterator[Case]:
+    """Write `each` models for every kind and yield them; the same ones for the same seed."""
+    for kind, write in KINDS.items():
+        if only and kind not in only.split(","):
+            continue
+        for number in range(each):
+            draw = np.random.default_rng([seed, number, *kind.encode()])
+            path = folder / f"{kind}_{number}.tflite"
+            write(draw, path)
+            yield Case(name=path.stem, operator=kind.upper(), path=path)
+
+
+def _as_wide(write: Write) -> Write:
+    """Return the writer of the same models with int16 activations."""
+
+    def written(draw: Draw, path: Path) -> None:
+        Maker.is_wide = True
+        try:
+            write(draw, path)
+        finally:
+            Maker.is_wide = False
+
+    return written
+
+
+def _as_floats(write: Write) -> Write:
+    """Return the writer of the same models in float32."""
+
+    def written(draw: Draw, path: Path) -> None:
+        Maker.is_float = True
+        try:
+            write(draw, path)
+        finally:
+            Maker.is_float = False
+
+    return written
+
+
+KINDS: dict[str, Write] = {
+    "conv_2d": layers.conv_2d,
+    "depthwise_conv_2d": layers.depthwise_conv_2d,
+    "fully_connected": layers.fully_connected,
+    "average_pool_2d": layers.average_pool_2d,
+    "max_pool_2d": layers.max_pool_2d,
+    "add": several("ADD", "AddOptions", has_activation=True),
+    "sub": several("SUB", "SubOptions", has_activation=True),
+    "mul": several("MUL", "MulOptions", scaled="product", has_activation=True),
+    "softmax": layers.softmax,
+    "relu": unary("RELU"),
+    "relu6": unary("RELU6", same=True),
+    "leaky_relu": unary("LEAKY_RELU", table="LeakyReluOptions"),
+    "logistic": unary("LOGISTIC", scale=1 / 256, zero=-128),
+    "tanh": unary("TANH", scale=1 / 128, zero=0),
+    "hard_swish": unary("HARD_SWISH"),
+    "quantize": unary("QUANTIZE"),
+    "quantize_float": unary("QUANTIZE", "float32", "int8", scale=0.01),
+    "quantize_float_int16": unary("QUANTIZE", "float32", "int16", scale=3e-5),
+    "quantize_int8_int16": unary("QUANTIZE", "int8", "int16"),
+    "quantize_int16_int8": unary("QUANTIZE", "int16", "int8"),
+    "quantize_int16": unary("QUANTIZE", "int16"),
+    "quantize_int8_int32": unary("QUANTIZE", "int8", "int32"),
+    "quantize_int16_int32": unary("QUANTIZE", "int16", "int32"),
+    "quantize_int32_int8": unary("QUANTIZE", "int32", "int8"),
+    "quantize_int32_int16": unary("QUANTIZE", "int32", "int16"),
+    "dequantize": unary("DEQUANTIZE", "int8", "float32"),
+    "dequantize_int16": unary("DEQUANTIZE", "int16", "float32"),
+    "unidirectional_sequence_lstm": layers.unidirectional_sequence_lstm,
+    "concatenation": moves.concatenation,
+    "pack": moves.pack,
+    "unpack": moves.unpack,
+    "pad": moves.pad,
+    "transpose": moves.transpose,
+    "slice": moves.slice_,
+    "strided_slice": moves.strided_slice,
+    "split": moves.split,
+    "resize_nearest_neighbor": moves.resize_nearest_neighbor,
+    "resize_bilinear": moves.resize_bilinear,
+    "mean": layers.mean,
+    "transpose_conv": layers.transpose_conv,
+    # int16 activations, int8 weights
+    "int16_add": several("ADD", "AddOptions", "int16", has_activation=True),
+    "int16_sub": several("SUB", "SubOptions", "int16", has_activation=True),
+    "int16_mul": several("MUL", "MulOptions", "int16", scaled="product", has_activation=True),
+    "int16_relu": unary("RELU", "int16"),
+    "int16_relu6": unary("RELU6", "int16", same=True),
+    "int16_leaky_relu": unary("LEAKY_RELU", "int16", table="LeakyReluOptions"),
+    "int16_logistic": unary("LOGISTIC", "int16", scale=2.0**-15, power=True),
+    "int16_tanh": unary("TANH", "int16", scale=2.0**-15, power=True),
+    "int16_hard_swish": unary("HARD_SWISH", "int16"),
+    # float32
+    "float_add": several("ADD", "AddOptions", "float32", has_activation=True),
+    "float_sub": several("SUB", "SubOptions", "float32", has_activation=True),
+    "float_mul": several("MUL", "MulOptions", "float32", has_activation=True),
+    "float_relu": unary("RELU", "float32"),
+    "float_relu6": unary("RELU6", "float32"),
+    "float_leaky_relu": unary("LEAKY_RELU", "float32", table="LeakyReluOptions"),
+    "float_hard_swish": unary("HARD_SWISH", "float32"),
+    "float_logistic": unary("LOGISTIC", "float32"),
+    "float_tanh": unary("TANH", "float32"),
+}
+for _kind in (
+    "conv_2d depthwise_conv_2d fully_connected average_pool_2d max_pool_2d mean concatenation pad softmax "
+    "resize_nearest_neighbor resize_bilinear transpose_conv"
+).split():
+    KINDS[f"float_{_kind}"] = _as_floats(KINDS[_kind])
+for _kind in (
+    "conv_2d depthwise_conv_2d fully_connected concatenation transpose strided_slice average_pool_2d max_pool_2d "
+    "mean softmax pad transpose_conv pack unpack split slice resize_nearest_neighbor resize_bilinear"
+).split():
+    KINDS[f"int16_{_kind}"] = _as_wide(KINDS[_kind])
