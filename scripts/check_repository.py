@@ -12,7 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "edgewright"
 MAX_LINES = 500
-CORE_PACKAGES = frozenset({"numpy", *sys.stdlib_module_names})
+# _typeshed is known to type checkers alone and never imported.
+CORE_PACKAGES = frozenset({"numpy", "_typeshed", *sys.stdlib_module_names})
 VENDOR_PACKAGES = frozenset(
     {
         "ai_edge_litert",

@@ -1,4 +1,4 @@
-"""Options of a pass or a step: from TOML, JSON or `name=value` texts to a dataclass and back, all keys and types checked."""
+"""Options of a pass or a step: from TOML, JSON or `name=value` texts to a dataclass and back, keys and types checked."""
 
 from __future__ import annotations
 

@@ -1,0 +1,353 @@
+"""Run a specification: the reference in numpy, around models that something else runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgewright.core.errors import DataError, FormatMismatchError, RecipeError, UnknownNameError, UsageError
+from edgewright.core.tensors import Array, Arrays, TensorSpec
+from edgewright.processing.specification import Constant, Flow, Specification, State
+from edgewright.processing.step import Frame, Geometry, Step
+from edgewright.processing.values import ValueType, fits, tensor_type
+
+Raw = Array | str
+Execute = Callable[
+    [str, Arrays], Arrays
+]  # name of the model ("" for the only one), its inputs -> its outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """Inputs and outputs of one model, batch axis included."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CheckedFlow:
+    """A flow with the types before each step, the last being the result's.
+
+    Attributes:
+        given: of the sources.
+        types: types[i] is what step i makes; empty without steps.
+        image: the image input that the flow's pixels come from, empty where they come from none.
+    """
+
+    flow: Flow
+    given: tuple[ValueType, ...]
+    types: tuple[ValueType, ...]
+    image: str
+
+    @property
+    def result(self) -> ValueType:
+        """The type of what the flow makes."""
+        return self.types[-1] if self.types else self.given[0]
+
+    def taken(self, index: int) -> tuple[ValueType, ...]:
+        """Return the types that step `index` gets."""
+        return self.given if index == 0 else (self.types[index - 1],)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """A specification that fits its models.
+
+    Attributes:
+        order: what is done, one after another: a flow, or the name of a model to run.
+        flows: name of a value, tensor or result -> its checked flow. Results are under "results.NAME".
+        types: of everything that has a name: inputs, values, the models' tensors.
+    """
+
+    specification: Specification
+    signatures: Mapping[str, Signature]
+    order: tuple[CheckedFlow | str, ...]
+    types: Mapping[str, ValueType]
+
+    @property
+    def results(self) -> dict[str, ValueType]:
+        """Name of each result -> its type."""
+        names = {id(flow): flow.name for flow in self.specification.results}
+        return {
+            names[id(item.flow)]: item.result
+            for item in self.order
+            if isinstance(item, CheckedFlow) and id(item.flow) in names
+        }
+
+
+def plan(specification: Specification, signatures: Mapping[str, Signature] | Signature) -> Plan:
+    """Return `specification` checked against its models: every name, every type, and the order of work.
+
+    Args:
+        signatures: name of the model -> its signature; one alone for a specification of one model.
+    Raises:
+        UsageError: a name that nothing makes, a step that does not take what it gets, a circle, or a tensor that is
+            fed twice or not at all or with another type or shape.
+    """
+    models = {"": signatures} if isinstance(signatures, Signature) else dict(signatures)
+    names = [model.name for model in specification.models] or [""]
+    if sorted(names) != sorted(models):
+        raise FormatMismatchError(
+            f"the specification has the models {names}, but {sorted(models)} are given."
+        )
+    return _Planner(specification, models).plan()
+
+
+class _Planner:
+    def __init__(self, specification: Specification, models: Mapping[str, Signature]) -> None:
+        self.specification, self.models = specification, models
+        self.inputs = {row.name: row for row in specification.inputs}
+        self.values = {flow.name: flow for flow in specification.values}
+        self.tensors = {flow.name: flow for flow in specification.tensors}
+        self.outputs = {_full(m, spec.name): (m, spec) for m, s in models.items() for spec in s.outputs}
+        self.types: dict[str, ValueType] = {row.name: row.type for row in specification.inputs}
+        self.images = {row.name: row.name for row in specification.inputs if row.kind == "image"}
+        self.order: list[CheckedFlow | str] = []
+        self.open: list[str] = []
+
+    def plan(self) -> Plan:
+        self._check_tensors()
+        for flow in self.specification.results:
+            self._flow(flow)
+        for model in self.models:
+            if model not in self.order:
+                raise RecipeError(f"no result needs the model {model!r}; the specification leaves it unused.")
+        used = {
+            source for item in self.order if isinstance(item, CheckedFlow) for source in item.flow.sources
+        }
+        for name in (*self.inputs, *self.values):
+            if name not in used:
+                raise RecipeError(f"nothing uses {name!r}. Remove it, or name it in a `from`.")
+        for state in self.specification.states:
+            self._check_state(state)
+        return Plan(
+            specification=self.specification,
+            signatures=self.models,
+            order=tuple(self.order),
+            types=self.types,
+        )
+
+    def _check_tensors(self) -> None:
+        wanted = {_full(m, spec.name) for m, s in self.models.items() for spec in s.inputs}
+        rows: Sequence[Flow | Constant | State] = (
+            *self.specification.tensors, *self.specification.constants, *self.specification.states,
+        )  # fmt: skip
+        fed = [row.name if isinstance(row, Flow) else row.tensor for row in rows]
+        for name in fed:
+            if name not in wanted:
+                raise UnknownNameError.of("input tensor of the model", name, wanted)
+        missing = sorted(wanted - set(fed))
+        if missing:
+            raise FormatMismatchError(
+                f"the model's input {missing[0]!r} is fed by nothing; "
+                "give it a row in [[tensors]], [[constants]] or [[states]]."
+            )
+        clash = sorted((set(self.inputs) | set(self.values)) & set(self.outputs))
+        if clash:
+            raise RecipeError(f"{clash[0]!r} names an output of the model, too. Choose another name.")
+
+    def _check_state(self, state: State) -> None:
+        self._need(state.source)
+        have, want = self.types[state.source], tensor_type(self._spec(state.tensor))
+        if not fits(have, want):
+            raise FormatMismatchError(f"state {state.tensor!r} takes {want}, but {state.source!r} is {have}.")
+
+    def _spec(self, tensor: str) -> TensorSpec:
+        found = [s for m, g in self.models.items() for s in g.inputs if _full(m, s.name) == tensor]
+        return found[0]
+
+    def _need(self, name: str) -> None:
+        """Bring everything into the order that `name` is made of."""
+        if name in self.types and name not in self.outputs:
+            return
+        if name in self.open:
+            circle = " -> ".join([*self.open, name])
+            raise RecipeError(f"{circle} is a circle. Use a state for what the run before gave.")
+        self.open.append(name)
+        if name in self.values:
+            self._flow(self.values[name])
+        elif name in self.outputs:
+            model, spec = self.outputs[name]
+            self._run(model)
+            self.types[name] = tensor_type(spec)
+        else:
+            known = [*self.inputs, *self.values, *self.outputs]
+            raise UnknownNameError.of("input, value or output", name, known)
+        self.open.pop()
+
+    def _run(self, model: str) -> None:
+        if model in self.order:
+            return
+        for spec in self.models[model].inputs:
+            name = _full(model, spec.name)
+            if name not in self.tensors:
+                continue
+            self._flow(self.tensors[name])
+            have, want = self.types[name], tensor_type(spec)
+            if not fits(have, want):
+                raise FormatMismatchError(
+                    f"tensor {name!r} takes {want}, but the specification makes {have}. Change its steps."
+                )
+        self.order.append(model)
+
+    def _flow(self, flow: Flow) -> None:
+        for source in flow.sources:
+            self._need(source)
+        given = tuple(self.types[source] for source in flow.sources)
+        taken, types = given, []
+        if not flow.steps and len(given) != 1:
+            raise RecipeError(f"{flow.name!r} is from {len(given)} values and has no step that takes them.")
+        for number, step in enumerate(flow.steps, start=1):
+            low, high = step.count
+            if not low <= len(taken) <= high:
+                raise RecipeError(
+                    f"{flow.name!r}, step {number}: {step.name!r} takes {low}..{high} values, but gets {len(taken)}."
+                )
+            try:
+                made = step.result(taken)
+            except UsageError as err:
+                raise type(err)(f"{flow.name!r}, step {number}: {err}") from err
+            types.append(made)
+            taken = (made,)
+        images = [self.images[source] for source in flow.sources if source in self.images]
+        checked = CheckedFlow(flow=flow, given=given, types=tuple(types), image=images[0] if images else "")
+        if flow not in self.specification.results:
+            self.types[flow.name] = checked.result
+            if images:
+                self.images[flow.name] = images[0]
+        self.order.append(checked)
+
+
+class Processor:
+    """Runs a plan, and keeps the states of its steps and of the models between runs."""
+
+    def __init__(self, checked: Plan) -> None:
+        self.plan = checked
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything of earlier runs: a new stream begins."""
+        self._step_states: dict[tuple[int, int], Array | None] = {}
+        for item in self.plan.order:
+            if isinstance(item, CheckedFlow):
+                for index, step in enumerate(item.flow.steps):
+                    self._step_states[id(item), index] = step.initial(item.taken(index))
+        held: dict[str, float | tuple[float, ...]] = {
+            constant.tensor: constant.value for constant in self.plan.specification.constants
+        } | {state.tensor: state.initial for state in self.plan.specification.states}
+        self._held: dict[str, Array] = {}
+        for model, signature in self.plan.signatures.items():
+            for spec in signature.inputs:
+                name = _full(model, spec.name)
+                if name in held:
+                    self._held[name] = _filled(spec, held[name])
+
+    def run(self, raw: Mapping[str, Raw], execute: Execute) -> dict[str, Array]:
+        """Return the results of one run, by name.
+
+        Args:
+            raw: name of each input -> uint8 pixels, float32 samples, or what its kind says.
+            execute: runs a model.
+        Raises:
+            DataError: an input is missing, or has another type or shape than the specification says.
+        """
+        values: dict[str, Array] = {}
+        geometries: dict[str, Geometry] = {}
+        for row in self.plan.specification.inputs:
+            values[row.name] = _checked(row.name, row.type, raw)
+            if row.kind == "image":
+                height, width = values[row.name].shape[:2]
+                geometries[row.name] = Geometry(
+                    source_height=height, source_width=width, height=height, width=width
+                )
+        moved: dict[str, Geometry] = dict(geometries)
+        results: dict[str, Array] = {}
+        for item in self.plan.order:
+            if isinstance(item, str):
+                values |= self._execute(item, values, execute)
+                continue
+            made, geometry = self._run_flow(item, values, moved, geometries)
+            if item.flow in self.plan.specification.results:
+                results[item.flow.name] = made
+                continue
+            values[item.flow.name] = made
+            if geometry is not None:
+                moved[item.flow.name] = geometries[item.image] = geometry
+        for state in self.plan.specification.states:
+            shape = self._held[state.tensor].shape
+            self._held[state.tensor] = values[state.source].reshape(shape).copy()
+        return results
+
+    def _run_flow(
+        self,
+        item: CheckedFlow,
+        values: Mapping[str, Array],
+        moved: Mapping[str, Geometry],
+        geometries: Mapping[str, Geometry],
+    ) -> tuple[Array, Geometry | None]:
+        taken = tuple(values[source] for source in item.flow.sources)
+        geometry = next((moved[source] for source in item.flow.sources if source in moved), None)
+        for index, step in enumerate(item.flow.steps):
+            frame = Frame(geometries=geometries, state=self._step_states[id(item), index])
+            taken = (step.apply(taken, frame),)
+            self._step_states[id(item), index] = frame.state
+            if geometry is not None:
+                geometry = step.move(geometry)
+        return taken[0], geometry
+
+    def _execute(self, model: str, values: Mapping[str, Array], execute: Execute) -> dict[str, Array]:
+        signature = self.plan.signatures[model]
+        inputs = {}
+        for spec in signature.inputs:
+            name = _full(model, spec.name)
+            array = self._held[name] if name in self._held else values[name]
+            # The batch axis that values leave out.
+            inputs[spec.name] = array if array.ndim == len(spec.shape) else array[None]
+        outputs = execute(model, inputs)
+        made = {}
+        for spec in signature.outputs:
+            array = np.asarray(outputs[spec.name])
+            made[_full(model, spec.name)] = array[0] if spec.shape and spec.shape[0] in (1, None) else array
+        return made
+
+
+def _full(model: str, tensor: str) -> str:
+    return f"{model}.{tensor}" if model else tensor
+
+
+def _filled(spec: TensorSpec, value: float | tuple[float, ...]) -> Array:
+    shape = tuple(1 if size is None else size for size in spec.shape)
+    numbers = np.asarray(value, dtype=np.float64)
+    try:
+        filled = np.broadcast_to(numbers, shape) if numbers.ndim == 0 else numbers.reshape(shape)
+    except ValueError as err:
+        raise RecipeError(
+            f"constant {spec.name!r} has {numbers.size} numbers, but {spec} is expected."
+        ) from err
+    return filled.astype(spec.dtype)
+
+
+def _checked(name: str, want: ValueType, raw: Mapping[str, Raw]) -> Array:
+    if name not in raw:
+        raise DataError(f"input {name!r} is not given; {want} is expected.")
+    value = raw[name]
+    array = np.asarray(value)
+    if want.kind == "text":
+        if not isinstance(value, str):
+            raise DataError(f"input {name!r} is {type(value).__name__}, but a text is expected.")
+        return array
+    have = (
+        replace(want, shape=array.shape, dtype=str(array.dtype)) if str(array.dtype) in _RAW_DTYPES else None
+    )
+    if have is None or not fits(have, want) or 0 in array.shape:
+        raise DataError(f"input {name!r} is {array.dtype}{list(array.shape)}, but {want} is expected.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError(f"input {name!r} holds NaN or infinite values. Mend what records it.")
+    return array
+
+
+_RAW_DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float32")
+__all__ = ["CheckedFlow", "Execute", "Plan", "Processor", "Raw", "Signature", "Step", "plan"]

@@ -1,0 +1,67 @@
+"""The steps by name. A row names the step's class; its module is imported when the step is first used."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from functools import cache
+
+from edgewright.core.errors import RecipeError, UnknownNameError
+from edgewright.core.options import options_record, read_options
+from edgewright.processing.step import Step
+
+# name -> module of edgewright.processing : class. One row a step; the key is the class's `name`.
+STEPS: Mapping[str, str] = {
+    "cast": "tensors:Cast",
+    "scale": "tensors:Scale",
+    "quantize": "tensors:Quantize",
+    "dequantize": "tensors:Dequantize",
+    "reshape": "tensors:Reshape",
+    "transpose": "tensors:Transpose",
+    "softmax": "scores:Softmax",
+    "sigmoid": "scores:Sigmoid",
+    "top_k": "scores:TopK",
+}
+
+
+def names() -> list[str]:
+    """Return the names of all steps."""
+    return list(STEPS)
+
+
+@cache
+def step_class(name: str) -> type[Step]:
+    """Return the class of the step called `name`.
+
+    Raises:
+        UnknownNameError: there is none; says the nearest name.
+    """
+    if name not in STEPS:
+        raise UnknownNameError.of("step", name, STEPS)
+    module, _, cls = STEPS[name].partition(":")
+    found: type[Step] = getattr(importlib.import_module(f"edgewright.processing.{module}"), cls)
+    assert issubclass(found, Step) and found.name == name
+    return found
+
+
+def read_step(record: object, *, what: str) -> Step:
+    """Return the step of a table with the key "step"; the other keys are its options.
+
+    Raises:
+        UsageError: no table, no such step, no such option, or an option out of range.
+    """
+    if not isinstance(record, dict) or not isinstance(record.get("step"), str):
+        raise RecipeError(f'{what} is {record!r:.80}; a table such as {{ step = "softmax" }} is expected.')
+    options = {key: value for key, value in record.items() if key != "step"}
+    return read_options(step_class(record["step"]), options, what=f"{what}: {record['step']}")
+
+
+def step_record(step: Step) -> dict[str, object]:
+    """Return the table of `step`, without the options that have their default value."""
+    defaults = {name: field.default for name, field in type(step).__dataclass_fields__.items()}
+    options = {
+        name: value
+        for name, value in options_record(step).items()
+        if value is not None and getattr(step, name) != defaults[name]
+    }
+    return {"step": step.name, **options}

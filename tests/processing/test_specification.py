@@ -1,0 +1,172 @@
+"""The specification: the same after a round trip, checked against its models, and run with states."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgewright.core.errors import DataError, FormatMismatchError, RecipeError, UnknownNameError, UsageError
+from edgewright.core.tensors import Arrays, TensorSpec
+from edgewright.processing.processor import Processor, Signature, plan
+from edgewright.processing.registry import STEPS, step_class
+from edgewright.processing.scores import Softmax, TopK
+from edgewright.processing.specification import (
+    Constant,
+    Flow,
+    RawInput,
+    ResultFlow,
+    Specification,
+    State,
+    read_labels,
+    read_specification,
+    write_specification,
+)
+from edgewright.processing.tensors import Quantize, Scale
+
+POINTS = RawInput(name="points", kind="tensor", shape=(3,))
+SIGNATURE = Signature(
+    inputs=(TensorSpec(name="x", shape=(1, 3), dtype="float32"),),
+    outputs=(TensorSpec(name="y", shape=(1, 3), dtype="float32"),),
+)
+CLASSES = ResultFlow(
+    name="best",
+    sources=("y",),
+    steps=(Softmax(), TopK(k=2)),
+    labels=("one", "two", "drei"),
+    labels_file="l.txt",
+)
+SPECIFICATION = Specification(
+    task="classification",
+    inputs=(POINTS,),
+    tensors=(Flow(name="x", sources=("points",), steps=(Scale(factor=(2.0,)),)),),
+    results=(CLASSES,),
+)
+
+
+def same(model: str, inputs: Arrays) -> Arrays:
+    return {"y": inputs["x"]}
+
+
+def test_the_file_gives_the_same_specification(tmp_path: Path) -> None:
+    file = write_specification(SPECIFICATION, tmp_path)
+    assert read_specification(file) == SPECIFICATION
+    assert read_specification(tmp_path) == SPECIFICATION
+
+
+def test_a_run_gives_the_best_classes_first() -> None:
+    best = Processor(plan(SPECIFICATION, SIGNATURE)).run({"points": np.array([0, 2, 1], np.float32)}, same)[
+        "best"
+    ]
+    assert best[:, 0].tolist() == [1, 2]
+    raised = np.exp(np.array([0.0, 4, 2]))
+    assert best[:, 1] == pytest.approx(np.sort(raised / raised.sum())[:0:-1])
+
+
+def test_every_row_of_the_registry_is_a_step_of_that_name() -> None:
+    for name in STEPS:
+        assert step_class(name).name == name
+
+
+def test_a_state_holds_the_output_of_the_run_before() -> None:
+    signature = Signature(
+        inputs=(
+            *SIGNATURE.inputs,
+            TensorSpec(name="h", shape=(1, 3), dtype="float32"),
+            TensorSpec(name="rate", shape=(), dtype="int64"),
+        ),
+        outputs=(*SIGNATURE.outputs, TensorSpec(name="h_out", shape=(1, 3), dtype="float32")),
+    )
+    specification = replace(
+        SPECIFICATION,
+        states=(State(tensor="h", source="h_out", initial=1.0),),
+        constants=(Constant(tensor="rate", value=16000),),
+    )
+
+    def add(model: str, inputs: Arrays) -> Arrays:
+        assert inputs["rate"] == 16000 and inputs["rate"].dtype == np.int64
+        total = np.asarray(inputs["h"], dtype=np.float32) + np.asarray(inputs["x"], dtype=np.float32)
+        return {"y": total, "h_out": total}
+
+    processor = Processor(plan(specification, signature))
+    raw = {"points": np.array([0, 0.5, 0], np.float32)}
+    first, second = (processor.run(raw, add)["best"][0, 1] for _ in range(2))
+    processor.reset()
+    assert second > first
+    assert processor.run(raw, add)["best"][0, 1] == first
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "says"),
+    [
+        ({"tensors": (Flow(name="z", sources=("points",)),)}, UnknownNameError, "'z'"),
+        ({"tensors": (Flow(name="x", sources=("pints",)),)}, UnknownNameError, "points"),
+        ({"results": (replace(CLASSES, sources=("points",)),)}, RecipeError, "no result needs the model"),
+        ({"inputs": (replace(POINTS, shape=(4,)),)}, FormatMismatchError, "'x' takes"),
+        ({"inputs": (POINTS, replace(POINTS, name="more"))}, RecipeError, "nothing uses 'more'"),
+        ({"tensors": (Flow(name="x", sources=("y",)),)}, RecipeError, "circle"),
+        (
+            {"tensors": (Flow(name="x", sources=("points",), steps=(Quantize(scale=1.0),)),)},
+            FormatMismatchError,
+            "int8",
+        ),
+        ({"results": (replace(CLASSES, steps=(Quantize(scale=0.5), Softmax())),)}, UsageError, "step 2"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_refused(
+    changed: dict[str, tuple[RawInput | Flow, ...]], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        plan(replace(SPECIFICATION, **changed), SIGNATURE)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "says"),
+    [
+        ("", RecipeError, "edgewright_processing"),
+        ("edgewright_processing = 2", RecipeError, "2"),
+        ("[[", RecipeError, "no TOML"),
+        ("edgewright_processing = 1\ntusk = 'x'", UnknownNameError, "task"),
+        ("edgewright_processing = 1\ntask = 'detecting'", RecipeError, "detection"),
+        ("edgewright_processing = 1\ninputs = 3", RecipeError, "inputs"),
+        ("edgewright_processing = 1\ninputs = [{ name = 'class!', kind = 'image' }]", RecipeError, "class!"),
+        (
+            "edgewright_processing = 1\nresults = [{ name = 'a', from = ['y'], labels = '../up.txt' }]",
+            RecipeError,
+            "up.txt",
+        ),
+        (
+            "edgewright_processing = 1\nresults = [{ name = 'a', from = ['y'], steps = [{ step = 'topk' }] }]",
+            UnknownNameError,
+            "top_k",
+        ),
+        (
+            "edgewright_processing = 1\nresults = [{ name = 'a', from = ['y'], steps = [{ step = 'top_k', n = 1 }] }]",
+            UnknownNameError,
+            "option",
+        ),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path: Path, text: str, error: type[Exception], says: str) -> None:
+    file = tmp_path / "processing.toml"
+    file.write_text(text)
+    with pytest.raises(error, match=says):
+        read_specification(file)
+
+
+@pytest.mark.parametrize(
+    "value", [np.zeros(4, np.float32), np.zeros(3), np.array([1, np.nan, 0], np.float32), "text"]
+)
+def test_a_bad_raw_input_is_refused(value: np.ndarray[tuple[int], np.dtype[np.float32]] | str) -> None:
+    with pytest.raises(DataError):
+        Processor(plan(SPECIFICATION, SIGNATURE)).run({"points": value}, same)
+
+
+def test_bad_labels_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "labels.txt"
+    for content in (b"", b"a\x07b\n", b"\xff\xfe", b"x" * 300):
+        file.write_bytes(content)
+        with pytest.raises(RecipeError):
+            read_labels(file)
