@@ -19,7 +19,7 @@ from exactness import MODELS
 from edgewright.core.errors import EdgewrightError
 from edgewright.microcontrollers import oracle
 from edgewright.microcontrollers.emit import compile_model, golden_inputs, write_checks, write_sources
-from edgewright.microcontrollers.qemu import BOARDS, run_on
+from edgewright.microcontrollers.qemu import DEVICES, run_on
 
 HEADER = (
     f"{'model':<14} {'core':<11} {'instructions':>12} {'per MAC':>8} {'.text':>8} {'.rodata':>8} {'stack':>6}  "
@@ -48,7 +48,7 @@ def main() -> int:
             folder = Path(text)
             write_sources(model, folder)
             write_checks(model, folder, oracle.run(path, golden_inputs(model)).outputs, source="LiteRT Micro")
-            for board in arguments.boards.split(",") if arguments.boards else BOARDS:
+            for board in arguments.boards.split(",") if arguments.boards else DEVICES:
                 rows.append(measure(name, board, folder, model.macs))
                 print(line(rows[-1]), flush=True)
     if arguments.json:

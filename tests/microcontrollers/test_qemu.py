@@ -11,15 +11,15 @@ from tests.microcontrollers.c_models import open_model
 from edgewright.core.errors import ConversionError, UnknownNameError
 from edgewright.microcontrollers import oracle
 from edgewright.microcontrollers.emit import compile_model, golden_inputs, write_checks, write_sources
-from edgewright.microcontrollers.qemu import BOARDS, run_on
+from edgewright.microcontrollers.qemu import DEVICES, run_on
 
 pytestmark = pytest.mark.toolchain("ai_edge_litert")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("board", DEVICES)
 def test_a_model_is_exact_on_an_emulated_core(board: str, assets: Path, tmp_path: Path) -> None:
-    made = BOARDS[board]
+    made = DEVICES[board]
     if (
         not oracle.is_installed()
         or shutil.which(made.compiler) is None
@@ -39,7 +39,7 @@ def test_a_model_is_exact_on_an_emulated_core(board: str, assets: Path, tmp_path
 
 @pytest.mark.slow
 def test_a_wrong_output_on_a_core_is_an_error(assets: Path, tmp_path: Path) -> None:
-    made = BOARDS["cortex-m3"]
+    made = DEVICES["cortex-m3"]
     if shutil.which(made.compiler) is None or shutil.which(made.emulator) is None:
         pytest.skip(f"needs {made.compiler} and {made.emulator}")
     path = assets / "models" / "tflite-micro" / "hello_world_int8.tflite"

@@ -15,7 +15,7 @@ from edgewright.backends.litert import LiteRTBackend
 from edgewright.backends.signed import SignedSession
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, LayerCost, Support
-from edgewright.core.errors import DataError, FormatMismatchError, IntegrityError
+from edgewright.core.errors import DataError, FormatMismatchError
 from edgewright.core.files import sha256_of_files
 from edgewright.core.program import Program
 from edgewright.core.target import Precision, Quantizer, Target
@@ -29,9 +29,9 @@ from edgewright.microcontrollers.emit import (
     write_checks,
     write_sources,
 )
+from edgewright.microcontrollers.folder import MODEL_SUFFIX, read_model
 from edgewright.microcontrollers.proof import prove
 
-_MODEL_SUFFIX = ".tflite"
 _SAME_NOTE = "bit-exact to LiteRT Micro {version} on {runs} generated inputs"
 _NEAR_NOTE = "within 1e-5 of LiteRT Micro {version} on {runs} generated inputs: exponentials of float32 round otherwise"
 _UNCOMPARED_NOTE = (
@@ -95,7 +95,7 @@ class CBackend:
                 program, replace(target, runtime=self._litert.name), calibration, Path(folder)
             )
             model = compile_model(lowered.path, name=name, has_integer_ends=True)
-            stored = workdir / f"{name}{_MODEL_SUFFIX}"
+            stored = workdir / f"{name}{MODEL_SUFFIX}"
             lowered.path.replace(stored)
         written, version = _write(model, stored, workdir)
         files = (*written, stored)
@@ -129,14 +129,8 @@ class CSession(SignedSession):
     def __init__(self, artifact: Artifact) -> None:
         self._artifact = artifact
         source = artifact.path
-        stored = source.with_suffix(_MODEL_SUFFIX)
-        model = compile_model(stored, name=source.stem, has_integer_ends=True)
         # Only code that the emitter itself makes of the model is built and run, never code that came in a folder.
-        for file, text in ((source, model.source), (source.with_suffix(".h"), model.header)):
-            if file.read_text(encoding="utf-8") != text:
-                raise IntegrityError(
-                    f"{file} is not what this version of Edgewright makes of {stored.name}. Build it again."
-                )
+        model = read_model(source)
         self._folder = tempfile.TemporaryDirectory(prefix="edgewright-c-")
         self._model: host.HostModel | None = host.HostModel(
             source, graph=model.graph, folder=Path(self._folder.name)

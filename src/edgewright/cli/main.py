@@ -9,10 +9,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from edgewright.cli import show, toolchain
+from edgewright.cli.bench import bench
 from edgewright.cli.compress import add_commands as add_compression
 from edgewright.cli.ending import run_to_exit_code, unwind_on_termination
 from edgewright.cli.explain import explain
-from edgewright.cli.options import Seed, Shapes, Signature, Trust, Weights
+from edgewright.cli.options import Seed, Shapes, Signature, Trust, Weights, split_names
 from edgewright.cli.pack import pack, unpack
 from edgewright.core.errors import UsageError
 
@@ -37,6 +38,7 @@ app = typer.Typer(
 
 app.command(short_help="Tell what each runtime would make of a model.")(explain)
 add_compression(app)
+app.command(short_help="Time artifacts in turns, or run C models on emulated devices.")(bench)
 app.command(short_help="Pack an artifact for the download.")(pack)
 app.command(short_help="Unpack a .ewz, checked.")(unpack)
 app.add_typer(toolchain.app, name="toolchain", short_help="Environments for toolchains that need their own.")
@@ -177,8 +179,8 @@ def build(
             data=data,
             calibration=calibration,
             calibration_count=calibration_count,
-            runtimes=_names(to, "--to"),
-            precisions=_names(precision, "--precision"),
+            runtimes=split_names(to, "--to"),
+            precisions=split_names(precision, "--precision"),
             threads=_numbers(threads, "--threads"),
             quantizer=quantizer,
             metric=metric,
@@ -223,7 +225,7 @@ def demo(
         input_shapes=("x".join(map(str, sample.INPUT_SHAPE)),),
         data=str(sample.EVAL_DATA),
         calibration=str(sample.CALIBRATION_DATA),
-        runtimes=_names(to, "--to"),
+        runtimes=split_names(to, "--to"),
         threads=_numbers(threads, "--threads"),
         metric="top1",
         budget=("latency_p95_ms=50", "size_mb=5"),
@@ -360,31 +362,6 @@ def verify(
     raise typer.Exit(verification.exit_code)
 
 
-@app.command(short_help="Time artifacts in turns and compare them.")
-def bench(
-    artifacts: Annotated[
-        list[Path], typer.Argument(metavar="ARTIFACT...", help="Model files or folders of a build.")
-    ],
-    threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", help="Threads; default: what the record says.")
-    ] = None,
-    launches: Annotated[
-        int, typer.Option("--launches", metavar="N", help="Fresh processes per artifact.")
-    ] = 8,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
-    """Time artifacts in turns, in fresh processes, and compare each with the first, with intervals.
-
-    Example: edgewright bench out/artifacts/litert-fp32 out/artifacts/litert-w8a8
-    """
-    from edgewright.benchmark import bench as bench_all
-
-    with show.progress(as_json, [str(path) for path in artifacts]) as progress:
-        result = bench_all(artifacts, threads=threads, launches=launches, seed=seed, progress=progress)
-    show.benchmark(result, as_json)
-
-
 @app.command(short_help="Run an artifact once.")
 def run(
     artifact: Annotated[
@@ -448,16 +425,9 @@ def doctor(as_json: Json = False) -> None:
     raise typer.Exit(0 if diagnosis.is_ok else 3)
 
 
-def _names(text: str, option: str) -> tuple[str, ...]:
-    names = tuple(part.strip() for part in text.split(","))
-    if not all(names):
-        raise UsageError(f"{option} is {text!r}; expected names separated by commas.")
-    return names
-
-
 def _numbers(text: str, option: str) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in _names(text, option))
+        return tuple(int(part) for part in split_names(text, option))
     except ValueError:
         raise UsageError(
             f"{option} is {text!r}; expected whole numbers separated by commas, e.g. 1,2."

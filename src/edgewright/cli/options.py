@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from edgewright.core.errors import UsageError
+
 Weights = Annotated[
     str,
     typer.Option(
@@ -31,3 +33,15 @@ Trust = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of every choice that is random.")]
+
+
+def split_names(text: str, option: str) -> tuple[str, ...]:
+    """Return the names in the comma-separated `text` of `option`.
+
+    Raises:
+        UsageError: one of them is empty.
+    """
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names):
+        raise UsageError(f"{option} is {text!r}; expected names separated by commas.")
+    return names

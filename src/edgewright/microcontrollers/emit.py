@@ -108,7 +108,7 @@ def write_sources(model: CModel, folder: Path) -> tuple[Path, Path]:
 
 def golden_inputs(model: CModel) -> list[list[Array]]:
     """Return the inputs of the self-test, one row a run."""
-    return selftest.golden_inputs(model.graph, selftest.RUNS, _seed(model))
+    return selftest.golden_inputs(model.graph, selftest.RUNS, seed_of(model))
 
 
 def write_checks(
@@ -121,13 +121,14 @@ def write_checks(
         source: who computed them, for the comment in the self-test.
     """
     test, makefile = folder / f"{model.name}_test.c", folder / "Makefile"
-    text = selftest.test_text(model.graph, model.name, model.plan, outputs, seed=_seed(model), source=source)
+    text = selftest.test_text(model.graph, model.name, model.plan, outputs, seed=seed_of(model), source=source)
     test.write_text(text, encoding="utf-8")
     makefile.write_text(selftest.makefile_text(model.name), encoding="utf-8")
     return folder / f"{model.name}.h", test, makefile
 
 
-def _seed(model: CModel) -> int:
+def seed_of(model: CModel) -> int:
+    """Return the seed of the self-test's inputs."""
     return int(model.graph.sha256[:8], 16)
 
 

@@ -1,4 +1,4 @@
-"""C models on emulated boards: built by the cross compilers of Debian, run under QEMU, every output bit checked.
+"""C models on emulated devices: built by the cross compilers of Debian, run under QEMU, every output bit checked.
 
 The self-test of the model's folder is the program. It runs on the instruction set of the device; times mean nothing,
 instructions are counted (see `probe`).
@@ -21,15 +21,17 @@ from edgewright.microcontrollers.host import WARNINGS
 from edgewright.microcontrollers.probe import FLAG, probe_text, read_probe, without_probes
 
 TIMEOUT_S = 600
+_OPTIMIZE = ("-O2", "-ffunction-sections", "-fdata-sections")
 _ARM_PACKAGES = "qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi"
 _RISCV_PACKAGES = "qemu-system-misc gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Board:
-    """An emulated board.
+class Device:
+    """An emulated core, on a board that QEMU knows.
 
     Attributes:
+        machine: QEMU's name of that board.
         flags: of the compiler, for the core.
         code, memory: where code and variables lie: first address, bytes.
         instructions_per_tick: of the counter that `probe` reads.
@@ -49,13 +51,28 @@ class Board:
         return "arm-none-eabi-gcc" if self.is_arm else "riscv64-unknown-elf-gcc"
 
     @property
+    def sizer(self) -> str:
+        """The program that tells the sizes of an object file."""
+        return self.compiler.replace("gcc", "size")
+
+    @property
     def emulator(self) -> str:
         """The QEMU for the board."""
         return "qemu-system-arm" if self.is_arm else "qemu-system-riscv32"
 
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """Every program that a run needs."""
+        return self.compiler, self.sizer, self.emulator
 
-def _arm(core: str, machine: str, *flags: str, memory: int = 0x20000000) -> Board:
-    return Board(
+    @property
+    def packages(self) -> str:
+        """The packages of Debian that bring them."""
+        return _ARM_PACKAGES if self.is_arm else _RISCV_PACKAGES
+
+
+def _arm(core: str, machine: str, *flags: str, memory: int = 0x20000000) -> Device:
+    return Device(
         core=core,
         machine=machine,
         flags=(f"-mcpu={core}", "-mthumb", *flags),
@@ -64,7 +81,7 @@ def _arm(core: str, machine: str, *flags: str, memory: int = 0x20000000) -> Boar
     )
 
 
-BOARDS: Mapping[str, Board] = {
+DEVICES: Mapping[str, Device] = {
     "cortex-m3": _arm("cortex-m3", "mps2-an385"),
     "cortex-m4": _arm("cortex-m4", "mps2-an386", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"),
     "cortex-m7": _arm("cortex-m7", "mps2-an500", "-mfloat-abi=hard", "-mfpu=fpv5-d16"),
@@ -74,7 +91,7 @@ BOARDS: Mapping[str, Board] = {
         memory=(0x21000000, 2 << 20),
         instructions_per_tick=31.25,  # 32 MHz
     ),
-    "rv32": Board(
+    "rv32": Device(
         core="rv32imac",
         machine="virt",
         flags=("-march=rv32imac", "-mabi=ilp32"),
@@ -138,16 +155,18 @@ SECTIONS
 
 @dataclass(frozen=True, kw_only=True)
 class EmulatedRun:
-    """A self-test that passed on an emulated board.
+    """A self-test that passed on an emulated device.
 
     Attributes:
+        flags: of the compiler, for the core and beyond.
         said: its last line, with the number of runs.
         text_bytes, rodata_bytes: code and tables of NAME.c alone.
         instructions: of one run, the most of all; counted by QEMU, no cycles.
         stack_bytes: the deepest that a run reached.
     """
 
-    board: str
+    device: str
+    flags: tuple[str, ...]
     said: str
     text_bytes: int
     rodata_bytes: int
@@ -160,33 +179,51 @@ class EmulatedRun:
         return self.text_bytes + self.rodata_bytes
 
 
-def run_on(board: str, folder: Path, name: str) -> EmulatedRun:
-    """Build NAME.c and NAME_test.c of `folder` for `board` and run them under QEMU.
+def device_of(name: str) -> str:
+    """Return the device called `name`, which may be short: m4 for cortex-m4.
 
     Raises:
-        UnknownNameError: there is no such board.
+        UnknownNameError: there is none.
+    """
+    for known in (name, f"cortex-{name}"):
+        if known in DEVICES:
+            return known
+    raise UnknownNameError.of("device", name, DEVICES)
+
+
+def require_tools(name: str) -> None:
+    """Check that what a run on device `name` needs is installed.
+
+    Raises:
         UnavailableError: the cross compiler or QEMU is missing; with the packages that bring them.
+    """
+    device = DEVICES[name]
+    missing = [tool for tool in device.tools if shutil.which(tool) is None]
+    if missing:
+        raise UnavailableError(
+            f"{name} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed. "
+            f"On Debian or Ubuntu: apt-get install -y {device.packages}"
+        )
+
+
+def run_on(device: str, folder: Path, name: str) -> EmulatedRun:
+    """Build NAME.c and NAME_test.c of `folder` for `device` and run them under QEMU.
+
+    The files are code that can reach this machine's files through QEMU's semihosting: give only what the emitter made
+    (see `folder.read_folder`).
+
+    Raises:
+        UnknownNameError: there is no such device.
+        UnavailableError: see `require_tools`.
         ConversionError: the code does not build, or an output differs.
     """
-    if board not in BOARDS:
-        raise UnknownNameError.of("device", board, BOARDS)
-    made = BOARDS[board]
-    size_tool = made.compiler.replace("gcc", "size")
-    for tool in (made.compiler, made.emulator, size_tool):
-        if shutil.which(tool) is None:
-            packages = _ARM_PACKAGES if made.is_arm else _RISCV_PACKAGES
-            raise UnavailableError(f"{tool} is not installed; run: apt-get install -y {packages}")
+    device = device_of(device)
+    require_tools(device)
+    made = DEVICES[device]
     with tempfile.TemporaryDirectory(prefix="edgewright-qemu-") as text:
         work = Path(text)
-        common = [
-            made.compiler,
-            *made.flags,
-            "-O2",
-            "-ffunction-sections",
-            "-fdata-sections",
-            "-I",
-            str(folder),
-        ]
+        flags = (*made.flags, *_OPTIMIZE)
+        common = [made.compiler, *flags, "-I", str(folder)]
         runtime = [] if made.is_arm else ["--specs=picolibc.specs"]
         probe = work / "probe.c"
         probe.write_text(probe_text(is_arm=made.is_arm), encoding="utf-8")
@@ -195,19 +232,20 @@ def run_on(board: str, folder: Path, name: str) -> EmulatedRun:
             target = work / f"{source}.o"
             _tool(
                 [*common, *runtime, *WARNINGS, FLAG, "-c", str(folder / source), "-o", str(target)],
-                f"{board}: {source}",
+                f"{device}: {source}",
             )
             objects.append(str(target))
-        text_bytes, rodata_bytes = _sizes(_tool([size_tool, "-A", objects[0]], board))
+        text_bytes, rodata_bytes = _sizes(_tool([made.sizer, "-A", objects[0]], device))
         program = work / "program.elf"
-        _tool([*common, *_link(made, work), *objects, str(probe), "-o", str(program)], f"{board}: {name}")
-        log = _tool(_emulate(made, program), f"{name} on {board}")
+        _tool([*common, *_link(made, work), *objects, str(probe), "-o", str(program)], f"{device}: {name}")
+        log = _tool(_emulate(made, program), f"{name} on {device}")
     found = re.findall(rf"^{re.escape(name)}: \d+ runs, 0 failures.*$", log, re.MULTILINE)
     if not found:
-        raise ConversionError(f"{name} on {board} did not finish: {log.strip()[-300:]!r}.")
+        raise ConversionError(f"{name} on {device} did not finish: {log.strip()[-300:]!r}.")
     counted = read_probe(log, instructions_per_tick=made.instructions_per_tick)
     return EmulatedRun(
-        board=board,
+        device=device,
+        flags=flags,
         said=found[-1],
         text_bytes=text_bytes,
         rodata_bytes=rodata_bytes,
@@ -223,11 +261,11 @@ def _sizes(said: str) -> tuple[int, int]:
     return text, sum(int(size) for section, size in found if section != "text")
 
 
-def _link(board: Board, work: Path) -> Sequence[str]:
-    if not board.is_arm:
+def _link(device: Device, work: Path) -> Sequence[str]:
+    if not device.is_arm:
         places = {
-            "__flash": board.code[0], "__flash_size": board.code[1],
-            "__ram": board.memory[0], "__ram_size": board.memory[1], "__stack_size": 65536,
+            "__flash": device.code[0], "__flash_size": device.code[1],
+            "__ram": device.memory[0], "__ram_size": device.memory[1], "__stack_size": 65536,
         }  # fmt: skip
         symbols = [f"-Wl,--defsym={name}={value:#x}" for name, value in places.items()]
         return [
@@ -240,8 +278,8 @@ def _link(board: Board, work: Path) -> Sequence[str]:
     startup, script = work / "startup.c", work / "board.ld"
     startup.write_text(_STARTUP, encoding="utf-8")
     places = {
-        "code": board.code[0], "code_bytes": board.code[1],
-        "memory": board.memory[0], "memory_bytes": board.memory[1],
+        "code": device.code[0], "code_bytes": device.code[1],
+        "memory": device.memory[0], "memory_bytes": device.memory[1],
     }  # fmt: skip
     script.write_text(_LINKER % places, encoding="utf-8")
     return [
@@ -249,10 +287,10 @@ def _link(board: Board, work: Path) -> Sequence[str]:
     ]  # fmt: skip
 
 
-def _emulate(board: Board, program: Path) -> Sequence[str]:
-    command = [board.emulator, "-M", board.machine, "-icount", "shift=0"]
+def _emulate(device: Device, program: Path) -> Sequence[str]:
+    command = [device.emulator, "-M", device.machine, "-icount", "shift=0"]
     command += ["-nographic", "-monitor", "none", "-serial", "none"]
-    if not board.is_arm:
+    if not device.is_arm:
         command += ["-bios", "none"]
     return [*command, "-semihosting-config", "enable=on,target=native", "-kernel", str(program)]
 

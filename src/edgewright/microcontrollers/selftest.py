@@ -249,7 +249,8 @@ def author_of(text: str, graph: Graph, name: str, plan: Plan, *, seed: int) -> s
         ValueError: `text` is not what `test_text` makes of some outputs.
     """
     head = re.match(
-        rf"/\* Self-test of {name}: (\d{{1,6}}) runs on generated inputs; expected: ([\w .+-]{{1,100}})\. \*/\n", text
+        rf"/\* Self-test of {name}: (\d{{1,6}}) runs on generated inputs; expected: ([\w .+-]{{1,100}})\. \*/\n",
+        text,
     )
     if head is None:
         raise ValueError("its first line is another")

@@ -1,0 +1,117 @@
+"""The folder of a C model, read again: code is built and run only where it is what the emitter makes of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgewright.core.errors import IntegrityError, UsageError
+from edgewright.microcontrollers import selftest
+from edgewright.microcontrollers.emit import CModel, compile_model, seed_of
+from edgewright.microcontrollers.labels import read_labels
+
+MODEL_SUFFIX = ".tflite"
+_MAX_BYTES = 512 << 20
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CFolder:
+    """A C model with its self-test.
+
+    Attributes:
+        source: NAME.c; NAME.h, NAME_test.c and the LiteRT model are beside it.
+        author: who computed the outputs that the self-test expects.
+    """
+
+    source: Path
+    model: CModel
+    author: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return self.source.parent
+
+    @property
+    def name(self) -> str:
+        """The prefix of the model's names."""
+        return self.model.name
+
+
+def labels_file(folder: Path, name: str) -> Path:
+    """Return where the labels that the user gave are kept."""
+    return folder / f"{name}_labels.txt"
+
+
+def read_model(source: Path) -> CModel:
+    """Return the model that NAME.c at `source` was made of, and check that it and NAME.h still are that model.
+
+    Raises:
+        IntegrityError: they are not what this version makes of the LiteRT model beside them.
+    """
+    stored, labels = source.with_suffix(MODEL_SUFFIX), labels_file(source.parent, source.stem)
+    model = compile_model(
+        stored,
+        name=source.stem,
+        has_integer_ends=True,
+        labels=read_labels(labels) if labels.is_file() else (),
+    )
+    for file, text in ((source, model.source), (source.with_suffix(".h"), model.header)):
+        if _text(file) != text:
+            raise IntegrityError(
+                f"{file} is not what this version of Edgewright makes of {stored.name}. Build it again."
+            )
+    return model
+
+
+def read_folder(path: Path) -> CFolder:
+    """Return the C model at `path`: NAME.c, or the folder that holds it.
+
+    Raises:
+        UsageError: there is none, or more than one.
+        IntegrityError: a file is not what this version makes of the model.
+    """
+    source = _source(path)
+    missing = [
+        file.name
+        for file in (source.with_suffix(MODEL_SUFFIX), source.with_suffix(".h"), _test_of(source))
+        if not file.is_file()
+    ]
+    if missing:
+        raise UsageError(
+            f"{source} is not a C model of Edgewright's: {', '.join(missing)} not beside it. "
+            "Make one: edgewright convert MODEL --to c --precision w8a8 --out DIR"
+        )
+    model = read_model(source)
+    test = _test_of(source)
+    try:
+        author = selftest.author_of(_text(test), model.graph, model.name, model.plan, seed=seed_of(model))
+    except ValueError as err:
+        raise IntegrityError(
+            f"{test} is not the self-test that this version of Edgewright makes: {err}. Build it again."
+        ) from err
+    return CFolder(source=source, model=model, author=author)
+
+
+def _source(path: Path) -> Path:
+    if path.is_file() and path.suffix == ".c":
+        return path
+    if not path.is_dir():
+        raise UsageError(f"{path} is no C model: expected is NAME.c, or the folder that a conversion wrote.")
+    folders = [path, *sorted((path / "artifacts").glob("c-*"))]
+    found = [file for folder in folders for file in sorted(folder.glob("*.c")) if _test_of(file).is_file()]
+    if len(found) != 1:
+        raise UsageError(
+            f"{path} holds {len(found)} C models; expected is one NAME.c with its NAME_test.c. Name the file."
+        )
+    return found[0]
+
+
+def _test_of(source: Path) -> Path:
+    return source.with_name(f"{source.stem}_test.c")
+
+
+def _text(file: Path) -> str:
+    if file.stat().st_size > _MAX_BYTES:
+        raise IntegrityError(f"{file} has more than {_MAX_BYTES} bytes. Build it again.")
+    return file.read_text(encoding="utf-8", errors="replace")
