@@ -1,0 +1,75 @@
+"""What a predicting worker does: open the models once, then raw inputs in, arrays of results out.
+
+These functions run in a worker process. The opened models stay there between the requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgewright.backends import registry
+from edgewright.core.artifact import Artifact
+from edgewright.core.contracts import Session
+from edgewright.core.tensors import Array, Arrays
+from edgewright.processing.processor import Processor, Raw, Signature, plan
+from edgewright.processing.specification import read_specification
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Opened:
+    processor: Processor
+    sessions: Mapping[str, Session]
+
+    def execute(self, model: str, inputs: Arrays) -> Arrays:
+        return self.sessions[model].run(inputs)
+
+
+_opened: dict[str, _Opened] = {}
+
+
+def predict(arguments: dict[str, object]) -> dict[str, object]:
+    """Return the results of raw inputs; the models are opened with the first call, and again after a crash.
+
+    Arguments: specification (path of its file), artifacts (name of the model -> record), raw (name -> .npy file,
+        or {"text": ...}), out (folder).
+    Result: results (name -> .npy file).
+    """
+    opened = _open(str(arguments["specification"]), _record(arguments["artifacts"]))
+    raw: dict[str, Raw] = {}
+    for name, given in _record(arguments["raw"]).items():
+        raw[name] = str(given["text"]) if isinstance(given, dict) else np.load(str(given), allow_pickle=False)
+    opened.processor.reset()
+    results = opened.processor.run(raw, opened.execute)
+    out = Path(str(arguments["out"]))
+    out.mkdir(parents=True, exist_ok=True)
+    return {"results": {name: _save(array, out / f"{name}.npy") for name, array in results.items()}}
+
+
+def _open(specification: str, artifacts: Mapping[str, object]) -> _Opened:
+    if specification not in _opened:
+        records = {name: Artifact.from_json(_record(record)) for name, record in artifacts.items()}
+        signatures = {
+            name: Signature(inputs=artifact.inputs, outputs=artifact.outputs) for name, artifact in records.items()
+        }
+        # The specification first: a model is only opened for one that fits it.
+        processor = Processor(plan(read_specification(Path(specification)), signatures))
+        sessions = {}
+        for name, artifact in records.items():
+            artifact.verify_digest()
+            sessions[name] = registry.get(artifact.target.runtime).open(artifact, artifact.target)
+        _opened[specification] = _Opened(processor=processor, sessions=sessions)
+    return _opened[specification]
+
+
+def _save(array: Array, path: Path) -> str:
+    np.save(path, array, allow_pickle=False)
+    return str(path)
+
+
+def _record(value: object) -> dict[str, object]:
+    assert isinstance(value, dict)
+    return value

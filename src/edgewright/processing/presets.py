@@ -1,0 +1,73 @@
+"""Published processing of common models, by name: a specification made to fit a model's signature.
+
+A preset is a function `NAME(models) -> Specification` in a module of its own subject (presets_images, presets_audio).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgewright.core.errors import FormatMismatchError, UnknownNameError
+from edgewright.processing.processor import Signature
+from edgewright.processing.specification import Specification
+
+# name -> module of edgewright.processing : function. The first line of its docstring is its summary.
+PRESETS: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """Of one tensor: real = (integer - zero_point) * scale."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model that a specification is made for.
+
+    Attributes:
+        path: of its file, whose metadata may name classes.
+        quantization: name of an integer input or output -> its parameters; none where the file does not say.
+    """
+
+    path: Path
+    signature: Signature
+    quantization: Mapping[str, Quantization] = field(default_factory=dict)
+
+
+Preset = Callable[[Mapping[str, Subject]], Specification]
+
+
+def names() -> list[str]:
+    """Return the names of all presets."""
+    return list(PRESETS)
+
+
+def make(name: str, models: Mapping[str, Subject]) -> Specification:
+    """Return the specification of preset `name` for `models` (name -> model; "" for the only one).
+
+    Raises:
+        UnknownNameError: no such preset.
+        FormatMismatchError: the preset does not fit the signature.
+    """
+    if name not in PRESETS:
+        raise UnknownNameError.of("preset", name, PRESETS)
+    module, _, function = PRESETS[name].partition(":")
+    preset: Preset = getattr(importlib.import_module(f"edgewright.processing.{module}"), function)
+    return preset(models)
+
+
+def only(name: str, models: Mapping[str, Subject]) -> Subject:
+    """Return the model of a preset that takes one.
+
+    Raises:
+        FormatMismatchError: there are several.
+    """
+    if len(models) != 1:
+        raise FormatMismatchError(f"preset {name!r} is for one model, but {len(models)} are given.")
+    return next(iter(models.values()))

@@ -1,0 +1,211 @@
+"""What the app gets: typed results made of the arrays of the last steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from edgewright.core.tensors import Array
+from edgewright.processing.values import ValueType
+
+_BOX_COLUMNS = 6
+
+
+class Result(Protocol):
+    """One result of a prediction."""
+
+    def to_json(self) -> object:
+        """Return it as JSON values."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """One class; `name` is empty where the specification has no labels."""
+
+    index: int
+    name: str
+    score: float
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as JSON values."""
+        return {"index": self.index, "name": self.name, "score": _number(self.score)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classes:
+    """Classes, the best first."""
+
+    labels: tuple[Label, ...]
+
+    def to_json(self) -> object:
+        """Return it as JSON values."""
+        return [label.to_json() for label in self.labels]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A point in pixels of the source image."""
+
+    x: float
+    y: float
+    score: float
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as JSON values."""
+        return {"x": _number(self.x), "y": _number(self.y), "score": _number(self.score)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A box in pixels of the source image: x0 <= x1, y0 <= y1, edges between pixels are whole numbers."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    label: Label
+    points: tuple[Point, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as JSON values."""
+        record: dict[str, object] = {"box": [_number(n) for n in (self.x0, self.y0, self.x1, self.y1)]}
+        record |= self.label.to_json()
+        if self.points:
+            record["points"] = [point.to_json() for point in self.points]
+        return record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boxes:
+    """Boxes, the best first."""
+
+    boxes: tuple[Box, ...]
+
+    def to_json(self) -> object:
+        """Return it as JSON values."""
+        return [box.to_json() for box in self.boxes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """Keypoints, in the model's order."""
+
+    points: tuple[Point, ...]
+
+    def to_json(self) -> object:
+        """Return it as JSON values."""
+        return [point.to_json() for point in self.points]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mask:
+    """The index of a class for each pixel, [height, width], and the names of the classes."""
+
+    classes: Array
+    names: tuple[str, ...]
+
+    def share(self) -> dict[int, float]:
+        """Return index -> share of the pixels, 0..1, the largest first; classes that are nowhere are left out."""
+        found, counts = np.unique(self.classes, return_counts=True)
+        shares = sorted(zip(counts.tolist(), found.tolist(), strict=True), reverse=True)
+        return {int(index): count / self.classes.size for count, index in shares}
+
+    def to_json(self) -> object:
+        """Return the size and the share of each class; the pixels are left out."""
+        height, width = self.classes.shape
+        return {
+            "height": height,
+            "width": width,
+            "classes": [
+                {"index": index, "name": name_of(self.names, index), "share": round(share, 6)}
+                for index, share in self.share().items()
+            ],
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Waveform:
+    """Sound: float32 samples, [n]."""
+
+    samples: Array
+    rate_hz: int
+
+    def to_json(self) -> object:
+        """Return the length; the samples are left out."""
+        return {"samples": int(self.samples.size), "rate_hz": self.rate_hz}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Values:
+    """Numbers that no other result describes."""
+
+    array: Array
+
+    def to_json(self) -> object:
+        """Return them as nested lists."""
+        return np.vectorize(_number, otypes=[object])(self.array).tolist() if self.array.size else []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """Recognised classes in time, and their names together."""
+
+    codes: tuple[int, ...]
+    text: str
+
+    def to_json(self) -> object:
+        """Return it as JSON values."""
+        return {"text": self.text, "codes": list(self.codes)}
+
+
+def typed_result(array: Array, made: ValueType, names: tuple[str, ...]) -> Result:
+    """Return `array`, which a flow of type `made` gave, as the record of its kind; `names` are the labels."""
+    if made.kind == "classes":
+        rows = array.tolist()
+        return Classes(labels=tuple(_label(names, index, score) for index, score in rows))
+    if made.kind == "boxes":
+        return Boxes(boxes=tuple(_box(row, names) for row in array.tolist()))
+    if made.kind == "keypoints":
+        return Points(points=_points(array.reshape(-1).tolist()))
+    if made.kind == "mask":
+        return Mask(classes=array, names=names)
+    if made.kind == "audio":
+        return Waveform(samples=array, rate_hz=made.rate_hz)
+    if made.kind == "codes":
+        codes = tuple(int(code) for code in array.tolist())
+        return Text(codes=codes, text="".join(name_of(names, code) for code in codes))
+    return Values(array=array)
+
+
+def name_of(names: tuple[str, ...], index: int) -> str:
+    """Return the label of class `index`, empty where there is none."""
+    return names[index] if 0 <= index < len(names) else ""
+
+
+def _label(names: tuple[str, ...], index: float, score: float) -> Label:
+    return Label(index=int(index), name=name_of(names, int(index)), score=score)
+
+
+def _box(row: list[float], names: tuple[str, ...]) -> Box:
+    x0, y0, x1, y1, score, index = row[:_BOX_COLUMNS]
+    return Box(
+        x0=x0, y0=y0, x1=x1, y1=y1, label=_label(names, index, score), points=_points(row[_BOX_COLUMNS:])
+    )
+
+
+def _points(numbers: list[float]) -> tuple[Point, ...]:
+    return tuple(
+        Point(x=x, y=y, score=score)
+        for x, y, score in zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
+    )
+
+
+def _number(value: float) -> float | str | None:
+    """Return a JSON number with the digits that float32 has; NaN, which JSON has not, is None."""
+    number = float(value)
+    if number != number:
+        return None
+    return float(f"{number:.7g}") if abs(number) != float("inf") else str(number)
