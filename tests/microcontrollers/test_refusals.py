@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from edgewright.core.errors import ConversionError, EdgewrightError, IntegrityError, UsageError
-from edgewright.microcontrollers.emit import compile_model, identifier
+from edgewright.microcontrollers.emit import compile_model
+from edgewright.microcontrollers.names import identifier
 
 pytestmark = pytest.mark.toolchain("ai_edge_litert")
 HELLO = "models/tflite-micro/hello_world_int8.tflite"

@@ -25,11 +25,11 @@ from edgewright.microcontrollers.emit import (
     CModel,
     compile_model,
     golden_inputs,
-    identifier,
     write_checks,
     write_sources,
 )
 from edgewright.microcontrollers.folder import MODEL_SUFFIX, read_model
+from edgewright.microcontrollers.names import identifier
 from edgewright.microcontrollers.proof import prove
 
 _SAME_NOTE = "bit-exact to LiteRT Micro {version} on {runs} generated inputs"

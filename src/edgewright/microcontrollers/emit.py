@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgewright.core.errors import ConversionError, UsageError
+from edgewright.core.errors import ConversionError
 from edgewright.core.tensors import Array
 from edgewright.microcontrollers import selftest, writer
 from edgewright.microcontrollers.ends import with_integer_ends
 from edgewright.microcontrollers.graph import ITEM_BYTES, Graph, Tensor
 from edgewright.microcontrollers.labels import check_labels, embedded_labels
 from edgewright.microcontrollers.layer import Layer, Site, UnsupportedError
+from edgewright.microcontrollers.names import check_name
 from edgewright.microcontrollers.planner import ALIGNMENT, Plan, plan_memory
 from edgewright.microcontrollers.reader import read_graph
 from edgewright.microcontrollers.registry import KERNELS
 
-MAX_NAME_LENGTH = 48
 MAX_OPERATORS = 2000
-# Words of C99 and C++, and the types that the files use.
-_RESERVED = frozenset(
-    "auto break case char const continue default do double else enum extern float for goto if inline int long "
-    "register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while "
-    "class new delete this template typename namespace using private public protected virtual friend operator try "
-    "catch throw bool true false and or not xor main memcpy memset memcmp".split()
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,7 +113,9 @@ def write_checks(
         source: who computed them, for the comment in the self-test.
     """
     test, makefile = folder / f"{model.name}_test.c", folder / "Makefile"
-    text = selftest.test_text(model.graph, model.name, model.plan, outputs, seed=seed_of(model), source=source)
+    text = selftest.test_text(
+        model.graph, model.name, model.plan, outputs, seed=seed_of(model), source=source
+    )
     test.write_text(text, encoding="utf-8")
     makefile.write_text(selftest.makefile_text(model.name), encoding="utf-8")
     return folder / f"{model.name}.h", test, makefile
@@ -130,32 +124,6 @@ def write_checks(
 def seed_of(model: CModel) -> int:
     """Return the seed of the self-test's inputs."""
     return int(model.graph.sha256[:8], 16)
-
-
-def check_name(name: str) -> None:
-    """Check that `name` can prefix the names of a C file.
-
-    Raises:
-        UsageError: it cannot; the message proposes one that can.
-    """
-    if (
-        re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)
-        and name not in _RESERVED
-        and len(name) <= MAX_NAME_LENGTH
-    ):
-        return
-    raise UsageError(
-        f"{name!r} cannot be the name of a C model: a letter, then letters, digits and underscores, at most "
-        f"{MAX_NAME_LENGTH}, and no word of C are expected. Call it {identifier(name)!r}."
-    )
-
-
-def identifier(text: str) -> str:
-    """Return an identifier of C that is as near to `text` as can be."""
-    made = re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_")[:MAX_NAME_LENGTH].lower()
-    if not made or not made[0].isalpha():
-        made = f"model_{made}".rstrip("_")[:MAX_NAME_LENGTH]
-    return f"{made}_model" if made in _RESERVED else made
 
 
 def _is_made(tensor: Tensor) -> bool:

@@ -1,0 +1,42 @@
+"""Names in generated C and C++."""
+
+from __future__ import annotations
+
+import re
+
+from edgewright.core.errors import UsageError
+
+MAX_NAME_LENGTH = 48
+# Words of C99 and C++, and the types that the files use.
+_RESERVED = frozenset(
+    "auto break case char const continue default do double else enum extern float for goto if inline int long "
+    "register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while "
+    "class new delete this template typename namespace using private public protected virtual friend operator try "
+    "catch throw bool true false and or not xor main memcpy memset memcmp".split()
+)
+
+
+def check_name(name: str) -> None:
+    """Check that `name` can prefix the names of a C file.
+
+    Raises:
+        UsageError: it cannot; the message proposes one that can.
+    """
+    if (
+        re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)
+        and name not in _RESERVED
+        and len(name) <= MAX_NAME_LENGTH
+    ):
+        return
+    raise UsageError(
+        f"{name!r} cannot be the name of a C model: a letter, then letters, digits and underscores, at most "
+        f"{MAX_NAME_LENGTH}, and no word of C are expected. Call it {identifier(name)!r}."
+    )
+
+
+def identifier(text: str) -> str:
+    """Return an identifier of C that is as near to `text` as can be."""
+    made = re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_")[:MAX_NAME_LENGTH].lower()
+    if not made or not made[0].isalpha():
+        made = f"model_{made}".rstrip("_")[:MAX_NAME_LENGTH]
+    return f"{made}_model" if made in _RESERVED else made
