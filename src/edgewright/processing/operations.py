@@ -17,6 +17,7 @@ from edgewright.core.contracts import Session
 from edgewright.core.tensors import Array, Arrays
 from edgewright.processing.processor import Processor, Raw, Signature, plan
 from edgewright.processing.specification import read_specification
+from edgewright.sources.tflite import end_quantization
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,11 +50,23 @@ def predict(arguments: dict[str, object]) -> dict[str, object]:
     return {"results": {name: _save(array, out / f"{name}.npy") for name, array in results.items()}}
 
 
+def quantization(arguments: dict[str, object]) -> dict[str, object]:
+    """Return the parameters of the integer inputs and outputs of a `.tflite`.
+
+    Arguments: path.
+    Result: ends (name -> [scale, zero point]).
+    """
+    return {
+        "ends": {name: list(pair) for name, pair in end_quantization(Path(str(arguments["path"]))).items()}
+    }
+
+
 def _open(specification: str, artifacts: Mapping[str, object]) -> _Opened:
     if specification not in _opened:
         records = {name: Artifact.from_json(_record(record)) for name, record in artifacts.items()}
         signatures = {
-            name: Signature(inputs=artifact.inputs, outputs=artifact.outputs) for name, artifact in records.items()
+            name: Signature(inputs=artifact.inputs, outputs=artifact.outputs)
+            for name, artifact in records.items()
         }
         # The specification first: a model is only opened for one that fits it.
         processor = Processor(plan(read_specification(Path(specification)), signatures))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -77,6 +78,23 @@ def precision_of(model: FlatModel) -> str:
     if not votes:
         return _scheme_without_weights(model.graphs[0])
     return votes.most_common(1)[0][0]
+
+
+def end_quantization(path: Path) -> dict[str, tuple[float, int]]:
+    """Return name -> (scale, zero point) of the integer inputs and outputs of the `.tflite` at `path`.
+
+    Raises:
+        FormatMismatchError, IntegrityError: as of `read_flatbuffer`.
+    """
+    model = read_flatbuffer(path)
+    graph = model.graphs[0]
+    found = {}
+    for indices, names in ((graph.inputs, model.input_names), (graph.outputs, model.output_names)):
+        for index, spec in zip(indices, _specs(model, indices, names, path), strict=True):
+            pair = graph.tensors[index].quantization
+            if pair is not None and math.isfinite(pair[0]) and pair[0] > 0:
+                found[spec.name] = pair
+    return found
 
 
 def _scheme(weight: FlatTensor, activation: FlatTensor) -> str:

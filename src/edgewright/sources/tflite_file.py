@@ -37,7 +37,10 @@ _READ_ERRORS = (
 
 @dataclass(frozen=True, kw_only=True)
 class FlatTensor:
-    """One tensor: `signature` is its shape with -1 for dynamic; `data_bytes` > 0 for a constant."""
+    """One tensor: `signature` is its shape with -1 for dynamic; `data_bytes` > 0 for a constant.
+
+    `quantization` is (scale, zero point) of a tensor that has one pair of them.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -46,6 +49,7 @@ class FlatTensor:
     is_quantized: bool
     data_bytes: int
     has_rank: bool
+    quantization: tuple[float, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +204,14 @@ class _Reader:
             is_quantized=quantization is not None and self._bounded(quantization.ScaleLength()) > 0,
             data_bytes=sizes[tensor.Buffer()],
             has_rank=bool(tensor.HasRank()),
+            quantization=self._pair(quantization),
         )
+
+    def _pair(self, quantization: schema.QuantizationParameters | None) -> tuple[float, int] | None:
+        if quantization is None or self._bounded(quantization.ScaleLength()) != 1:
+            return None
+        zero_point = quantization.ZeroPoint(0) if self._bounded(quantization.ZeroPointLength()) else 0
+        return float(quantization.Scale(0)), int(zero_point)
 
     def _dims(self, length: int, dims: np.ndarray | int) -> tuple[int, ...]:
         if length == 0:
