@@ -125,11 +125,12 @@ KINDS: dict[str, Write] = {
 }
 for _kind in (
     "conv_2d depthwise_conv_2d fully_connected average_pool_2d max_pool_2d mean concatenation pad softmax "
-    "resize_nearest_neighbor resize_bilinear transpose_conv"
+    "resize_nearest_neighbor resize_bilinear transpose_conv unidirectional_sequence_lstm"
 ).split():
     KINDS[f"float_{_kind}"] = _as_floats(KINDS[_kind])
 for _kind in (
     "conv_2d depthwise_conv_2d fully_connected concatenation transpose strided_slice average_pool_2d max_pool_2d "
-    "mean softmax pad transpose_conv pack unpack split slice resize_nearest_neighbor resize_bilinear"
+    "mean softmax pad transpose_conv pack unpack split slice resize_nearest_neighbor resize_bilinear "
+    "unidirectional_sequence_lstm"
 ).split():
     KINDS[f"int16_{_kind}"] = _as_wide(KINDS[_kind])

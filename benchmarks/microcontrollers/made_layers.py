@@ -1,8 +1,7 @@
-"""The cases of the conformance sweep: one operator each, or a few, with odd shapes, windows and quantization."""
+"""Generated models of layers: convolutions, pools, softmax, mean, LSTM, with odd shapes, windows and quantization."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,6 @@ from made_models import Maker
 
 ACTIVATIONS = (0, 0, 1, 2, 3)
 SAME, VALID = 0, 1
-
-
-Write = Callable[[Draw, Path], None]
 
 
 def conv_2d(draw: Draw, path: Path) -> None:
@@ -130,62 +126,20 @@ def _pool(draw: Draw, path: Path, name: str) -> None:
     made.write(path, [x], [y])
 
 
-def _binary(name: str, table: str) -> Write:
-    def write(draw: Draw, path: Path) -> None:
-        made = Maker()
-        rank = int(draw.integers(1, 5))
-        shape = tuple(int(draw.integers(1, 6)) for _ in range(rank))
-        left = right = shape
-        if draw.random() < 0.5:
-            left = tuple(1 if draw.random() < 0.3 else size for size in shape)
-            right = tuple(
-                1 if draw.random() < 0.3 and a != 1 else size for size, a in zip(shape, left, strict=True)
-            )
-            if draw.random() < 0.3 and rank > 1 and left[0] == shape[0]:
-                right = right[1:]
-        scales = [scale_of(draw) for _ in range(2)]
-        a = made.tensor(left, scale=scales[0], zero=zero_of(draw))
-        is_constant = draw.random() < 0.3
-        value = int8s(draw, right, -128) if is_constant else None
-        b = made.tensor(right, scale=scales[1], zero=zero_of(draw), value=value)
-        spread = scales[0] * scales[1] * 100 if name == "MUL" else max(scales)
-        y = made.tensor(shape, scale=float(spread * np.exp(draw.uniform(-1, 1.5))), zero=zero_of(draw))
-        options = {"fusedActivationFunction": int(draw.choice(ACTIVATIONS))}
-        made.operator(name, [a, b], [y], table=table, options=options, version=2)
-        made.write(path, [a] if is_constant else [a, b], [y])
-
-    return write
-
-
 def softmax(draw: Draw, path: Path) -> None:
     """A softmax."""
     made = Maker()
     lead = tuple(int(draw.integers(1, 6)) for _ in range(int(draw.integers(0, 3))))
     shape = (*lead, int(draw.integers(1, 80)))
-    x = made.tensor(shape, scale=scale_of(draw), zero=zero_of(draw))
-    y = made.tensor(shape, scale=1 / 256, zero=-128)
+    if made.is_wide:
+        x = made.tensor(shape, "int16", scale=scale_of(draw) / 256)
+        y = made.tensor(shape, "int16", scale=2.0**-15)
+    else:
+        x = made.tensor(shape, scale=scale_of(draw), zero=zero_of(draw))
+        y = made.tensor(shape, scale=1 / 256, zero=-128)
     beta = 1.0 if draw.random() < 0.7 else float(draw.uniform(0.1, 3))
     made.operator("SOFTMAX", [x], [y], table="SoftmaxOptions", options={"beta": beta}, version=2)
     made.write(path, [x], [y])
-
-
-def _unary(name: str, table: str = "", *, scale: float = 0.0, zero: int = 0, same: bool = False) -> Write:
-    def write(draw: Draw, path: Path) -> None:
-        made = Maker()
-        shape = tuple(int(draw.integers(1, 8)) for _ in range(int(draw.integers(1, 5))))
-        in_scale, in_zero = scale_of(draw), zero_of(draw)
-        x = made.tensor(shape, scale=in_scale, zero=in_zero)
-        if same:
-            y = made.tensor(shape, scale=in_scale, zero=in_zero)
-        elif scale:
-            y = made.tensor(shape, scale=scale, zero=zero)
-        else:
-            y = made.tensor(shape, scale=float(in_scale * np.exp(draw.uniform(-1, 1))), zero=zero_of(draw))
-        options = {"alpha": float(draw.uniform(0.01, 0.9))} if name == "LEAKY_RELU" else {}
-        made.operator(name, [x], [y], table=table, options=options, version=2)
-        made.write(path, [x], [y])
-
-    return write
 
 
 def mean(draw: Draw, path: Path) -> None:
@@ -266,7 +220,8 @@ def unidirectional_sequence_lstm(draw: Draw, path: Path) -> None:
         inputs.append(made.tensor((units,), "int32", scale=in_scale * scales[gate], value=bias))
     inputs += [-1, -1]
     inputs.append(made.tensor((batch, units), scale=hidden_scale, zero=hidden_zero, is_variable=True))
-    inputs.append(made.tensor((batch, units), "int16", scale=cell_scale, is_variable=True))
+    cell_type = "float32" if made.is_float else "int16"
+    inputs.append(made.tensor((batch, units), cell_type, scale=cell_scale, is_variable=True))
     inputs += [-1] * 4
     middle = [made.tensor((0,), "float32") for _ in range(4)]
     middle.append(made.tensor((0,), "int8", scale=hidden_scale, zero=hidden_zero))
@@ -281,49 +236,3 @@ def unidirectional_sequence_lstm(draw: Draw, path: Path) -> None:
         intermediates=middle, version=3,
     )  # fmt: skip
     made.write(path, [x], [y])
-
-
-def quantize_float(draw: Draw, path: Path) -> None:
-    """float32 to int8."""
-    made = Maker()
-    shape = shape_of(draw, size=9)
-    x = made.tensor(shape, "float32")
-    y = made.tensor(shape, scale=scale_of(draw) / 20, zero=zero_of(draw))
-    made.operator("QUANTIZE", [x], [y], version=2)
-    made.write(path, [x], [y])
-
-
-def dequantize(draw: Draw, path: Path) -> None:
-    """int8 to float32."""
-    made = Maker()
-    shape = shape_of(draw, size=9)
-    x = made.tensor(shape, scale=scale_of(draw), zero=zero_of(draw))
-    y = made.tensor(shape, "float32")
-    made.operator("DEQUANTIZE", [x], [y], version=2)
-    made.write(path, [x], [y])
-
-
-def _as_wide(write: Write) -> Write:
-    """Return the writer of the same models with int16 activations."""
-
-    def written(draw: Draw, path: Path) -> None:
-        Maker.is_wide = True
-        try:
-            write(draw, path)
-        finally:
-            Maker.is_wide = False
-
-    return written
-
-
-def _as_floats(write: Write) -> Write:
-    """Return the writer of the same models in float32."""
-
-    def written(draw: Draw, path: Path) -> None:
-        Maker.is_float = True
-        try:
-            write(draw, path)
-        finally:
-            Maker.is_float = False
-
-    return written

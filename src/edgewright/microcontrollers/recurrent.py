@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgewright.microcontrollers import recurrent_float
 from edgewright.microcontrollers.fixed_point import Multiplier, multiplier_of
-from edgewright.microcontrollers.graph import Tensor
+from edgewright.microcontrollers.graph import LIMITS, Tensor
 from edgewright.microcontrollers.layer import Constant, Layer, Site, integers, render, require
 from edgewright.microcontrollers.wide import sigmoid_table
 
@@ -21,32 +22,32 @@ _GATE_SCALE = 2.0**-12  # of the sums before the activations
 _UNIT_SCALE = 2.0**-15  # of what the activations return
 
 _LSTM = """\
-static int32_t @_sum(const int8_t *in, const int8_t *hidden, const int8_t *weights, const int8_t *recurrent,
-    const int32_t *bias, int32_t mantissa, int32_t shift, int32_t mantissa_2, int32_t shift_2)
+static int32_t @_sum(const {{ type }} *in, const {{ type }} *hidden, const int8_t *weights, const int8_t *recurrent,
+    const {{ sum }} *bias, int32_t mantissa, int32_t shift, int32_t mantissa_2, int32_t shift_2)
 {
-    int32_t first = bias[0], second = bias[{{ units }}];
-    int32_t k;
+    {{ sum }} first = bias[0], second = bias[{{ units }}];
+    int32_t k, gate, gate_2;
     for (k = 0; k < {{ depth }}; ++k) {
         first += (int32_t)weights[k] * in[k];
     }
     for (k = 0; k < {{ units }}; ++k) {
         second += (int32_t)recurrent[k] * hidden[k];
     }
-    first = clamped(scaled(first, mantissa, shift), -32768, 32767);
-    second = clamped(scaled(second, mantissa_2, shift_2), -32768, 32767);
-    return clamped(first + second, -32768, 32767);
+    gate = clamped({{ scaled }}(first, mantissa, shift), -32768, 32767);
+    gate_2 = clamped({{ scaled }}(second, mantissa_2, shift_2), -32768, 32767);
+    return clamped(gate + gate_2, -32768, 32767);
 }
 
-static void @(const int8_t *in, int8_t *hidden, int16_t *cell, int8_t *out, const uint16_t *sigmoid,
+static void @(const {{ type }} *in, {{ type }} *hidden, int16_t *cell, {{ type }} *out, const uint16_t *sigmoid,
     {% for gate in gates %}const int8_t *{{ gate.name }}_weights, const int8_t *{{ gate.name }}_recurrent,
-    const int32_t *{{ gate.name }}_bias{{ ",
+    const {{ sum }} *{{ gate.name }}_bias{{ ",
     " if not loop.last }}{% endfor %})
 {
     int32_t n, t, c;
     for (n = 0; n < {{ batch }}; ++n, hidden += {{ units }}, cell += {{ units }}) {
         for (t = 0; t < {{ times }}; ++t) {
-            const int8_t *x = in + (n * {{ in_batch }} + t * {{ in_time }}) * {{ depth }};
-            int8_t *h = out + (n * {{ in_batch }} + t * {{ in_time }}) * {{ units }};
+            const {{ type }} *x = in + (n * {{ in_batch }} + t * {{ in_time }}) * {{ depth }};
+            {{ type }} *h = out + (n * {{ in_batch }} + t * {{ in_time }}) * {{ units }};
             for (c = 0; c < {{ units }}; ++c) {
 {% for gate in gates %}
                 const int32_t {{ gate.name }} = {{ "tanh16" if gate.name == "cell" else "sigmoid16" }}(3 * @_sum(
@@ -66,9 +67,9 @@ static void @(const int8_t *in, int8_t *hidden, int16_t *cell, int8_t *out, cons
                 cell[c] = (int16_t)state;
                 value = output * tanh16({{ tanh_input }}, sigmoid);
                 value = scaled(value, {{ give.mantissa }}, {{ give.shift }}) + ({{ zero }});
-                h[c] = (int8_t)clamped(value, -128, 127);
+                h[c] = ({{ type }})clamped(value, {{ low }}, {{ high }});
             }
-            memcpy(hidden, h, {{ units }});
+            memcpy(hidden, h, {{ units }} * sizeof *h);
         }
     }
 }
@@ -76,15 +77,21 @@ static void @(const int8_t *in, int8_t *hidden, int16_t *cell, int8_t *out, cons
 
 
 def lstm(site: Site) -> Layer:
-    """Return UNIDIRECTIONAL_SEQUENCE_LSTM of int8 with a 16-bit cell; no peepholes, projection or normalisation."""
+    """Return UNIDIRECTIONAL_SEQUENCE_LSTM of float32, or of int8 or int16 with a 16-bit cell.
+
+    There are no peepholes, no projection and no layer normalisation.
+    """
     for position in (9, 10, 11, 16, 17, 20, 21, 22, 23):
         require(
             not site.has_input(position), f"input {position}: peepholes, projection or layer normalisation"
         )
+    if site.input(0).dtype == "float32":
+        return recurrent_float.lstm(site)
     source, hidden, cell, output = site.input(0), site.input(18), site.input(19), site.output()
     types = (source.dtype, hidden.dtype, cell.dtype, output.dtype)
     require(
-        types == ("int8", "int8", "int16", "int8"), f"types {'/'.join(types)}; int8/int8/int16/int8 is made"
+        types in (("int8", "int8", "int16", "int8"), ("int16",) * 4),
+        f"types {'/'.join(types)}; int8/int8/int16/int8, int16 and float32 are made",
     )
     require(hidden.is_variable and cell.is_variable, "a state that is no variable")
     for tensor in (source, hidden, cell, output):
@@ -92,6 +99,8 @@ def lstm(site: Site) -> Layer:
     require(
         hidden.scale == output.scale and hidden.zero_point == output.zero_point, "a state of another scale"
     )
+    is_wide = source.dtype == "int16"
+    require(not is_wide or source.zero_point == output.zero_point == 0, "int16 with a zero point")
     require(site.operator.integer("FusedActivationFunction") == 4, "an activation other than tanh")
     require(len(source.shape) == 3 and source.count > 0, "an input of a rank other than 3")
     is_time_major = bool(site.operator.integer("TimeMajor"))
@@ -120,6 +129,9 @@ def lstm(site: Site) -> Layer:
         "give": multiplier_of(_UNIT_SCALE * _UNIT_SCALE / hidden.scale), "zero": hidden.zero_point,
         "clip": int(min(max(clip / cell.scale, -32768.0), 32767.0)) if clip > 0 else 0,
         "tanh_input": f"(3 * state{rounding}",
+        "type": source.c_type, "sum": "int64_t" if is_wide else "int32_t",
+        "scaled": "scaled_wide" if is_wide else "scaled",
+        "low": LIMITS[output.dtype][0], "high": LIMITS[output.dtype][1],
     }  # fmt: skip
     text = render(_LSTM, values).replace("cell_state(cell, c)", "cell[c]")
     # The gate that feeds the cell is a number beside the pointer `cell`.
@@ -131,7 +143,9 @@ def lstm(site: Site) -> Layer:
         writes=(output.index,),
         constants=tuple(tables),
         arguments=tuple(table.name for table in tables),
-        needs=("scaled", "clamped", "sigmoid16", "tanh16"),
+        needs=("scaled", "scaled_wide", "clamped", "sigmoid16", "tanh16")
+        if is_wide
+        else ("scaled", "clamped", "sigmoid16", "tanh16"),
         macs=4 * times * batch * units * (depth + units),
     )
 
@@ -140,6 +154,7 @@ def _gate(
     site: Site, number: int, name: str, source: Tensor, hidden: Tensor, shape: tuple[int, int]
 ) -> tuple[list[Constant], Multiplier, Multiplier]:
     units, depth = shape
+    is_wide = source.dtype == "int16"
     tables: list[Constant] = []
     zeros: list[Sequence[int]] = []
     factors: list[Multiplier] = []
@@ -154,22 +169,29 @@ def _gate(
         matrix = weights.value.astype(np.int64)
         zeros.append([int(value) for value in -given.zero_point * matrix.sum(axis=1)])
         require(
-            int(np.abs(matrix).sum(axis=1).max()) * 256 < 1 << 30, "a sum of products that can leave 32 bits"
+            is_wide or int(np.abs(matrix).sum(axis=1).max()) * 256 < 1 << 30,
+            "a sum of products that can leave 32 bits",
         )
-        factors.append(
-            multiplier_of(float(np.float32(given.scale) * np.float32(weights.scale)) / _GATE_SCALE)
-        )
-        require(factors[-1].shift <= 14, "a scale that is far too large")
+        by = multiplier_of(float(np.float32(given.scale) * np.float32(weights.scale)) / _GATE_SCALE)
+        require(by.shift <= 14, "a scale that is far too large")
+        if is_wide:
+            # 15 bits of it, and the places that `scaled_wide` shifts by.
+            by = Multiplier(min((by.mantissa + (1 << 15)) >> 16, 32767), 15 - by.shift)
+        factors.append(by)
         flat = [int(value) for value in matrix.reshape(-1).tolist()]
         tables.append(integers(f"{site.prefix}_tensor_{weights.index}", "int8_t", flat, 1))
     bias = np.zeros(units, dtype=np.int64)
     if site.has_input(12 + number):
         stored = site.input(12 + number)
-        require(stored.dtype == "int32" and stored.value is not None, f"a bias of {stored.dtype}")
+        want = "int64" if is_wide else "int32"
+        require(
+            stored.dtype == want and stored.value is not None, f"a bias of {stored.dtype}; {want} is made"
+        )
         require(stored.count == units, f"a bias of {stored.count} values")
         assert stored.value is not None
         bias = stored.value.astype(np.int64).reshape(-1)
-    require(int(np.abs(bias).max()) < 1 << 30, "a bias that is far too large")
+    require(int(np.abs(bias).max()) < 1 << (46 if is_wide else 30), "a bias that is far too large")
     both = [int(a) + int(b) for a, b in zip(bias, zeros[0], strict=True)] + list(zeros[1])
-    tables.append(site.table(f"{name}_bias", "int32_t", both, 4))
+    kind, item = ("int64_t", 8) if is_wide else ("int32_t", 4)
+    tables.append(site.table(f"{name}_bias", kind, both, item))
     return tables, factors[0], factors[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgewright.microcontrollers.fixed_point import multiplier_of
+from edgewright.microcontrollers.graph import LIMITS
 from edgewright.microcontrollers.layer import Layer, Site, render, require
 from edgewright.microcontrollers.shaping import axis_of, constant_integers, strides
 
@@ -29,7 +30,7 @@ static void @(const {{ type }} *in, {{ type }} *out)
         *out++ = sum / {{ count }}.0f;
 {% else %}
         sum = scaled(sum - ({{ offset }}), {{ mantissa }}, {{ shift }}) + ({{ zero }});
-        *out++ = (int8_t)clamped(sum, -128, 127);
+        *out++ = ({{ type }})clamped(sum, {{ low }}, {{ high }});
 {% endif %}
     }
 {% for axis in kept %}
@@ -40,12 +41,12 @@ static void @(const {{ type }} *in, {{ type }} *out)
 
 
 def mean(site: Site) -> Layer:
-    """Return MEAN of int8 or float32 over constant axes."""
+    """Return MEAN of int8, int16 or float32 over constant axes."""
     source, output = site.input(0), site.output()
     is_float = source.dtype == output.dtype == "float32"
     require(
-        is_float or source.dtype == output.dtype == "int8",
-        f"types {source.dtype}/{output.dtype}; int8/int8 and float32/float32 are made",
+        is_float or (source.dtype == output.dtype and source.dtype in ("int8", "int16")),
+        f"types {source.dtype}/{output.dtype}; int8, int16 and float32 are made",
     )
     require(is_float or len(source.scales) == len(output.scales) == 1, "an input or output without one scale")
     rank = len(source.shape)
@@ -59,7 +60,7 @@ def mean(site: Site) -> Layer:
     described = [{"index": i, "size": size, "step": steps[i]} for i, size in enumerate(source.shape)]
     gone = [one for one in described if one["index"] in axes]
     count = int(np.prod([one["size"] for one in gone]))
-    require(count < 1 << 23, f"a mean over {count} values")
+    require(count < (1 << 23 if source.dtype == "int8" else 1 << 15), f"a mean over {count} values")
     values: dict[str, object] = {
         "kept": [one for one in described if one["index"] not in axes], "gone": gone, "count": count,
         "at": " + ".join(f"i{one['index']} * {one['step']}" for one in gone),
@@ -72,7 +73,8 @@ def mean(site: Site) -> Layer:
         mantissa, shift = (by.mantissa << places) // count, by.shift - places
         require(by.shift <= 8 and shift >= -31, f"scales {source.scale:g} and {output.scale:g}")
         values |= {
-            "offset": source.zero_point * count, "mantissa": mantissa, "shift": shift, "zero": output.zero_point
+            "offset": source.zero_point * count, "mantissa": mantissa, "shift": shift, "zero": output.zero_point,
+            "low": LIMITS[output.dtype][0], "high": LIMITS[output.dtype][1],
         }  # fmt: skip
     return Layer(
         operator=site.operator,

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgewright.microcontrollers.fixed_point import rounded
 from edgewright.microcontrollers.graph import Tensor
-from edgewright.microcontrollers.layer import Layer, Site, render, require
+from edgewright.microcontrollers.layer import Constant, Layer, Site, floats, render, require
 from edgewright.microcontrollers.shaping import constant_integers, same_scheme
 
 _NEAREST = """\
@@ -61,6 +61,29 @@ static void @(const int8_t *in, int8_t *out)
     }
 }
 """
+# The two pixels of every position and how far it is from the first one, worked out in float32 as the interpreter does.
+_BILINEAR_FLOAT = """\
+static void @(const float *in, float *out, const int16_t *rows, const float *lows,
+    const int16_t *columns, const float *fars)
+{
+    int32_t n, y, x, c;
+    for (n = 0; n < {{ batch }}; ++n, in += {{ height * width * depth }}) {
+        for (y = 0; y < {{ out_height }}; ++y) {
+            const float *top = in + rows[2 * y] * {{ width * depth }};
+            const float *bottom = in + rows[2 * y + 1] * {{ width * depth }};
+            const float low = lows[y];
+            for (x = 0; x < {{ out_width }}; ++x) {
+                const int32_t left = columns[2 * x] * {{ depth }}, right = columns[2 * x + 1] * {{ depth }};
+                const float far = fars[x];
+                for (c = 0; c < {{ depth }}; ++c) {
+                    *out++ = top[left + c] * (1.0f - low) * (1.0f - far) + bottom[left + c] * low * (1.0f - far) +
+                             top[right + c] * (1.0f - low) * far + bottom[right + c] * low * far + 0.0f;
+                }
+            }
+        }
+    }
+}
+"""
 
 
 def resize_nearest(site: Site) -> Layer:
@@ -84,9 +107,11 @@ def resize_nearest(site: Site) -> Layer:
 
 
 def resize_bilinear(site: Site) -> Layer:
-    """Return RESIZE_BILINEAR of int8."""
+    """Return RESIZE_BILINEAR of int8 or float32."""
     image, output = _ends(site)
-    require(image.dtype == "int8", f"type {image.dtype}; int8 is made")
+    if image.dtype == "float32":
+        return _bilinear_float(site, image, output)
+    require(image.dtype == "int8", f"type {image.dtype}; int8 and float32 are made")
     values = _values(image, output)
     for axis, name in ((1, "y"), (2, "x")):
         size, out_size = image.shape[axis], output.shape[axis]
@@ -101,6 +126,39 @@ def resize_bilinear(site: Site) -> Layer:
     return Layer(
         operator=site.operator, text=render(_BILINEAR, values), reads=(image.index,), writes=(output.index,)
     )
+
+
+def _bilinear_float(site: Site, image: Tensor, output: Tensor) -> Layer:
+    tables: list[Constant] = []
+    for axis, names in ((1, ("rows", "lows")), (2, ("columns", "fars"))):
+        size, out_size = image.shape[axis], output.shape[axis]
+        require(size < 1 << 15, f"an image of size {size}")
+        pixels: list[int] = []
+        rests: list[float] = []
+        for real in _positions(site, size, out_size):
+            first = max(math.floor(real), 0)
+            pixels += [first, min(math.ceil(real), size - 1)]
+            rests.append(float(real - np.float32(first)))
+        tables.append(site.table(names[0], "int16_t", pixels, 2))
+        tables.append(floats(f"{site.prefix}_{names[1]}_{site.operator.position}", rests))
+    return Layer(
+        operator=site.operator,
+        text=render(_BILINEAR_FLOAT, _values(image, output)),
+        reads=(image.index,),
+        writes=(output.index,),
+        constants=tuple(tables),
+        arguments=tuple(table.name for table in tables),
+    )
+
+
+def _positions(site: Site, size: int, out_size: int) -> list[np.float32]:
+    """Return for each position of the output its place in the input; half-pixel centres may lie left of the first."""
+    half = np.float32(0.5 if site.operator.integer("HalfPixelCenters") else 0.0)
+    if site.operator.integer("AlignCorners") and out_size > 1:
+        factor = np.float32(size - 1) / np.float32(out_size - 1)
+    else:
+        factor = np.float32(size) / np.float32(out_size)
+    return [(np.float32(position) + half) * factor - half for position in range(out_size)]
 
 
 def _ends(site: Site) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from edgewright.microcontrollers import softmax_wide
 from edgewright.microcontrollers.exponential import exp_of_negative
 from edgewright.microcontrollers.fixed_point import multiplier_of, scaled
 from edgewright.microcontrollers.layer import Layer, Site, float_literal, render, require
@@ -61,10 +62,12 @@ static void @(const float *in, float *out)
 
 
 def softmax(site: Site) -> Layer:
-    """Return SOFTMAX of int8 or float32 over the last axis."""
+    """Return SOFTMAX of int8, int16 or float32 over the last axis."""
     rows, output = site.input(0), site.output()
     if rows.dtype == "float32":
         return _floats(site)
+    if rows.dtype == "int16":
+        return softmax_wide.softmax(site)
     require(rows.dtype == output.dtype == "int8", f"types {rows.dtype}/{output.dtype}; int8/int8 is made")
     require(len(rows.scales) == 1 and len(output.scales) == 1, "an input or output without one scale")
     require(

@@ -105,8 +105,8 @@ def _float_values(site: Site, expression: str) -> Layer:
 def leaky_relu(site: Site) -> Layer:
     """Return LEAKY_RELU of int8, int16 or float32."""
     if site.input(0).dtype == "float32":
-        alpha = float_literal(site.operator.real("Alpha"))
-        return _float_values(site, f"in[i] > 0.0f ? in[i] : in[i] * {alpha}")
+        slope = float_literal(site.operator.real("Alpha"))
+        return _float_values(site, f"in[i] > 0.0f ? in[i] : in[i] * {slope}")
     if site.input(0).dtype == "int16":
         return wide.leaky_relu(site)
     source, output = _ends(site)

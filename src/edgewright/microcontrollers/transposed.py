@@ -6,7 +6,7 @@ from edgewright.microcontrollers.layer import Layer, Site, render, require
 from edgewright.microcontrollers.sums import sums_of
 
 _TRANSPOSED = """\
-static void @(const int8_t *in, int8_t *out,
+static void @(const {{ type }} *in, {{ type }} *out,
     {{ tables }})
 {
     int32_t n, y, x, c, i, j, k;
@@ -15,22 +15,23 @@ static void @(const int8_t *in, int8_t *out,
             for (x = 0; x < {{ out_width }}; ++x) {
                 for (c = 0; c < {{ channels }}; ++c) {
                     {{ begin.replace("#", "c") }}
-                    for (i = 0; i < {{ kernel_y }}; ++i) {
+                    for (i = {{ kernel_y - 1 }}; i >= 0; --i) {
                         const int32_t row = y + {{ pad_y }} - i;
                         if (row < 0 || row % {{ stride_y }} != 0 || row / {{ stride_y }} >= {{ height }}) {
                             continue;
                         }
-                        for (j = 0; j < {{ kernel_x }}; ++j) {
+                        for (j = {{ kernel_x - 1 }}; j >= 0; --j) {
                             const int32_t column = x + {{ pad_x }} - j;
-                            const int8_t *w = weights + ((c * {{ kernel_y }} + i) * {{ kernel_x }} + j) * {{ depth }};
-                            const int8_t *from;
+                            const {{ weight_type }} *w =
+                                weights + ((c * {{ kernel_y }} + i) * {{ kernel_x }} + j) * {{ depth }};
+                            const {{ type }} *from;
                             if (column < 0 || column % {{ stride_x }} != 0 || column / {{ stride_x }} >= {{ width }}) {
                                 continue;
                             }
                             from = in + ((n * {{ height }} + row / {{ stride_y }}) * {{ width }} +
                                          column / {{ stride_x }}) * {{ depth }};
                             for (k = 0; k < {{ depth }}; ++k) {
-                                sum += {{ product % ("w[k] * (from[k] - (%d))" % zero) }};
+                                sum += {{ product % ("w[k] * (from[k] - (%d))" % zero if zero else "w[k] * from[k]") }};
                             }
                         }
                     }
@@ -46,9 +47,8 @@ static void @(const int8_t *in, int8_t *out,
 
 
 def transpose_convolution(site: Site) -> Layer:
-    """Return TRANSPOSE_CONV of int8."""
+    """Return TRANSPOSE_CONV of int8, int16 or float32; float32 sums take the pixels in the interpreter's order."""
     weights, image, output = site.input(1), site.input(2), site.output()
-    require(image.dtype == "int8", f"type {image.dtype}; int8 is made")
     require(len(image.shape) == len(weights.shape) == len(output.shape) == 4, "a rank other than 4")
     channels, kernel_y, kernel_x, depth = weights.shape
     batch, height, width, image_depth = image.shape
