@@ -99,6 +99,7 @@ def build(
     quantizer: Literal["", "pt2e", "native", "accuracy"] = "",
     calibration_count: int = 512,
     values: Mapping[str, float] | None = None,
+    options: Sequence[str] = (),
     seed: int = 0,
     require: Literal["all", "one"] = "all",
     out: str | Path = "edgewright-out",
@@ -119,6 +120,7 @@ def build(
         signature: of a SavedModel; default: serving_default.
         trust: run code that the model carries (Lambda layers, PyFunc), in a worker only.
         values: constants for inputs that the data do not hold.
+        options: of single runtimes, e.g. ("ethos-u55-128.memory_mode=Sram_Only",).
         out: folder for artifacts, evidence, recipe and report.
         progress: called with (target id, step, state) as the work goes on.
     Raises:
@@ -143,6 +145,7 @@ def build(
         metric=metric,
         budget=tuple(f"{key}={value:g}" for key, value in (budget or {}).items()),
         values=tuple(f"{key}={value:g}" for key, value in (values or {}).items()),
+        options=tuple(options),
         seed=seed,
         require=require,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgewright.backends import registry
 from edgewright.core.budget import Budget
+from edgewright.core.contracts import Configurable
 from edgewright.core.errors import RecipeError, UnavailableError, UnknownNameError, UsageError
 from edgewright.core.files import write_text
 from edgewright.core.target import INTEGER_PRECISIONS, Precision, Quantizer, Target
@@ -54,6 +55,7 @@ class Recipe:
         data: the evaluation set; calibration: the set that ranges are taken from.
         metric: a name of `data.metrics`, or `module:function`; empty means fidelity to the source (cosine).
         values: constants for inputs that no data set holds, "name=number".
+        options: of single runtimes, "runtime.name=value"; "name=value" where there is one runtime.
         only_made: leave out the precisions that a runtime does not make, rather than call them unavailable.
     """
 
@@ -73,6 +75,7 @@ class Recipe:
     metric: str = ""
     budget: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     seed: int = 0
     require: str = "all"
     only_made: bool = False
@@ -109,7 +112,12 @@ class Recipe:
         return replace(self, runtimes=installed_runtimes(), only_made=True)
 
     def targets(self) -> tuple[Target, ...]:
-        """Return every runtime x precision x threads, in that order."""
+        """Return every runtime x precision x threads, in that order.
+
+        Raises:
+            UsageError: an option of a runtime that is not among them, that has none, or that it does not take.
+        """
+        options = self._options_by_runtime()
         return tuple(
             Target(
                 runtime=runtime,
@@ -117,12 +125,36 @@ class Recipe:
                 threads=threads,
                 layout=parse_layout(self.layout),
                 quantizer=Quantizer(self.quantizer) if self.quantizer else None,
+                options=tuple(options.get(runtime, ())),
             )
             for runtime in self.runtimes
             for precision in self.precisions
             for threads in self.threads
             if not self.only_made or precision in registry.get(runtime).precisions
         )
+
+    def _options_by_runtime(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for text in self.options:
+            head, equals, value = text.partition("=")
+            runtime, _, name = head.rpartition(".")
+            if not runtime and len(self.runtimes) == 1:
+                runtime = self.runtimes[0]
+            if not equals or not name or not runtime:
+                raise UsageError(
+                    f"option {text!r} is not RUNTIME.NAME=VALUE, e.g. ethos-u55-128.optimise=Size."
+                )
+            if runtime not in self.runtimes:
+                raise UsageError(
+                    f"option {text!r} is of {runtime}, which is not among {', '.join(self.runtimes)}."
+                )
+            found.setdefault(runtime, []).append(f"{name}={value}")
+        for runtime, texts in found.items():
+            backend = registry.get(runtime)
+            if not isinstance(backend, Configurable):
+                raise UsageError(f"{runtime} has no options, but {', '.join(texts)} is given. Leave it out.")
+            backend.read_options(texts)
+        return found
 
     def data_request(self) -> DataRequest:
         """Return what the recipe says about data."""

@@ -13,7 +13,7 @@ from edgewright.cli.bench import bench
 from edgewright.cli.compress import add_commands as add_compression
 from edgewright.cli.ending import run_to_exit_code, unwind_on_termination
 from edgewright.cli.explain import explain
-from edgewright.cli.options import Seed, Shapes, Signature, Trust, Weights, split_names
+from edgewright.cli.options import RuntimeOptions, Seed, Shapes, Signature, Trust, Weights, split_names
 from edgewright.cli.pack import pack, unpack
 from edgewright.core.errors import UsageError
 
@@ -136,6 +136,7 @@ def build(
         ),
     ] = None,
     value: Values = None,
+    option: RuntimeOptions = None,
     require: Annotated[
         str,
         typer.Option(
@@ -186,6 +187,7 @@ def build(
             metric=metric,
             budget=tuple(budget or ()),
             values=tuple(value or ()),
+            options=tuple(option or ()),
             seed=seed,
             require=require,
         )
@@ -277,6 +279,7 @@ def convert(
     quantizer: QuantizerName = "",
     metric: Metric = "",
     value: Values = None,
+    option: RuntimeOptions = None,
     seed: Seed = 0,
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder for the artifact and its record.")
@@ -306,6 +309,7 @@ def convert(
         quantizer=quantizer,
         metric=metric,
         values=tuple(value or ()),
+        options=tuple(option or ()),
         seed=seed,
     )
     with show.progress(as_json, [f"{to}-{precision}"]) as progress:

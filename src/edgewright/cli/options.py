@@ -32,6 +32,14 @@ Trust = Annotated[
         "--trust", help="Run code that the model carries (Lambda layers, PyFunc), in a worker only."
     ),
 ]
+RuntimeOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="[RUNTIME.]NAME=VALUE",
+        help="Option of one runtime, e.g. ethos-u55-128.memory_mode=Sram_Only; once per option.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of every choice that is random.")]
 
 

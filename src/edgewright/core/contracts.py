@@ -20,7 +20,7 @@ class Support:
     Attributes:
         is_available: the runtime and its converter can be used.
         versions: package -> version.
-        reason: why not, and the command that brings it; empty when available.
+        reason: why not, and the command that brings it; empty when available and installed.
         is_installed: False where the runtime itself is missing, and only what another machine needs can be made.
     """
 
@@ -172,6 +172,19 @@ class Traceable(Protocol):
             max_bytes: of the outputs of one batch; layers with the largest outputs are left out.
         Raises:
             ConversionError: this model cannot be traced.
+        """
+        ...
+
+
+@runtime_checkable
+class Configurable(Protocol):
+    """What a backend may have besides: options of its own, "name=value" in `Target.options`."""
+
+    def read_options(self, texts: Sequence[str]) -> object:
+        """Return the options made of `texts`, see `core.options.read_settings`. Imports nothing.
+
+        Raises:
+            UsageError: an unknown name, with the nearest one, or a value that it cannot take.
         """
         ...
 

@@ -56,6 +56,7 @@ class Target:
         accelerator: ordered, never implied; only ("cpu",) for the runtimes of this version.
         layout: the layout of rank-4 inputs and outputs that the artifact shall have; None keeps the source's.
         quantizer: None lets the source format decide (pt2e for PyTorch, native else).
+        options: of this runtime alone, "name=value", see `core.contracts.Configurable`.
     """
 
     runtime: str
@@ -64,6 +65,7 @@ class Target:
     accelerator: tuple[str, ...] = ("cpu",)
     layout: Layout | None = None
     quantizer: Quantizer | None = None
+    options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.threads <= MAX_THREADS:
@@ -81,7 +83,7 @@ class Target:
 
     def to_json(self) -> dict[str, object]:
         """Return the record as JSON values."""
-        return {
+        record: dict[str, object] = {
             "runtime": self.runtime,
             "precision": str(self.precision),
             "threads": self.threads,
@@ -89,12 +91,15 @@ class Target:
             "layout": self.layout,
             "quantizer": None if self.quantizer is None else str(self.quantizer),
         }
+        return record | ({"options": list(self.options)} if self.options else {})
 
     @staticmethod
     def from_json(record: Mapping[str, object]) -> Target:
         """Return the target that `to_json` wrote."""
         accelerator = record["accelerator"]
+        options = record.get("options", [])
         assert isinstance(accelerator, list)
+        assert isinstance(options, list)
         layout, quantizer = record["layout"], record["quantizer"]
         return Target(
             runtime=str(record["runtime"]),
@@ -103,4 +108,5 @@ class Target:
             accelerator=tuple(str(name) for name in accelerator),
             layout=layout if layout in ("nchw", "nhwc") else None,
             quantizer=None if quantizer is None else Quantizer(str(quantizer)),
+            options=tuple(str(option) for option in options),
         )
