@@ -78,7 +78,9 @@ def _backend(name: str) -> Check:
         or "nothing installed"
     )
     if support.is_available and not support.is_installed:
-        fix = f"{name} itself is not here: what it is built from is made, with the command for a machine that has it"
+        fix = support.reason or (
+            f"{name} itself is not here: what it is built from is made, with the command for a machine that has it"
+        )
         return Check(name=name, is_ok=True, found=found, fix=fix)
     is_needed = name in (*DEFAULT_RUNTIMES, "reference")
     return Check(name=name, is_ok=support.is_available or not is_needed, found=found, fix=support.reason)
