@@ -9,7 +9,13 @@ import numpy as np
 
 from edgewright.core.errors import DataError, FormatMismatchError, RecipeError, UnknownNameError, UsageError
 from edgewright.core.tensors import Array, Arrays, TensorSpec
-from edgewright.processing.specification import Constant, Flow, Specification, State
+from edgewright.processing.specification import (
+    Constant,
+    Flow,
+    Specification,
+    State,
+    specification_record,
+)
 from edgewright.processing.step import Frame, Geometry, Step
 from edgewright.processing.values import ValueType, fits, tensor_type
 
@@ -76,6 +82,18 @@ class Plan:
             for item in self.order
             if isinstance(item, CheckedFlow) and id(item.flow) in names
         }
+
+    def lines(self) -> list[str]:
+        """Return what comes in, what each tensor gets, and what comes out, a line each, for people."""
+        rows = [("input", row.name, row.type) for row in self.specification.inputs]
+        rows += [("value", flow.name, self.types[flow.name]) for flow in self.specification.values]
+        rows += [("tensor", flow.name, self.types[flow.name]) for flow in self.specification.tensors]
+        rows += [("result", name, made) for name, made in self.results.items()]
+        return [f"{what} {name}: {made}" for what, name, made in rows]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the specification and the types as JSON values."""
+        return {"specification": specification_record(self.specification), "types": self.lines()}
 
 
 def plan(specification: Specification, signatures: Mapping[str, Signature] | Signature) -> Plan:
@@ -291,7 +309,9 @@ class Processor:
         taken = tuple(values[source] for source in item.flow.sources)
         geometry = next((moved[source] for source in item.flow.sources if source in moved), None)
         for index, step in enumerate(item.flow.steps):
-            frame = Frame(geometries=geometries, state=self._step_states[id(item), index])
+            frame = Frame(
+                given=item.taken(index), geometries=geometries, state=self._step_states[id(item), index]
+            )
             taken = (step.apply(taken, frame),)
             self._step_states[id(item), index] = frame.state
             if geometry is not None:

@@ -47,10 +47,12 @@ class Frame:
     """What a step may read and keep while it runs.
 
     Attributes:
+        given: the types of what the step takes, as its `result` got them.
         geometries: name of an image input -> where its prepared pixels lie; of the tensor prepared last.
         state: what the step keeps from one run to the next, as its `initial` gave it; a step replaces it.
     """
 
+    given: tuple[ValueType, ...] = ()
     geometries: Mapping[str, Geometry] = field(default_factory=dict)
     state: Array | None = None
 

@@ -71,6 +71,8 @@ class Scale(Step):
 
     def apply(self, values: tuple[Array, ...], frame: Frame) -> Array:
         factor, offset = (np.array(n, dtype=np.float32) for n in (self.factor, self.offset))
+        if frame.given and frame.given[0].layout == "chw":
+            factor, offset = factor[:, None, None], offset[:, None, None]
         return floats(values[0]) * factor + offset
 
 
