@@ -180,6 +180,39 @@ def typed_result(array: Array, made: ValueType, names: tuple[str, ...]) -> Resul
     return Values(array=array)
 
 
+def result_lines(name: str, result: Result) -> list[str]:
+    """Return the result called `name` as lines for people."""
+    if isinstance(result, Classes):
+        return [f"{_title(label)}  {label.score:.4f}" for label in result.labels] or [f"{name}: none"]
+    if isinstance(result, Boxes):
+        corners = [(f"{b.x0:.1f} {b.y0:.1f} {b.x1:.1f} {b.y1:.1f}", b) for b in result.boxes]
+        return [f"{_title(b.label)}  {b.label.score:.4f}  at {text}" for text, b in corners] or [
+            f"{name}: none"
+        ]
+    if isinstance(result, Mask):
+        shares = result.share().items()
+        return [
+            f"{name_of(result.names, i) or f'class {i}'}  {share:.1%} of the pixels" for i, share in shares
+        ]
+    if isinstance(result, Waveform):
+        return [f"{name}: {result.samples.size} samples at {result.rate_hz} Hz, {_seconds(result):.2f} s"]
+    if isinstance(result, Text):
+        return [f"{name}: {result.text or ' '.join(map(str, result.codes))}"]
+    if isinstance(result, Points):
+        return [f"{name} {n}: {p.x:.1f} {p.y:.1f}  {p.score:.4f}" for n, p in enumerate(result.points)]
+    if isinstance(result, Values):
+        return [f"{name}: {np.array2string(result.array, precision=4, threshold=16, edgeitems=4)}"]
+    return [f"{name}: {result.to_json()}"]
+
+
+def _title(label: Label) -> str:
+    return label.name or f"class {label.index}"
+
+
+def _seconds(result: Waveform) -> float:
+    return result.samples.size / max(result.rate_hz, 1)
+
+
 def name_of(names: tuple[str, ...], index: int) -> str:
     """Return the label of class `index`, empty where there is none."""
     return names[index] if 0 <= index < len(names) else ""

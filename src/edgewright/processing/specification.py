@@ -24,6 +24,7 @@ _VERSION_KEY = "edgewright_processing"
 _MAX_BYTES = 1 << 20
 _MAX_ROWS = 64
 _MAX_STEPS = 64
+_MAX_LINE = 90
 MAX_LABELS = 100_000
 _MAX_LABEL_LENGTH = 256
 _MAX_LABEL_BYTES = 8 << 20
@@ -227,12 +228,18 @@ def read_specification(path: Path) -> Specification:
 
 def write_specification(specification: Specification, folder: Path) -> Path:
     """Write `processing.toml` and its label files into `folder`; return the path of the former."""
-    record = specification_record(specification)
     for result in specification.results:
         if result.labels:
             write_text(folder / result.labels_file, "".join(f"{label}\n" for label in result.labels))
-    write_text(folder / PROCESSING_NAME, tomli_w.dumps(record))
+    write_text(folder / PROCESSING_NAME, specification_text(specification))
     return folder / PROCESSING_NAME
+
+
+def specification_text(specification: Specification) -> str:
+    """Return the text of `processing.toml`."""
+    # Short lists stay on their line: tomli_w would give each number one of its own.
+    lists = re.compile(r"\[\n((?:    [^\[\]{}\n]*,\n)+)\]")
+    return lists.sub(_on_one_line, tomli_w.dumps(specification_record(specification)))
 
 
 def specification_record(specification: Specification) -> dict[str, object]:
@@ -385,6 +392,11 @@ def _without_defaults(row: RawInput | Model | Constant | State) -> dict[str, obj
         for name, value in options_record(row).items()
         if getattr(row, name) != fields[name].default
     }
+
+
+def _on_one_line(found: re.Match[str]) -> str:
+    items = ", ".join(line.strip().removesuffix(",") for line in found[1].splitlines())
+    return f"[{items}]" if len(items) <= _MAX_LINE else found[0]
 
 
 def _check_name(name: str, what: str) -> None:
