@@ -446,7 +446,7 @@ def _rows(site: Site, image: Tensor, output: Tensor, sums: Sums, *, sizes: tuple
     """Return the layer that multiplies `sizes` = rows, depth, channels; all layers of the kind share the code."""
     count, depth, channels = sizes
     tables = [constant.name for constant in sums.constants]
-    by_rows = _by_pixels(image, count)
+    by_rows = _by_pixels(image, output, count)
     if sums.ending is None:
         return Layer(
             operator=site.operator,
@@ -480,12 +480,14 @@ def _rows(site: Site, image: Tensor, output: Tensor, sums: Sums, *, sizes: tuple
     )
 
 
-def _by_pixels(image: Tensor, count: int) -> ByRows | None:
+def _by_pixels(image: Tensor, output: Tensor, count: int) -> ByRows | None:
     """Return how the functions for rows of values make those of an image, whose pixels are their rows."""
-    if len(image.shape) != 4 or image.shape[0] != 1:
+    if len(image.shape) != 4 or image.shape[:3] != output.shape[:3] or image.shape[0] != 1:
+        return None
+    height, width = image.shape[1:3]
+    if count != height * width:
         return None
     # While some pixels at a time are computed, they may lie in several rows of the image.
-    height, width = image.shape[1:3]
     earlier = -(-(PIXELS_AT_ONCE - 1) // width) if width % PIXELS_AT_ONCE else 0
     reach = Reach(size=height, rows=1 + earlier, pad=earlier)
     return ByRows(rows=height, reaches=(reach,), count=count)

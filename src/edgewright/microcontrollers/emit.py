@@ -14,9 +14,10 @@ from edgewright.microcontrollers.graph import ITEM_BYTES, Graph, Tensor
 from edgewright.microcontrollers.labels import check_labels, embedded_labels
 from edgewright.microcontrollers.layer import Layer, Site, UnsupportedError
 from edgewright.microcontrollers.names import check_name
-from edgewright.microcontrollers.planner import ALIGNMENT, Plan, plan_memory
+from edgewright.microcontrollers.planner import ALIGNMENT, Plan
 from edgewright.microcontrollers.reader import read_graph
 from edgewright.microcontrollers.registry import KERNELS
+from edgewright.microcontrollers.streaming import plan_streamed
 
 MAX_OPERATORS = 2000
 
@@ -74,7 +75,7 @@ def compile_model(
             f"{path.name} has {len(graph.operators)} operators; at most {MAX_OPERATORS} are made into C."
         )
     layers = _layers(graph, name, path)
-    plan = plan_memory(graph, layers)
+    plan = plan_streamed(graph, layers)
     return CModel(
         name=name,
         graph=graph,
@@ -82,7 +83,7 @@ def compile_model(
         plan=plan,
         header=writer.header_text(graph, name, layers, plan),
         source=writer.source_text(graph, name, layers, plan),
-        table_bytes=sum(constant.size_bytes for constant in writer.constants_of(graph, name, layers)),
+        table_bytes=sum(constant.size_bytes for constant in writer.constants_of(graph, name, layers, plan)),
         weight_bytes=graph.weight_bytes,
         stack_bytes=max((layer.stack_bytes for layer in layers), default=0),
         macs=sum(layer.macs for layer in layers),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgewright.microcontrollers.arithmetic import definitions
+from edgewright.microcontrollers.calls import Calls, constant_name
 from edgewright.microcontrollers.graph import ITEM_BYTES, LIMITS, Graph, Tensor
 from edgewright.microcontrollers.labels import c_string
 from edgewright.microcontrollers.layer import Constant, Layer, float_literal, floats, integers, render
@@ -239,17 +240,16 @@ def source_text(graph: Graph, name: str, layers: Sequence[Layer], plan: Plan) ->
     needs = {need for layer in layers for need in layer.needs}
     if any(port["is_real"] for port in ports(graph, "input", plan, name)):
         needs.add("rounded")
-    functions = _functions(name, layers)
+    calls = Calls(graph, name, layers, plan)
     values |= {
-        "constants": constants_of(graph, name, layers),
+        "constants": constants_of(graph, name, layers, plan),
         "arithmetic": definitions(needs),
         "helpers": list(dict.fromkeys(text for layer in layers for text in layer.helpers)),
-        "kernels": [text.replace("@", function) for text, function in functions.items()],
-        "calls": [
-            _call(graph, name, functions[layer.text], layer, plan, step)
-            for step, layer in enumerate(layers)
-            if layer.text
+        "kernels": [
+            *(text.replace("@", function) for text, function in calls.functions.items()),
+            *calls.chain_texts(),
         ],
+        "calls": calls.lines(),
         "state": plan.state,
         "arguments": ", ".join(
             _short(graph, side, i) for side in ("input", "output") for i in range(_count(graph, side))
@@ -258,7 +258,7 @@ def source_text(graph: Graph, name: str, layers: Sequence[Layer], plan: Plan) ->
     return render(_SOURCE, values)
 
 
-def constants_of(graph: Graph, name: str, layers: Sequence[Layer]) -> list[Constant]:
+def constants_of(graph: Graph, name: str, layers: Sequence[Layer], plan: Plan) -> list[Constant]:
     """Return every table in flash once, in the order of use."""
     found: dict[str, Constant] = {}
     for layer in layers:
@@ -267,12 +267,12 @@ def constants_of(graph: Graph, name: str, layers: Sequence[Layer]) -> list[Const
         for index in layer.reads:
             tensor = graph.tensor(index)
             if tensor.value is not None:
-                found.setdefault(_constant_name(name, index), _stored(tensor, name))
+                found.setdefault(constant_name(name, index), _stored(tensor, name))
     for index in graph.outputs:
         tensor = graph.tensor(index)
         if tensor.value is not None:
-            found.setdefault(_constant_name(name, index), _stored(tensor, name))
-    return list(found.values())
+            found.setdefault(constant_name(name, index), _stored(tensor, name))
+    return [*found.values(), *Calls(graph, name, layers, plan).chain_tables()]
 
 
 def ports(graph: Graph, side: str, plan: Plan, name: str) -> list[dict[str, object]]:
@@ -297,7 +297,11 @@ def ports(graph: Graph, side: str, plan: Plan, name: str) -> list[dict[str, obje
                 "size_bytes": tensor.size_bytes,
                 "item_bytes": ITEM_BYTES[tensor.dtype],
                 "offset": plan.offsets.get(index, 0),
-                "place": place_of(graph, name, index, plan),
+                "place": (
+                    constant_name(name, index)
+                    if tensor.value is not None
+                    else f"memory + {plan.offsets[index]}"
+                ),
                 "is_real": is_real,
                 "scale": float_literal(tensor.scale) if is_real else "",
                 "zero_point": tensor.zero_point if is_real else 0,
@@ -306,13 +310,6 @@ def ports(graph: Graph, side: str, plan: Plan, name: str) -> list[dict[str, obje
             }
         )
     return made
-
-
-def place_of(graph: Graph, name: str, index: int, plan: Plan) -> str:
-    """Return the pointer to a tensor as C: into the arena, or to a table."""
-    if graph.tensor(index).value is not None:
-        return _constant_name(name, index)
-    return f"memory + {plan.offsets[index]}"
 
 
 def _values(graph: Graph, name: str, layers: Sequence[Layer], plan: Plan) -> dict[str, object]:
@@ -326,7 +323,7 @@ def _values(graph: Graph, name: str, layers: Sequence[Layer], plan: Plan) -> dic
         "sha256": graph.sha256,
         "arena_bytes": max(plan.arena_bytes, 1),
         "alignment": ALIGNMENT,
-        "table_bytes": sum(constant.size_bytes for constant in constants_of(graph, name, layers)),
+        "table_bytes": sum(constant.size_bytes for constant in constants_of(graph, name, layers, plan)),
         "stack_bytes": max((layer.stack_bytes for layer in layers), default=0),
         "macs": sum(layer.macs for layer in layers),
         "inputs": inputs,
@@ -338,46 +335,15 @@ def _values(graph: Graph, name: str, layers: Sequence[Layer], plan: Plan) -> dic
     }
 
 
-def _functions(name: str, layers: Sequence[Layer]) -> dict[str, str]:
-    """Return the text of each function once, and its name."""
-    found: dict[str, str] = {}
-    for layer in layers:
-        if layer.text and layer.text not in found:
-            found[layer.text] = f"{name}_{layer.operator.name.lower()}_{layer.operator.position}"
-    return found
-
-
-def _call(graph: Graph, name: str, function: str, layer: Layer, plan: Plan, step: int) -> str:
-    arguments = [
-        _cast(graph, name, index, plan, is_const=not graph.tensor(index).is_variable) for index in layer.reads
-    ]
-    arguments += [_cast(graph, name, index, plan, is_const=False) for index in layer.writes]
-    if layer.scratch_bytes:
-        arguments.append(f"memory + {plan.scratch[step]}")
-    return f"{function}({', '.join([*arguments, *layer.arguments])});"
-
-
-def _cast(graph: Graph, name: str, index: int, plan: Plan, *, is_const: bool) -> str:
-    tensor = graph.tensor(index)
-    place = place_of(graph, name, index, plan)
-    if tensor.c_type == "int8_t" or tensor.value is not None:
-        return place
-    return f"({'const ' if is_const else ''}{tensor.c_type} *)(void *)({place})"
-
-
 def _stored(tensor: Tensor, name: str) -> Constant:
     assert tensor.value is not None
     flat = tensor.value.reshape(-1)
     if tensor.dtype == "float32":
-        return floats(_constant_name(name, tensor.index), [float(value) for value in flat.tolist()])
+        return floats(constant_name(name, tensor.index), [float(value) for value in flat.tolist()])
     values = [int(value) for value in flat.tolist()]
     return integers(
-        _constant_name(name, tensor.index), tensor.c_type, values, tensor.size_bytes // max(tensor.count, 1)
+        constant_name(name, tensor.index), tensor.c_type, values, tensor.size_bytes // max(tensor.count, 1)
     )
-
-
-def _constant_name(name: str, index: int) -> str:
-    return f"{name}_tensor_{index}"
 
 
 def _count(graph: Graph, side: str) -> int:
