@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -239,11 +241,21 @@ class _Planner:
         self.order.append(checked)
 
 
-class Processor:
-    """Runs a plan, and keeps the states of its steps and of the models between runs."""
+class _PreparedError(Exception):
+    """The inputs of the first model are there."""
 
-    def __init__(self, checked: Plan) -> None:
+
+class Processor:
+    """Runs a plan, and keeps the states of its steps and of the models between runs.
+
+    Args:
+        checked: what to run.
+        folder: of the specification, for steps that read a file beside it.
+    """
+
+    def __init__(self, checked: Plan, folder: Path = Path()) -> None:
         self.plan = checked
+        self.folder = folder
         self.reset()
 
     def reset(self) -> None:
@@ -262,6 +274,22 @@ class Processor:
                 name = _full(model, spec.name)
                 if name in held:
                     self._held[name] = _filled(spec, held[name])
+
+    def prepare(self, raw: Mapping[str, Raw]) -> dict[str, Array]:
+        """Return the inputs, by name, of the model that is run first; nothing is run.
+
+        Raises:
+            DataError: as of `run`.
+        """
+        found: dict[str, Array] = {}
+
+        def stop(model: str, inputs: Arrays) -> Arrays:
+            found.update({name: np.asarray(array) for name, array in inputs.items()})
+            raise _PreparedError
+
+        with suppress(_PreparedError):
+            self.run(raw, stop)
+        return found
 
     def run(self, raw: Mapping[str, Raw], execute: Execute) -> dict[str, Array]:
         """Return the results of one run, by name.
@@ -310,7 +338,10 @@ class Processor:
         geometry = next((moved[source] for source in item.flow.sources if source in moved), None)
         for index, step in enumerate(item.flow.steps):
             frame = Frame(
-                given=item.taken(index), geometries=geometries, state=self._step_states[id(item), index]
+                given=item.taken(index),
+                geometries=geometries,
+                folder=self.folder,
+                state=self._step_states[id(item), index],
             )
             taken = (step.apply(taken, frame),)
             self._step_states[id(item), index] = frame.state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -49,11 +50,13 @@ class Frame:
     Attributes:
         given: the types of what the step takes, as its `result` got them.
         geometries: name of an image input -> where its prepared pixels lie; of the tensor prepared last.
+        folder: where the specification lies, for steps that read a file beside it.
         state: what the step keeps from one run to the next, as its `initial` gave it; a step replaces it.
     """
 
     given: tuple[ValueType, ...] = ()
     geometries: Mapping[str, Geometry] = field(default_factory=dict)
+    folder: Path = Path()
     state: Array | None = None
 
     def geometry(self, image: str) -> Geometry:
