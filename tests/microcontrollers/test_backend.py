@@ -18,6 +18,10 @@ from edgewright.microcontrollers import oracle
 from edgewright.sources.load import load
 from edgewright.testing import check_backend
 
+PROJECTS = (
+    "CMakeLists.txt", "README.md", "cross.cmake", "hello_world_int8.ino", "idf_component.yml", "library.properties",
+    "Kconfig", "module.yml",
+)  # fmt: skip
 pytestmark = pytest.mark.toolchain("torch", "torchao", "litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 INT8 = Target(runtime="c", precision=Precision.W8A8)
 
@@ -49,6 +53,7 @@ def test_an_int8_file_becomes_c_that_runs_and_says_who_agreed(assets: Path, tmp_
         "hello_world_int8.h",
         "hello_world_int8_test.c",
         "Makefile",
+        *PROJECTS,
         "hello_world_int8.tflite",
     ]
     compared = "bit-exact to LiteRT Micro" if oracle.is_installed() else "not compared with LiteRT Micro"
@@ -71,8 +76,8 @@ def test_code_that_was_changed_is_not_built(assets: Path, tmp_path: Path) -> Non
 
 
 def test_operators_that_are_not_covered_leave_no_file(assets: Path, tmp_path: Path) -> None:
-    program = load(str(assets / "models/dtln/model_2.tflite"), workdir=tmp_path / "source")
-    with pytest.raises(ConversionError, match=r"SQUARED_DIFFERENCE \(operator \d+\): not covered; .*RSQRT"):
+    program = load(str(assets / "models/tflite-micro/audio_preprocessor_int8.tflite"), workdir=tmp_path / "source")
+    with pytest.raises(ConversionError, match=r"SignalWindow \(operator \d+\): not covered; .*SignalFft"):
         CBackend().convert(program, Target(runtime="c"), None, tmp_path / "c")
     assert not list((tmp_path / "c").rglob("*"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, LayerCost, Support
 from edgewright.core.errors import DataError, FormatMismatchError
 from edgewright.core.files import sha256_of_files
+from edgewright.core.options import read_settings
 from edgewright.core.program import Program
 from edgewright.core.target import Precision, Quantizer, Target
 from edgewright.core.tensors import Arrays, check_arrays
@@ -28,8 +29,10 @@ from edgewright.microcontrollers.emit import (
     write_checks,
     write_sources,
 )
-from edgewright.microcontrollers.folder import MODEL_SUFFIX, read_model
-from edgewright.microcontrollers.names import identifier
+from edgewright.microcontrollers.folder import MODEL_SUFFIX, labels_file, read_model
+from edgewright.microcontrollers.labels import read_labels
+from edgewright.microcontrollers.names import check_name, identifier
+from edgewright.microcontrollers.projects import write_projects
 from edgewright.microcontrollers.proof import prove
 
 _SAME_NOTE = "bit-exact to LiteRT Micro {version} on {runs} generated inputs"
@@ -38,6 +41,19 @@ _UNCOMPARED_NOTE = (
     "not compared with LiteRT Micro, which is not installed (edgewright toolchain install tflm): "
     "the self-test expects what this machine computed"
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class COptions:
+    """What can be chosen of a C model.
+
+    Attributes:
+        name: prefix of every name in the C files; default: made of the model's name.
+        labels: a text file with a name for each class, one a line; default: what the model's own metadata has.
+    """
+
+    name: str = ""
+    labels: str = ""
 
 
 class CBackend:
@@ -71,6 +87,10 @@ class CBackend:
             return f"a microcontroller has one thread, not {target.threads}"
         return vendor.refuses(program, target, self.consumes)
 
+    def read_options(self, texts: Sequence[str]) -> COptions:
+        """Return the options made of `texts`, see `core.options.read_settings`."""
+        return read_settings(COptions, texts, what=self.name)
+
     def quantizer(self, program: Program, target: Target) -> Quantizer | None:
         """Return who quantizes this pair, as for LiteRT."""
         return vendor.quantizer(program, target)
@@ -78,7 +98,7 @@ class CBackend:
     def convert(
         self, program: Program, target: Target, calibration: Calibration | None, workdir: Path
     ) -> Artifact:
-        """Write NAME.c, NAME.h, NAME_test.c, Makefile and the LiteRT model that they were made of into `workdir`.
+        """Write NAME.c, NAME.h, their self-test, the projects around them and the LiteRT model that they were made of.
 
         Where the interpreter is installed, the C model must give its outputs bit by bit.
 
@@ -89,16 +109,22 @@ class CBackend:
         if reason:
             raise FormatMismatchError(f"c cannot make {target.precision} of {program.path.name}: {reason}.")
         workdir.mkdir(parents=True, exist_ok=True)
-        name = identifier(_stem(program))
+        options = self.read_options(target.options)
+        name = options.name or identifier(_stem(program))
+        check_name(name)
+        labels = read_labels(Path(options.labels)) if options.labels else ()
         with tempfile.TemporaryDirectory(prefix=".c-", dir=workdir) as folder:
             lowered = self._litert.convert(
-                program, replace(target, runtime=self._litert.name), calibration, Path(folder)
+                program,
+                replace(target, runtime=self._litert.name, options=()),
+                calibration,
+                Path(folder),
             )
-            model = compile_model(lowered.path, name=name, has_integer_ends=True)
+            model = compile_model(lowered.path, name=name, has_integer_ends=True, labels=labels)
             stored = workdir / f"{name}{MODEL_SUFFIX}"
             lowered.path.replace(stored)
         written, version = _write(model, stored, workdir)
-        files = (*written, stored)
+        files = (*written, *_write_labels(labels, name, workdir), stored)
         versions = host.compiler_version() | ({oracle.PACKAGE: version} if version else {})
         same = _SAME_NOTE if model.is_exact else _NEAR_NOTE
         compared = same.format(version=version, runs=selftest.RUNS) if version else _UNCOMPARED_NOTE
@@ -176,13 +202,23 @@ def _stem(program: Program) -> str:
     return origin or "model"
 
 
+def _write_labels(labels: tuple[str, ...], name: str, workdir: Path) -> tuple[Path, ...]:
+    """Return the file that keeps the labels that the user gave, where `read_model` finds them; nothing without any."""
+    if not labels:
+        return ()
+    file = labels_file(workdir, name)
+    file.write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+    return (file,)
+
+
 def _write(model: CModel, stored: Path, workdir: Path) -> tuple[tuple[Path, ...], str]:
     """Return the files of a model that was written and proven, and the version of the interpreter that agreed."""
     source, _ = write_sources(model, workdir)
     proven = prove(model, source, stored, golden_inputs(model))
     is_theirs = proven.oracle_version and model.is_exact
     by = f"LiteRT Micro {proven.oracle_version}" if is_theirs else "this code where it was made"
-    return (source, *write_checks(model, workdir, proven.outputs, source=by)), proven.oracle_version
+    checks = write_checks(model, workdir, proven.outputs, source=by)
+    return (source, *checks, *write_projects(model, workdir)), proven.oracle_version
 
 
 def _figures(model: CModel) -> str:

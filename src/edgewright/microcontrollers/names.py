@@ -7,12 +7,14 @@ import re
 from edgewright.core.errors import UsageError
 
 MAX_NAME_LENGTH = 48
-# Words of C99 and C++, and the types that the files use.
+# Words of C99 and C++, functions that the files use, and headers before which NAME.h would be found.
 _RESERVED = frozenset(
     "auto break case char const continue default do double else enum extern float for goto if inline int long "
     "register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while "
-    "class new delete this template typename namespace using private public protected virtual friend operator try "
-    "catch throw bool true false and or not xor main memcpy memset memcmp".split()
+    "class delete this template typename namespace using private public protected virtual friend operator try "
+    "catch throw bool true false and or not xor main memcpy memset memcmp "
+    "arduino assert complex ctype errno fenv inttypes iso646 limits locale math memory new pthread sched setjmp signal "
+    "stdarg stdbool stddef stdint stdio stdlib string strings tgmath time unistd wchar wctype zephyr".split()
 )
 
 
@@ -24,13 +26,13 @@ def check_name(name: str) -> None:
     """
     if (
         re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)
-        and name not in _RESERVED
+        and name.lower() not in _RESERVED
         and len(name) <= MAX_NAME_LENGTH
     ):
         return
     raise UsageError(
         f"{name!r} cannot be the name of a C model: a letter, then letters, digits and underscores, at most "
-        f"{MAX_NAME_LENGTH}, and no word of C are expected. Call it {identifier(name)!r}."
+        f"{MAX_NAME_LENGTH}, and no word or header of C are expected. Call it {identifier(name)!r}."
     )
 
 

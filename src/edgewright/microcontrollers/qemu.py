@@ -51,6 +51,11 @@ class Device:
         return "arm-none-eabi-gcc" if self.is_arm else "riscv64-unknown-elf-gcc"
 
     @property
+    def runtime(self) -> tuple[str, ...]:
+        """What tells the compiler where its C library is."""
+        return () if self.is_arm else ("--specs=picolibc.specs",)
+
+    @property
     def sizer(self) -> str:
         """The program that tells the sizes of an object file."""
         return self.compiler.replace("gcc", "size")
@@ -188,7 +193,9 @@ def device_of(name: str) -> str:
     for known in (name, f"cortex-{name}"):
         if known in DEVICES:
             return known
-    raise UnknownNameError.of("device", name, DEVICES)
+    raise UnknownNameError.of(
+        "device", name, [*DEVICES, *(known.removeprefix("cortex-") for known in DEVICES)]
+    )
 
 
 def require_tools(name: str) -> None:
@@ -224,14 +231,13 @@ def run_on(device: str, folder: Path, name: str) -> EmulatedRun:
         work = Path(text)
         flags = (*made.flags, *_OPTIMIZE)
         common = [made.compiler, *flags, "-I", str(folder)]
-        runtime = [] if made.is_arm else ["--specs=picolibc.specs"]
         probe = work / "probe.c"
         probe.write_text(probe_text(is_arm=made.is_arm), encoding="utf-8")
         objects = []
         for source in (f"{name}.c", f"{name}_test.c"):
             target = work / f"{source}.o"
             _tool(
-                [*common, *runtime, *WARNINGS, FLAG, "-c", str(folder / source), "-o", str(target)],
+                [*common, *made.runtime, *WARNINGS, FLAG, "-c", str(folder / source), "-o", str(target)],
                 f"{device}: {source}",
             )
             objects.append(str(target))
@@ -269,7 +275,7 @@ def _link(device: Device, work: Path) -> Sequence[str]:
         }  # fmt: skip
         symbols = [f"-Wl,--defsym={name}={value:#x}" for name, value in places.items()]
         return [
-            "--specs=picolibc.specs",
+            *device.runtime,
             "--oslib=semihost",
             "--crt0=semihost",
             "-Wl,--gc-sections",
