@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -171,7 +172,11 @@ class _Planner:
 
     def _check_state(self, state: State) -> None:
         self._need(state.source)
-        have, want = self.types[state.source], tensor_type(self._spec(state.tensor))
+        wanted = self._spec(state.tensor)
+        # An output is kept whole, as a state's first axis need not be a batch.
+        _, made = self.outputs.get(state.source, ("", None))
+        have = _whole(made) if made else self.types[state.source]
+        want = _whole(wanted) if made else tensor_type(wanted)
         if not fits(have, want):
             raise FormatMismatchError(f"state {state.tensor!r} takes {want}, but {state.source!r} is {have}.")
 
@@ -269,6 +274,7 @@ class Processor:
             constant.tensor: constant.value for constant in self.plan.specification.constants
         } | {state.tensor: state.initial for state in self.plan.specification.states}
         self._held: dict[str, Array] = {}
+        self._outputs: dict[str, Array] = {}  # of the models, in the last run, batch axis included
         for model, signature in self.plan.signatures.items():
             for spec in signature.inputs:
                 name = _full(model, spec.name)
@@ -323,8 +329,13 @@ class Processor:
             if geometry is not None:
                 moved[item.flow.name] = geometries[item.image] = geometry
         for state in self.plan.specification.states:
+            kept = self._outputs[state.source] if state.source in self._outputs else values[state.source]
             shape = self._held[state.tensor].shape
-            self._held[state.tensor] = values[state.source].reshape(shape).copy()
+            if kept.size != math.prod(shape):
+                raise FormatMismatchError(
+                    f"state {state.tensor!r} holds {list(shape)}, but {state.source!r} came as {list(kept.shape)}."
+                )
+            self._held[state.tensor] = kept.reshape(shape).copy()
         return results
 
     def _run_flow(
@@ -360,9 +371,15 @@ class Processor:
         outputs = execute(model, inputs)
         made = {}
         for spec in signature.outputs:
-            array = np.asarray(outputs[spec.name])
-            made[_full(model, spec.name)] = array[0] if spec.shape and spec.shape[0] in (1, None) else array
+            array, name = np.asarray(outputs[spec.name]), _full(model, spec.name)
+            self._outputs[name] = array
+            batch = spec.shape and spec.shape[0] in (1, None) and len(array) == 1
+            made[name] = array[0] if batch else array
         return made
+
+
+def _whole(spec: TensorSpec) -> ValueType:
+    return ValueType(kind="tensor", shape=spec.shape, dtype=spec.dtype)
 
 
 def _full(model: str, tensor: str) -> str:
