@@ -76,9 +76,12 @@ def test_code_that_was_changed_is_not_built(assets: Path, tmp_path: Path) -> Non
 
 
 def test_operators_that_are_not_covered_leave_no_file(assets: Path, tmp_path: Path) -> None:
-    program = load(str(assets / "models/tflite-micro/audio_preprocessor_int8.tflite"), workdir=tmp_path / "source")
-    with pytest.raises(ConversionError, match=r"SignalWindow \(operator \d+\): not covered; .*SignalFft"):
-        CBackend().convert(program, Target(runtime="c"), None, tmp_path / "c")
+    program = load(
+        str(assets / "models/coral/mobilenet_v1_0.25_128_quant.tflite"), workdir=tmp_path / "source"
+    )
+    both = r"CONV_2D \(operator 0\): types uint8.*DEPTHWISE_CONV_2D \(operator 1\): types uint8"
+    with pytest.raises(ConversionError, match=both):
+        CBackend().convert(program, INT8, None, tmp_path / "c")
     assert not list((tmp_path / "c").rglob("*"))
 
 
