@@ -53,6 +53,8 @@ class Recipe:
         trust: run code that the model carries, in a worker.
         layout: nchw or nhwc for rank-4 inputs and outputs; empty keeps the source's.
         data: the evaluation set; calibration: the set that ranges are taken from.
+        processing: a specification's file, or the name of a preset: folders of raw data are prepared as it says, and
+            each artifact gets a copy.
         metric: a name of `data.metrics`, or `module:function`; empty means fidelity to the source (cosine).
         values: constants for inputs that no data set holds, "name=number".
         options: of single runtimes, "runtime.name=value"; "name=value" where there is one runtime.
@@ -72,6 +74,7 @@ class Recipe:
     precisions: tuple[str, ...] = DEFAULT_PRECISIONS
     threads: tuple[int, ...] = (1,)
     quantizer: str = ""
+    processing: str = ""
     metric: str = ""
     budget: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
@@ -153,7 +156,7 @@ class Recipe:
             backend = registry.get(runtime)
             if not isinstance(backend, Configurable):
                 raise UsageError(f"{runtime} has no options, but {', '.join(texts)} is given. Leave it out.")
-            backend.read_options(texts)
+            found[runtime] = list(backend.settle_options(texts))
         return found
 
     def data_request(self) -> DataRequest:

@@ -180,8 +180,11 @@ class Traceable(Protocol):
 class Configurable(Protocol):
     """What a backend may have besides: options of its own, "name=value" in `Target.options`."""
 
-    def read_options(self, texts: Sequence[str]) -> object:
-        """Return the options made of `texts`, see `core.options.read_settings`. Imports nothing.
+    def settle_options(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """Return `texts` as options that are checked and complete: defaults written out, files with their digests.
+
+        They decide what is made, so they are part of the target, of its evidence and of the key of its cached artifact.
+        Given none, a backend uses its defaults. Imports nothing of a vendor.
 
         Raises:
             UsageError: an unknown name, with the nearest one, or a value that it cannot take.
