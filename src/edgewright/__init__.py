@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from edgewright.compression_recipe import CompressionRecipe
     from edgewright.doctor import diagnose
     from edgewright.pipeline import BuildResult, build, run_recipe
+    from edgewright.prediction import Prediction, Predictor, load
     from edgewright.recipe import Recipe
     from edgewright.single import convert, run, verify
-    from edgewright.sources import inspect, load
+    from edgewright.sources import inspect
 
 _HOMES = {
     "BuildResult": "pipeline",
+    "Prediction": "prediction",
+    "Predictor": "prediction",
     "CompressionRecipe": "compression_recipe",
     "CompressionResult": "compression",
     "Recipe": "recipe",
@@ -26,7 +29,7 @@ _HOMES = {
     "convert": "single",
     "diagnose": "doctor",
     "inspect": "sources",
-    "load": "sources",
+    "load": "prediction",
     "run": "single",
     "run_recipe": "pipeline",
     "verify": "single",
@@ -36,6 +39,8 @@ __all__ = [
     "BuildResult",
     "CompressionRecipe",
     "CompressionResult",
+    "Prediction",
+    "Predictor",
     "Recipe",
     "bench",
     "build",

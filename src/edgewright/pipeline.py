@@ -20,6 +20,8 @@ from edgewright.measure.divergence import explain_divergence
 from edgewright.measure.evaluation import evaluate_all
 from edgewright.measure.judgement import judge_all
 from edgewright.measure.selection import pareto_front, recommend
+from edgewright.processing.choice import choose
+from edgewright.processing.processor import Plan, Signature, plan
 from edgewright.recipe import DEFAULT_PRECISIONS, DEFAULT_RUNTIMES, Recipe
 from edgewright.report.environment import describe_host
 from edgewright.sources import load, load_module
@@ -89,6 +91,7 @@ def build(
     to: Sequence[str] = DEFAULT_RUNTIMES,
     precision: Sequence[str] = DEFAULT_PRECISIONS,
     threads: Sequence[int] = (1,),
+    processing: str | Path = "",
     metric: str = "",
     budget: Mapping[str, float] | None = None,
     weights: str | Path | None = None,
@@ -114,6 +117,7 @@ def build(
         data: evaluation set: a path as on the command line, arrays by input name with "labels",
             a pair (inputs, labels), or the inputs of a single-input model.
         calibration: the set for activation ranges, given like `data`; default: a seeded sample of `data`.
+        processing: the specification of pre- and post-processing: its file, or the name of a preset.
         metric: top1, top5, mse, cosine, roc_auc or `module:function`; default: cosine to the source's outputs.
         budget: upper limits by name, e.g. {"latency_p95_ms": 50, "size_mb": 5, "drop_points": 0.5}.
         input_shapes: of a factory's inputs, or for the dynamic sizes of a file, e.g. ("ids=1x16:int64",).
@@ -142,6 +146,7 @@ def build(
         precisions=tuple(precision),
         threads=tuple(threads),
         quantizer=quantizer,
+        processing=str(processing),
         metric=metric,
         budget=tuple(f"{key}={value:g}" for key, value in (budget or {}).items()),
         values=tuple(f"{key}={value:g}" for key, value in (values or {}).items()),
@@ -178,7 +183,8 @@ def run_recipe(
     with work_folder() as work:
         progress("source", "load", "running")
         program = program or load_source(recipe, folder / "source", layout=parse_layout(recipe.layout))
-        prepared = prepare(recipe.data_request(), program, work)
+        processing = plan_processing(recipe, program)
+        prepared = prepare(replace(recipe.data_request(), processing=processing), program, work)
         progress("source", "load", "done")
         targets = recipe.targets()
         conversions = convert_all(
@@ -189,13 +195,25 @@ def run_recipe(
         )
         results = judge_all(targets, conversions, measured, prepared, Budget.parse(recipe.budget))
         results = explain_divergence(results, conversions, measured, prepared, program)
-        results = install_artifacts(results, conversions, folder)
+        results = install_artifacts(results, conversions, folder, processing)
         summary = _summarise(recipe, program, prepared, conversions, results, measured.is_timing_kept)
         recipe.save(folder / "recipe.toml")
         write_results(summary, folder)
         write_report(summary, folder / "report.html")
     cache.prune()
     return BuildResult(summary=summary, out=folder, require=recipe.require)
+
+
+def plan_processing(recipe: Recipe, program: Program) -> Plan | None:
+    """Return the recipe's processing, checked against the program; None where it names none.
+
+    Raises:
+        UsageError: it cannot be read, or does not fit.
+    """
+    if not recipe.processing:
+        return None
+    signature = Signature(inputs=program.inputs, outputs=program.outputs)
+    return plan(choose(recipe.processing, {"": program.path}, {"": signature}), signature)
 
 
 def load_source(recipe: Recipe, workdir: Path, *, layout: Layout | None) -> Program:

@@ -23,7 +23,7 @@ from edgewright.data.preparation import prepare
 from edgewright.ewz import SUFFIX, unpack
 from edgewright.measure.evaluation import evaluate_all
 from edgewright.measure.judgement import judge_all
-from edgewright.pipeline import load_source
+from edgewright.pipeline import load_source, plan_processing
 from edgewright.recipe import Recipe
 from edgewright.sources import Inspection, inspect, inspect_artifact, load
 from edgewright.sources.detect import is_factory
@@ -117,7 +117,8 @@ def convert(
     cache = Cache(root=default_root() if use_cache else None)
     with work_folder() as work:
         program = load_source(recipe, work / "source", layout=targets[0].layout)
-        prepared = prepare(recipe.data_request(), program, work)
+        processing = plan_processing(recipe, program)
+        prepared = prepare(replace(recipe.data_request(), processing=processing), program, work)
         conversions = convert_all(
             program, targets, prepared.calibration, workdir=work, cache=cache, progress=progress
         )
@@ -125,7 +126,7 @@ def convert(
             program, targets, conversions, prepared, workdir=work, cache=cache, progress=progress, timing=None
         )
         results = judge_all(targets, conversions, measured, prepared, Budget())
-        results = install_artifacts(results, conversions, folder)
+        results = install_artifacts(results, conversions, folder, processing)
     artifact = conversions[targets[0].artifact_id].artifact
     where = folder / "artifacts" / targets[0].artifact_id
     installed = None if artifact is None else artifact.moved(tuple(where / name for name in artifact.names))
@@ -159,7 +160,8 @@ def verify(
                     f"{artifact_path} has {len(own)} {kind} ({', '.join(map(str, own))}), but {recipe.model} has "
                     f"{len(source)} ({', '.join(map(str, source))}): it was not made from this model."
                 )
-        prepared = prepare(recipe.data_request(), program, work)
+        processing = plan_processing(recipe, program)
+        prepared = prepare(replace(recipe.data_request(), processing=processing), program, work)
         conversions = {artifact.target.artifact_id: Conversion(artifact=artifact)}
         measured = evaluate_all(
             program,

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgewright.backends.conversion import Conversion
+from edgewright.core.artifact import Artifact
 from edgewright.core.errors import DataError, UsageError
 from edgewright.core.files import copy_files, write_aside, write_json, write_text
 from edgewright.core.result import Result
+from edgewright.processing.choice import rebind
+from edgewright.processing.processor import Plan, Signature, plan
+from edgewright.processing.specification import write_specification
 
 if TYPE_CHECKING:
     from edgewright.core.tensors import Array
@@ -63,9 +68,16 @@ def save_data(data: object, path: Path) -> str:
 
 
 def install_artifacts(
-    results: Sequence[Result], conversions: Mapping[str, Conversion], out: Path
+    results: Sequence[Result],
+    conversions: Mapping[str, Conversion],
+    out: Path,
+    processing: Plan | None = None,
 ) -> list[Result]:
-    """Copy the artifacts to `out/artifacts/<artifact id>/`, drop those of earlier builds, name them in the results."""
+    """Copy the artifacts to `out/artifacts/<artifact id>/`, drop those of earlier builds, name them in the results.
+
+    Args:
+        processing: of the source; each artifact gets it with the names of its own tensors, where it fits them.
+    """
     wanted: set[str] = set()
     for name, conversion in conversions.items():
         artifact = conversion.artifact
@@ -79,6 +91,8 @@ def install_artifacts(
                 stale.unlink()
         copy_files(files, folder)
         write_json(folder / "artifact.json", artifact.to_json() | {"files": list(files)})
+        if processing is not None:
+            _install_processing(processing, artifact, folder)
         wanted.add(name)
     for folder in (out / "artifacts").iterdir() if (out / "artifacts").is_dir() else []:
         if folder.name not in wanted:
@@ -89,3 +103,11 @@ def install_artifacts(
         path = None if artifact is None else f"artifacts/{result.target.artifact_id}/{artifact.names[0]}"
         installed.append(replace(result, artifact=path))
     return installed
+
+
+def _install_processing(processing: Plan, artifact: Artifact, folder: Path) -> None:
+    signature = Signature(inputs=artifact.inputs, outputs=artifact.outputs)
+    # An artifact with integers at its ends takes other steps; then none is better than a wrong one.
+    with suppress(UsageError):
+        moved = rebind(processing.specification, processing.signatures[""], signature)
+        write_specification(plan(moved, signature).specification, folder)

@@ -13,8 +13,19 @@ from edgewright.cli.bench import bench
 from edgewright.cli.compress import add_commands as add_compression
 from edgewright.cli.ending import run_to_exit_code, unwind_on_termination
 from edgewright.cli.explain import explain
-from edgewright.cli.options import RuntimeOptions, Seed, Shapes, Signature, Trust, Weights, split_names
+from edgewright.cli.options import (
+    Processing,
+    RuntimeOptions,
+    Seed,
+    Shapes,
+    Signature,
+    Trust,
+    Weights,
+    split_names,
+)
 from edgewright.cli.pack import pack, unpack
+from edgewright.cli.predict import predict
+from edgewright.cli.predict import processing as show_processing
 from edgewright.core.errors import UsageError
 
 # Plain help: drawing it with rich alone would take longer than all the rest of `--help`.
@@ -39,6 +50,8 @@ app = typer.Typer(
 app.command(short_help="Tell what each runtime would make of a model.")(explain)
 add_compression(app)
 app.command(short_help="Time artifacts in turns, or run C models on emulated devices.")(bench)
+app.command(short_help="Run a model on images, sounds and numbers.")(predict)
+app.command("processing", short_help="Show or write a model's pre- and post-processing.")(show_processing)
 app.command(short_help="Pack an artifact for the download.")(pack)
 app.command(short_help="Unpack a .ewz, checked.")(unpack)
 app.add_typer(toolchain.app, name="toolchain", short_help="Environments for toolchains that need their own.")
@@ -59,7 +72,7 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="SET",
-        help="Evaluation set: .npz, IDX, a folder of images, or package.module:function.",
+        help="Evaluation set: .npz, IDX, a folder of images (of any raw data with --processing), or module:function.",
     ),
 ]
 CalibrationData = Annotated[
@@ -126,6 +139,7 @@ def build(
         str, typer.Option("--threads", metavar="N", help="Numbers of threads, comma-separated.")
     ] = "1",
     quantizer: QuantizerName = "",
+    processing: Processing = "",
     metric: Metric = "",
     budget: Annotated[
         list[str] | None,
@@ -184,6 +198,7 @@ def build(
             precisions=split_names(precision, "--precision"),
             threads=_numbers(threads, "--threads"),
             quantizer=quantizer,
+            processing=processing,
             metric=metric,
             budget=tuple(budget or ()),
             values=tuple(value or ()),
@@ -277,6 +292,7 @@ def convert(
     calibration: CalibrationData = "",
     calibration_count: CalibrationCount = 512,
     quantizer: QuantizerName = "",
+    processing: Processing = "",
     metric: Metric = "",
     value: Values = None,
     option: RuntimeOptions = None,
@@ -307,6 +323,7 @@ def convert(
         runtimes=(to,),
         precisions=(precision,),
         quantizer=quantizer,
+        processing=processing,
         metric=metric,
         values=tuple(value or ()),
         options=tuple(option or ()),
@@ -331,6 +348,7 @@ def verify(
     signature: Signature = "",
     trust: Trust = False,
     data: Data = "",
+    processing: Processing = "",
     metric: Metric = "",
     value: Values = None,
     precision: Annotated[
@@ -355,6 +373,7 @@ def verify(
         signature=signature,
         trust=trust,
         data=data,
+        processing=processing,
         metric=metric,
         precisions=("fp32",),
         values=tuple(value or ()),

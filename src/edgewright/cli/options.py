@@ -22,6 +22,14 @@ Shapes = Annotated[
         help="Input of a factory, or dynamic sizes of a file, e.g. 1x3x32x32 or name=1x3x32x32:int64; once per input.",
     ),
 ]
+Processing = Annotated[
+    str,
+    typer.Option(
+        "--processing",
+        metavar="FILE|PRESET",
+        help="Pre- and post-processing: a processing.toml, or the name of a preset.",
+    ),
+]
 Signature = Annotated[
     str,
     typer.Option("--signature", metavar="NAME", help="Signature of a SavedModel; default: serving_default."),

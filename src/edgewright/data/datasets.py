@@ -25,6 +25,8 @@ from edgewright.data.idx import find_idx, is_idx, list_idx_prefixes, read_idx_pa
 from edgewright.data.images import IMAGE_RULE, read_image_folder
 from edgewright.data.lints import Lint
 from edgewright.data.npz import read_npz
+from edgewright.data.processed import read_processed_folder
+from edgewright.processing.processor import Plan
 
 LABEL_NAMES = ("labels", "label", "y", "targets", "target")
 _CHUNK_SAMPLES = 256
@@ -88,7 +90,7 @@ def digest_of(inputs: Mapping[str, Array], labels: Array | None) -> str:
     return digest.hexdigest()
 
 
-def load_dataset(spec: str, inputs: Sequence[TensorSpec]) -> Dataset:
+def load_dataset(spec: str, inputs: Sequence[TensorSpec], processing: Plan | None = None) -> Dataset:
     """Return the data set that `spec` names, checked against the model's `inputs`.
 
     `spec` is one of:
@@ -101,7 +103,8 @@ def load_dataset(spec: str, inputs: Sequence[TensorSpec]) -> Dataset:
 
     Floats are made float32 (from float16 and float64) where the model takes float32; every other
     dtype must be the model's own. An IDX or image file is given as the model takes it: uint8 as stored,
-    float32 divided by 255; its description says so.
+    float32 divided by 255; its description says so. With `processing`, a folder holds raw inputs, which are
+    prepared as it says.
 
     Raises:
         DataError: nothing there, not readable, not for this model, NaN or infinity, all constant,
@@ -121,6 +124,9 @@ def load_dataset(spec: str, inputs: Sequence[TensorSpec]) -> Dataset:
     elif path.is_dir() and (prefixes := list_idx_prefixes(path)):
         choices = " or ".join(f"{spec}:{choice}" for choice in prefixes)
         raise DataError(f"{spec} is a folder of IDX files. Choose one: {choices}.")
+    elif path.is_dir() and processing is not None:
+        arrays, labels, lints = read_processed_folder(path, inputs, processing)
+        notes.append("prepared by processing.toml")
     elif path.is_dir():
         arrays, labels, lints = read_image_folder(path, inputs)
         notes.append(IMAGE_RULE)

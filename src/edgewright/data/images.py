@@ -40,7 +40,7 @@ def read_image_folder(
         raise DataError(f"{folder} gives one image a sample, but the model takes {[str(s) for s in inputs]}.")
     spec = inputs[0]
     layout, height, width, channels = _image_signature(spec, folder)
-    files, labels, lints = _list_images(folder)
+    files, labels, lints = list_samples(folder, SUFFIXES, what="PNG, JPEG or BMP image")
     size_bytes = len(files) * height * width * channels * np.dtype(spec.dtype).itemsize
     if size_bytes > MAX_TOTAL_BYTES:
         raise DataError(
@@ -95,7 +95,14 @@ def _image_signature(spec: TensorSpec, folder: Path) -> tuple[Layout, int, int, 
     return layout, height, width, channels
 
 
-def _list_images(folder: Path) -> tuple[list[Path], Array | None, list[Lint]]:
+def list_samples(
+    folder: Path, suffixes: frozenset[str], *, what: str
+) -> tuple[list[Path], Array | None, list[Lint]]:
+    """Return (files, labels, lints) of the files with one of `suffixes`; labels are indices of sub-folders, if any.
+
+    Raises:
+        DataError: there is none, or an image of a kind that is not read.
+    """
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     classes = [entry for entry in entries if entry.is_dir()]
     groups = [sorted(f for f in c.iterdir() if not f.name.startswith(".")) for c in classes] or [entries]
@@ -103,26 +110,22 @@ def _list_images(folder: Path) -> tuple[list[Path], Array | None, list[Lint]]:
     numbers: list[int] = []
     passed_over = 0
     for number, group in enumerate(groups):
-        images = [file for file in group if file.suffix.lower() in SUFFIXES and file.is_file()]
-        unread = [file for file in group if file.suffix.lower() in _OTHER_IMAGES]
+        found = [file for file in group if file.suffix.lower() in suffixes and file.is_file()]
+        unread = [file for file in group if file.suffix.lower() in _OTHER_IMAGES - suffixes]
         if unread:
-            raise DataError(f"{unread[0]} is no PNG, JPEG or BMP file. Convert or remove it.")
-        passed_over += len(group) - len(images)
-        files += images
-        numbers += [number] * len(images)
+            raise DataError(f"{unread[0]} is no {what} file. Convert or remove it.")
+        passed_over += len(group) - len(found)
+        files += found
+        numbers += [number] * len(found)
     if not files:
-        raise DataError(
-            f"{folder} holds no PNG, JPEG or BMP image (in sub-folders, one per class). Check the path."
-        )
+        raise DataError(f"{folder} holds no {what} (in sub-folders, one per class). Check the path.")
     lints = []
     if passed_over:
-        message = f"{folder}: {passed_over} entries that are no image were passed over"
+        message = f"{folder}: {passed_over} entries that are no {what} were passed over"
         lints.append(Lint(code="data-other-files", message=message))
     empty = [classes[number].name for number in range(len(classes)) if number not in set(numbers)]
     if empty:
-        lints.append(
-            Lint(code="data-empty-class", message=f"{folder}: classes without an image: {empty[:8]}")
-        )
+        lints.append(Lint(code="data-empty-class", message=f"{folder}: classes without a file: {empty[:8]}"))
     return files, np.array(numbers, dtype=np.int64) if classes else None, lints
 
 

@@ -16,6 +16,7 @@ from edgewright.data.calibration import choose_calibration
 from edgewright.data.datasets import Dataset, load_dataset, make_dataset
 from edgewright.data.metrics import Metric, get_metric
 from edgewright.data.synthetic import synthetic_inputs
+from edgewright.processing.processor import Plan
 
 SYNTHETIC_COUNT = 32
 
@@ -31,6 +32,7 @@ class DataRequest:
     metric: str = ""
     values: tuple[str, ...] = ()
     seed: int = 0
+    processing: Plan | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +66,10 @@ def prepare(request: DataRequest, program: Program, workdir: Path) -> Prepared:
     """
     metric = get_metric(request.metric) if request.metric else None
     constants = _constants(request.values, program)
-    evaluation = read_for(program, request.data, values=request.values) if request.data else None
-    training = read_for(program, request.calibration, values=request.values) if request.calibration else None
+    evaluation, training = (
+        read_for(program, spec, values=request.values, processing=request.processing) if spec else None
+        for spec in (request.data, request.calibration)
+    )
     warnings: list[str] = []
     severe: list[str] = []
     for dataset in (evaluation, training):
@@ -139,19 +143,24 @@ def _constants(texts: tuple[str, ...], program: Program) -> dict[str, Array]:
     return constants
 
 
-def read_for(program: Program, spec: str, *, values: tuple[str, ...] = ()) -> Dataset:
+def read_for(
+    program: Program, spec: str, *, values: tuple[str, ...] = (), processing: Plan | None = None
+) -> Dataset:
     """Return the data set of `spec` in the program's layout, constants added for the inputs that it lacks.
 
     Data come in the layout of the source; a program whose layout the user changed gets them transposed.
 
     Args:
         values: constants for inputs that the data do not hold, "name=number".
+        processing: for a folder of raw inputs; it gives the tensors of the program itself.
     Raises:
         DataError: the data do not fit the program.
     """
     constants = _constants(values, program)
-    wanted = [_source_spec(s, program) for s in program.inputs if s.name not in constants]
-    dataset = load_dataset(spec, wanted)
+    wanted = [s for s in program.inputs if s.name not in constants]
+    if processing is None:
+        wanted = [_source_spec(s, program) for s in wanted]
+    dataset = load_dataset(spec, wanted, processing)
     inputs = dict(dataset.inputs)
     for own, source in zip((s for s in program.inputs if s.name not in constants), wanted, strict=True):
         inputs[own.name] = to_layout(inputs[own.name], source.layout, own.layout)

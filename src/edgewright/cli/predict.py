@@ -1,0 +1,163 @@
+"""`edgewright predict` and `edgewright processing`: raw inputs in, results out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgewright.cli.options import Processing
+from edgewright.cli.show import Json
+from edgewright.core.errors import DataError, EdgewrightError, UsageError
+from edgewright.core.files import write_aside
+
+if TYPE_CHECKING:
+    from edgewright.prediction import Prediction, Predictor
+
+_Model = Annotated[
+    Path, typer.Argument(metavar="FILE", help="An artifact: a model file, or the folder that a build wrote.")
+]
+_Labels = Annotated[
+    Path | None,
+    typer.Option("--labels", metavar="FILE", help="A text file with a label a line, for the classes."),
+]
+_PICTURES = (".png", ".jpg", ".jpeg")
+
+
+def predict(
+    model: _Model,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Images, WAVs, .npy or .csv files, or folders of them; NAME=FILE where a model takes several.",
+        ),
+    ],
+    processing: Processing = "",
+    labels: _Labels = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option(
+            "--draw", metavar="FILE|DIR", help="Draw the results: a .png, or a folder for several inputs."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write the results as JSON lines, one an input."),
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Threads of the runtime.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Run a model on raw inputs, from the file of an image or a sound to labels, boxes, masks and waveforms.
+
+    Example: edgewright predict mobilenet.tflite cat.jpg --processing mobilenet_v1 --labels labels.txt --draw cat.png
+    """
+    from edgewright.prediction import find_inputs, load
+
+    with load(model, processing=processing or None, labels=labels, threads=threads) as predictor:
+        jobs = find_inputs(predictor.specification, inputs)
+        if draw is not None and len(jobs) > 1 and draw.suffix.lower() in _PICTURES:
+            raise UsageError(
+                f"--draw {draw} is one picture, but there are {len(jobs)} inputs. Give a folder."
+            )
+        failed = _predict_all(predictor, jobs, draw=draw, out=out, as_json=as_json)
+    if failed:
+        raise DataError(f"{failed} of {len(jobs)} inputs gave no result; see above.")
+
+
+def processing(
+    model: _Model,
+    processing: Processing = "",
+    labels: _Labels = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write processing.toml and its label files there."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the processing of a model, checked against its signature; with --out, write it to be edited.
+
+    Example: edgewright processing mobilenet.tflite --processing mobilenet_v1 --labels labels.txt --out .
+    """
+    from edgewright.prediction import specify
+    from edgewright.processing.specification import specification_text, write_specification
+
+    checked = specify(model, processing=processing or None, labels=labels)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        path = write_specification(checked.specification, out)
+        if not as_json:
+            print(path)
+            return
+    if as_json:
+        print(json.dumps(checked.to_json(), indent=2))
+        return
+    print(specification_text(checked.specification), end="")
+    for line in checked.lines():
+        print(f"# {line}")
+
+
+def _predict_all(
+    predictor: Predictor, jobs: list[dict[str, str]], *, draw: Path | None, out: Path | None, as_json: bool
+) -> int:
+    """Print, write and draw the results of each job; return how many failed."""
+    lines: list[str] = []
+    failed = 0
+    for job in _counted(jobs):
+        source = next(iter(job.values()))
+        try:
+            prediction = predictor(source=source, named=job)
+            if draw is not None:
+                _draw(
+                    prediction,
+                    draw if draw.suffix.lower() in _PICTURES else draw / f"{Path(source).stem}.png",
+                )
+        except EdgewrightError as err:
+            if len(jobs) == 1:
+                raise
+            failed += 1
+            lines.append(json.dumps({"input": source, "error": str(err)}))
+            print(f"edgewright: {source}: {err}", file=sys.stderr)
+            continue
+        lines.append(json.dumps(prediction.to_json()))
+        if as_json:
+            print(lines[-1], flush=True)
+        elif out is None:
+            _show(prediction)
+    if out is not None:
+        with write_aside(out) as aside:
+            aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return failed
+
+
+def _counted(jobs: list[dict[str, str]]) -> Iterator[dict[str, str]]:
+    """Yield the jobs, with a bar on stderr where there are several and somebody looks."""
+    if len(jobs) == 1 or not sys.stderr.isatty():
+        yield from jobs
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(jobs, description="predict", console=Console(stderr=True), transient=True)
+
+
+def _draw(prediction: Prediction, path: Path) -> None:
+    from edgewright.report.drawing import draw_results
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = draw_results(prediction.raw, prediction.results)
+    with write_aside(path) as aside, aside.open("wb") as stream:
+        picture.save(stream, format="PNG" if path.suffix.lower() == ".png" else "JPEG")
+
+
+def _show(prediction: Prediction) -> None:
+    from edgewright.processing.results import result_lines
+
+    print(prediction.source)
+    for name, result in prediction.results.items():
+        for line in result_lines(name, result):
+            print(f"  {line}")

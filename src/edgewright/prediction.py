@@ -1,0 +1,274 @@
+"""A model with its processing: raw inputs in, typed results out."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from edgewright.artifact_files import RECORD_NAME, read_artifact, require_runnable
+from edgewright.core.artifact import Artifact
+from edgewright.core.errors import DataError, FormatMismatchError, UsageError
+from edgewright.core.files import work_folder
+from edgewright.core.tensors import Array
+from edgewright.processing import presets
+from edgewright.processing.choice import choose
+from edgewright.processing.processor import Plan, Raw, Signature, plan
+from edgewright.processing.raw import RAW_SUFFIXES, read_raw
+from edgewright.processing.results import Result, typed_result
+from edgewright.processing.specification import (
+    PROCESSING_NAME,
+    RawInput,
+    Specification,
+    read_labels,
+    read_specification,
+    write_specification,
+)
+from edgewright.workers.pool import Worker
+
+RawSource = Path | str | Array
+ARTIFACT_SUFFIXES = frozenset((".tflite", ".onnx", ".xml"))
+_MAX_FILES = 100_000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    """The results of one run, by name, and the raw inputs that they were made of."""
+
+    results: Mapping[str, Result]
+    raw: Mapping[str, Raw]
+    source: str = ""
+
+    def __getitem__(self, name: str) -> Result:
+        return self.results[name]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the results as JSON values."""
+        record: dict[str, object] = {"input": self.source} if self.source else {}
+        return record | {name: result.to_json() for name, result in self.results.items()}
+
+
+class Predictor:
+    """Runs a specification around its models, which stay open in a worker; a context manager.
+
+    Called with what the specification takes, by position or by name: the path of an image or of a WAV, or arrays.
+    """
+
+    def __init__(
+        self, checked: Plan, artifacts: Mapping[str, Artifact], labels: tuple[str, ...] = ()
+    ) -> None:
+        """Open a predictor for a checked plan; `load` finds plan and artifacts by itself.
+
+        Raises:
+            UsageError: the models need environments that differ.
+        """
+        self.plan = checked
+        self._artifacts = dict(artifacts)
+        environments = {artifact.environment for artifact in artifacts.values()}
+        if len(environments) != 1:
+            raise UsageError(
+                f"the models run in {len(environments)} toolchain environments; one is expected."
+            )
+        for artifact in artifacts.values():
+            require_runnable(artifact)
+        self._folder = Path(tempfile.mkdtemp(prefix="edgewright-"))
+        self._specification = write_specification(checked.specification, self._folder)
+        self._worker = Worker("predict", environment=environments.pop())
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker and remove its files."""
+        self._worker.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def specification(self) -> Specification:
+        """What is run."""
+        return self.plan.specification
+
+    def __call__(
+        self, *inputs: RawSource, source: str = "", named: Mapping[str, RawSource] | None = None
+    ) -> Prediction:
+        """Return the results for one set of raw inputs.
+
+        Args:
+            inputs: in the order of the specification's inputs.
+            source: how the prediction names it; default: the path of the first input that is one.
+            named: the same by name.
+        Raises:
+            DataError: an input that is missing, cannot be read, or is not what the specification takes.
+        """
+        given = dict(zip((row.name for row in self.specification.inputs), inputs, strict=False)) | dict(
+            named or {}
+        )
+        if len(inputs) > len(self.specification.inputs):
+            raise DataError(
+                f"{len(inputs)} inputs are given, but the specification takes {len(self.specification.inputs)}."
+            )
+        raw = {row.name: _raw(row, given[row.name]) for row in self.specification.inputs if row.name in given}
+        with work_folder() as work:
+            answer = self._worker.call(
+                "edgewright.processing.operations:predict",
+                {
+                    "specification": str(self._specification),
+                    "artifacts": {name: artifact.to_json() for name, artifact in self._artifacts.items()},
+                    "raw": {name: _hand_over(value, work / f"{name}.npy") for name, value in raw.items()},
+                    "out": str(work / "out"),
+                },
+            )
+            files = answer["results"]
+            assert isinstance(files, dict)
+            arrays = {str(name): np.load(str(path), allow_pickle=False) for name, path in files.items()}
+        paths = [str(value) for value in given.values() if isinstance(value, str | Path)]
+        return Prediction(results=self._typed(arrays), raw=raw, source=source or next(iter(paths), ""))
+
+    def _typed(self, arrays: Mapping[str, Array]) -> dict[str, Result]:
+        types = self.plan.results
+        labels = {flow.name: flow.labels for flow in self.specification.results}
+        return {name: typed_result(array, types[name], labels[name]) for name, array in arrays.items()}
+
+
+def load(
+    path: Path | str | Sequence[Path],
+    *,
+    processing: Specification | Path | str | None = None,
+    labels: Path | None = None,
+    threads: int = 1,
+) -> Predictor:
+    """Return a predictor for the model at `path`: `predictor("cat.jpg")` gives typed results.
+
+    Args:
+        path: an artifact (its file, or the folder that a build wrote), or a folder that holds a `processing.toml` and
+            the models that it names; several files for a preset of several models.
+        processing: a specification, its file, or the name of a preset; default: the `processing.toml` beside the
+            model, else what the file says of itself in its metadata.
+        labels: a file with a label a line, over those of the specification.
+    Raises:
+        UsageError: no processing is known, or it does not fit the model.
+        UnavailableError: nothing here runs the model.
+    """
+    checked, artifacts = _specify(path, processing, labels, threads)
+    return Predictor(checked, artifacts)
+
+
+def specify(
+    path: Path | str | Sequence[Path],
+    *,
+    processing: Specification | Path | str | None = None,
+    labels: Path | None = None,
+) -> Plan:
+    """Return the processing of the model at `path`, checked against its signature; see `load`."""
+    return _specify(path, processing, labels, threads=1)[0]
+
+
+def find_inputs(specification: Specification, texts: Sequence[str]) -> list[dict[str, str]]:
+    """Return, for each prediction, name of the input -> file, of texts `FILE`, `FOLDER` or `NAME=FILE`.
+
+    Raises:
+        DataError: a file or a name that is not there, an empty folder, or inputs that are not given.
+    """
+    names = [row.name for row in specification.inputs]
+    named = dict(
+        text.partition("=")[::2] for text in texts if text.partition("=")[0] in names and "=" in text
+    )
+    if named:
+        missing = [name for name in names if name not in named]
+        if missing or len(named) != len(texts):
+            raise DataError(
+                f"the inputs {names} are expected, each once as NAME=FILE, but {list(texts)} are given."
+            )
+        return [named]
+    if len(names) != 1:
+        raise DataError(f"the specification takes the inputs {names}. Give each as NAME=FILE.")
+    row = specification.inputs[0]
+    if row.kind == "text":
+        return [{row.name: text} for text in texts]
+    files: list[str] = []
+    for text in texts:
+        place = Path(text)
+        if not place.exists():
+            raise DataError(f"input {text} does not exist. Check the path.")
+        if not place.is_dir():
+            files.append(text)
+            continue
+        found = sorted(file for file in place.rglob("*") if file.suffix.lower() in RAW_SUFFIXES[row.kind])
+        if not found:
+            raise DataError(f"folder {text} holds no {', '.join(sorted(RAW_SUFFIXES[row.kind]))} file.")
+        if len(found) > _MAX_FILES:
+            raise DataError(
+                f"folder {text} holds {len(found)} files; at most {_MAX_FILES} are taken at once."
+            )
+        files += map(str, found)
+    return [{row.name: file} for file in files]
+
+
+def _specify(
+    path: Path | str | Sequence[Path],
+    processing: Specification | Path | str | None,
+    labels: Path | None,
+    threads: int,
+) -> tuple[Plan, dict[str, Artifact]]:
+    places = [Path(path)] if isinstance(path, str | Path) else list(path)
+    folder = places[0] if places[0].is_dir() else places[0].parent
+    specification = processing if isinstance(processing, Specification) else None
+    if processing is not None and specification is None and str(processing) not in presets.names():
+        specification = read_specification(Path(str(processing)))
+    if processing is None and (folder / PROCESSING_NAME).is_file():
+        specification = read_specification(folder)
+    if specification is not None and specification.models:
+        artifacts = {row.name: _artifact(folder / row.file, threads) for row in specification.models}
+    elif len(places) > 1:
+        artifacts = {place.stem: _artifact(place, threads) for place in places}
+    else:
+        artifacts = {"": _artifact(places[0], threads)}
+    signatures = {
+        name: Signature(inputs=artifact.inputs, outputs=artifact.outputs)
+        for name, artifact in artifacts.items()
+    }
+    if specification is None:
+        models = {name: artifact.path for name, artifact in artifacts.items()}
+        specification = choose(str(processing or ""), models, signatures)
+    if labels is not None:
+        names = read_labels(labels)
+        results = tuple(
+            replace(flow, labels=names, labels_file=labels.name) for flow in specification.results
+        )
+        specification = replace(specification, results=results)
+    return plan(specification, signatures), artifacts
+
+
+def _artifact(path: Path, threads: int) -> Artifact:
+    """Return the artifact at `path`; a source model in another format runs in its own framework."""
+    if (path / RECORD_NAME).is_file() or path.suffix.lower() in ARTIFACT_SUFFIXES:
+        return read_artifact(path, threads=threads)
+    if (path.parent / RECORD_NAME).is_file():
+        return read_artifact(path, threads=threads)
+    raise FormatMismatchError(
+        f"{path} is no artifact that can be run: {', '.join(sorted(ARTIFACT_SUFFIXES))}, or a folder that a build "
+        f"wrote. Convert it first: edgewright convert {path} --to litert --out DIR."
+    )
+
+
+def _raw(row: RawInput, value: RawSource) -> Raw:
+    if isinstance(value, np.ndarray) or row.kind == "text":
+        return value if isinstance(value, np.ndarray) else str(value)
+    return read_raw(row, Path(value))
+
+
+def _hand_over(value: Raw, path: Path) -> object:
+    if isinstance(value, str):
+        return {"text": value}
+    np.save(path, value, allow_pickle=False)
+    return str(path)
