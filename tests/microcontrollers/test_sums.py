@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from edgewright.microcontrollers.fixed_point import Multiplier, clamped, multiplier_of, scaled
-from edgewright.microcontrollers.products import Ending
 from edgewright.microcontrollers.sums import _settled
+from edgewright.microcontrollers.variants import Ending
 
 ENDING = Ending(zero=-5, low=-128, high=127)
 

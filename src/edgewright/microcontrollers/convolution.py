@@ -1,21 +1,27 @@
 """Convolutions and fully connected layers: weights in flash, zero points folded into the bias, sizes as constants.
 
 acc = sum w (x - z) = sum w x - z sum w, where padding holds x = z. A convolution gathers the pixels under its window
-into a patch, so that its inner loop is one dot product; a depthwise one keeps a pointer to each pixel under the window.
-Both make the rows `first` to `last` of the output, of an input of whose rows `in_rows` are kept, in a ring.
+into a patch, so that its inner loop is one dot product. It makes the rows `first` to `last` of the output, of an input
+of whose rows `in_rows` are kept, in a ring.
 Source: LiteRT 8-bit quantization specification (CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
-import numpy as np
-
 from edgewright.microcontrollers.graph import ITEM_BYTES, Tensor
-from edgewright.microcontrollers.layer import STACK_BUFFER_BYTES, ByRows, Layer, Reach, Site, render, require
-from edgewright.microcontrollers.products import WIDE_BYTES
+from edgewright.microcontrollers.layer import (
+    STACK_BUFFER_BYTES,
+    ByRows,
+    Layer,
+    Reach,
+    Site,
+    render,
+    require,
+)
+from edgewright.microcontrollers.products import PIXELS_AT_ONCE, WIDE_BYTES, row_products
 from edgewright.microcontrollers.sums import Sums, sums_of
 
 _CONVOLUTION = """\
@@ -126,76 +132,6 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
 }
 """
 
-_DEPTHWISE = """\
-static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scratch }},
-    {{ tables }}, int32_t first, int32_t last, int32_t in_rows)
-{
-    const {{ type }} *lines[{{ kernel_y }}];
-    const {{ type }} *tap[{{ taps }}];
-{% if scratch %}
-    {{ type }} *const border = ({{ type }} *)(void *)scratch;
-{% elif is_padded %}
-    {{ type }} border[{{ depth }}];
-{% endif %}
-    int32_t n, y, x, i, j{{ ", c, t" if not suffix }};
-{% if multiplier > 1 %}
-    int32_t m;
-{% endif %}
-{% if is_padded %}
-    memset(border, {{ zero }}, {{ depth }} * sizeof *border);
-{% endif %}
-    for (n = 0; n < {{ batch }}; ++n, in += {{ height * width * depth }}) {
-        for (y = first; y < last; ++y) {
-            for (i = 0; i < {{ kernel_y }}; ++i) {
-                const int32_t row = y * {{ stride_y }} + i * {{ dilation_y }} - {{ pad_y }};
-{% if is_padded %}
-                lines[i] = row < 0 || row >= {{ height }} ? NULL : in + row % in_rows * {{ width * depth }};
-{% else %}
-                lines[i] = in + row % in_rows * {{ width * depth }};
-{% endif %}
-            }
-            for (x = 0; x < {{ out_width }}; ++x) {
-                const {{ type }} **to = tap;
-                for (i = 0; i < {{ kernel_y }}; ++i) {
-                    for (j = 0; j < {{ kernel_x }}; ++j) {
-                        const int32_t column = x * {{ stride_x }} + j * {{ dilation_x }} - {{ pad_x }};
-{% if is_padded %}
-                        if (lines[i] == NULL || column < 0 || column >= {{ width }}) {
-                            *to++ = border;
-                            continue;
-                        }
-{% endif %}
-                        *to++ = lines[i] + column * {{ depth }};
-                    }
-                }
-{% if suffix %}
-                taps{{ taps }}{{ suffix }}(tap, out, weights, bias, mantissa, shift, {{ channels }});
-                out += {{ channels }};
-{% else %}
-                for (c = 0; c < {{ depth }}; ++c) {
-{% if multiplier > 1 %}
-                    for (m = c * {{ multiplier }}; m < (c + 1) * {{ multiplier }}; ++m) {
-{% else %}
-                    {
-                        const int32_t m = c;
-{% endif %}
-                        const {{ weight_type }} *w = weights + m;
-                        {{ begin.replace("#", "m") }}
-                        for (t = 0; t < {{ taps }}; ++t) {
-                            sum += {{ product % ("w[t * %d] * tap[t][c]" % channels) }};
-                        }
-{% for line in end %}
-                        {{ line.replace("#", "m") }}
-{% endfor %}
-                    }
-                }
-{% endif %}
-            }
-        }
-    }
-}
-"""
-
 _ROWS = """\
 static void @(const {{ type }} *in, {{ type }} *out,
     {{ tables }}, int32_t depth, int32_t channels, int32_t rows)
@@ -234,11 +170,9 @@ static void @(const int8_t *in, int8_t *out{{ ", int8_t *scratch" if scratch }},
 }
 """
 
-# Pixels of which `rows<suffix>` reads values after it has written some of the same pixels' outputs.
-PIXELS_AT_ONCE = 2
 # Convolutions keep as many pointers to rows on the stack.
 MOST_LINES = 512
-_POINTER_BYTES = 8
+POINTER_BYTES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,6 +185,11 @@ class Window:
     stride: int
     dilation: int
     pad: int
+
+    @property
+    def extent(self) -> int:
+        """How many values lie under the window, from its first to its last."""
+        return (self.kernel - 1) * self.dilation + 1
 
     @property
     def is_padded(self) -> bool:
@@ -296,10 +235,10 @@ def by_window(batch: int, tall: Window) -> ByRows | None:
 
 def convolution(site: Site) -> Layer:
     """Return CONV_2D of int8 or float32."""
-    return _convolution(site, site.input(1))
+    return convolution_with(site, site.input(1))
 
 
-def _convolution(site: Site, weights: Tensor) -> Layer:
+def convolution_with(site: Site, weights: Tensor) -> Layer:
     """Return a convolution with `weights` [channels, height, width, depth of a group]."""
     image, output = site.input(0), site.output()
     require(len(image.shape) == len(weights.shape) == len(output.shape) == 4, "a rank other than 4")
@@ -332,7 +271,7 @@ def _convolution(site: Site, weights: Tensor) -> Layer:
     patch_bytes = 0 if is_pointwise else rows * taps * depth * item
     wide_bytes = WIDE_BYTES * taps * depth if rows == 2 else 0
     is_large = patch_bytes + wide_bytes > STACK_BUFFER_BYTES
-    values = dict(sums.values) | _window_values(tall, wide) | {
+    values = dict(sums.values) | window_values(tall, wide) | {
         "batch": batch, "depth": depth, "channels": channels, "taps": taps, "groups": groups,
         "group_depth": group_depth, "is_pointwise": is_pointwise, "is_padded": is_padded, "scratch": is_large,
         "rows": rows, "is_odd": batch > 1 or output.shape[2] % 2, "wide": _wide(wide_bytes, is_large),
@@ -346,9 +285,9 @@ def _convolution(site: Site, weights: Tensor) -> Layer:
         writes=(output.index,),
         constants=sums.constants,
         needs=sums.needs,
-        helpers=sums.ending.rows if sums.ending else (),
+        helpers=row_products(sums.ending) if sums.ending else (),
         scratch_bytes=patch_bytes + wide_bytes if is_large else 0,
-        stack_bytes=(0 if is_large else patch_bytes + wide_bytes) + _POINTER_BYTES * kernel_y,
+        stack_bytes=(0 if is_large else patch_bytes + wide_bytes) + POINTER_BYTES * kernel_y,
         macs=output.count * taps * group_depth,
         by_rows=by_window(batch, tall),
     )
@@ -362,69 +301,6 @@ def _wide(wide_bytes: int, is_large: bool) -> str:
     if not wide_bytes:
         return nothing
     return f"\n#ifdef HAS_DSP\n    uint32_t wide[{wide_bytes // WIDE_BYTES}];\n#else\n    {nothing}\n#endif"
-
-
-def depthwise_convolution(site: Site) -> Layer:
-    """Return DEPTHWISE_CONV_2D of int8 or float32."""
-    image, weights, output = site.input(0), site.input(1), site.output()
-    require(len(image.shape) == len(weights.shape) == len(output.shape) == 4, "a rank other than 4")
-    one, kernel_y, kernel_x, channels = weights.shape
-    batch, height, width, depth = image.shape
-    require(one == 1 and depth > 0 and channels % depth == 0, f"{channels} filters for {depth} channels")
-    require(output.shape[3] == channels and output.shape[0] == batch, "a wrong output shape")
-    if depth == 1 and image.dtype == "int8" and weights.value is not None:
-        return _of_one_channel(site, weights)
-    tall = window_of(
-        site, 0, kernel=kernel_y, size=height, out_size=output.shape[1],
-        dilation=site.operator.integer("DilationHFactor"),
-    )  # fmt: skip
-    wide = window_of(
-        site, 1, kernel=kernel_x, size=width, out_size=output.shape[2],
-        dilation=site.operator.integer("DilationWFactor"),
-    )  # fmt: skip
-    require(kernel_y <= MOST_LINES, f"a window of {kernel_y} rows; up to {MOST_LINES} are made")
-    sums = sums_of(site, image, weights, output, axis=3, has_ending=channels == depth)
-    taps, item = kernel_y * kernel_x, ITEM_BYTES[image.dtype]
-    is_padded = tall.is_padded or wide.is_padded
-    is_large = is_padded and depth * item > STACK_BUFFER_BYTES
-    values = dict(sums.values) | _window_values(tall, wide) | {
-        "batch": batch, "depth": depth, "channels": channels, "taps": taps, "multiplier": channels // depth,
-        "is_padded": is_padded, "scratch": is_large,
-    }  # fmt: skip
-    return Layer(
-        operator=site.operator,
-        arguments=(*(constant.name for constant in sums.constants), *row_arguments(tall)),
-        text=render(_DEPTHWISE, values),
-        reads=(image.index,),
-        writes=(output.index,),
-        constants=sums.constants,
-        needs=sums.needs,
-        helpers=sums.ending.taps(taps) if sums.ending else (),
-        scratch_bytes=depth * item if is_large else 0,
-        stack_bytes=_POINTER_BYTES * (taps + kernel_y) + (depth * item if is_padded and not is_large else 0),
-        macs=output.count * taps,
-        by_rows=by_window(batch, tall),
-    )
-
-
-def _of_one_channel(site: Site, weights: Tensor) -> Layer:
-    """Return the depthwise convolution of an image of one channel: a convolution, with its weights turned."""
-    require(len(weights.scales) == 1 or weights.axis == 3, f"scales along axis {weights.axis}, not 3")
-    assert weights.value is not None
-    turned = replace(
-        weights,
-        shape=(weights.shape[3], weights.shape[1], weights.shape[2], 1),
-        value=np.ascontiguousarray(weights.value.transpose(3, 1, 2, 0)),
-        axis=0,
-    )
-    layer = _convolution(site, turned)
-    # Another layer may use the same weights as they are.
-    table = replace(layer.constants[0], name=f"{layer.constants[0].name}_turned")
-    return replace(
-        layer,
-        constants=(table, *layer.constants[1:]),
-        arguments=(table.name, *layer.arguments[1:]),
-    )
 
 
 def fully_connected(site: Site) -> Layer:
@@ -472,7 +348,7 @@ def _rows(site: Site, image: Tensor, output: Tensor, sums: Sums, *, sizes: tuple
         writes=(output.index,),
         constants=sums.constants,
         needs=sums.needs,
-        helpers=sums.ending.rows,
+        helpers=row_products(sums.ending),
         scratch_bytes=wide_bytes if is_large else 0,
         stack_bytes=0 if is_large else wide_bytes,
         macs=prod(sizes),
@@ -493,7 +369,8 @@ def _by_pixels(image: Tensor, output: Tensor, count: int) -> ByRows | None:
     return ByRows(rows=height, reaches=(reach,), count=count)
 
 
-def _window_values(tall: Window, wide: Window) -> dict[str, object]:
+def window_values(tall: Window, wide: Window) -> dict[str, object]:
+    """Return what a template may need to know of the windows along y and x."""
     return {
         "height": tall.size, "width": wide.size, "out_height": tall.out_size, "out_width": wide.out_size,
         "kernel_y": tall.kernel, "kernel_x": wide.kernel, "stride_y": tall.stride, "stride_x": wide.stride,

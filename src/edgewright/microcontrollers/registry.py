@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from edgewright.microcontrollers import (
     convolution,
+    depthwise,
     elementwise,
     pooling,
     recurrent,
@@ -25,7 +26,7 @@ KERNELS: Mapping[str, Kernel] = {
     "AVERAGE_POOL_2D": pooling.average_pool,
     "CONCATENATION": shaping.concatenation,
     "CONV_2D": convolution.convolution,
-    "DEPTHWISE_CONV_2D": convolution.depthwise_convolution,
+    "DEPTHWISE_CONV_2D": depthwise.depthwise_convolution,
     "DEQUANTIZE": tables.dequantize,
     "EXPAND_DIMS": shaping.reshape,
     "FULLY_CONNECTED": convolution.fully_connected,

@@ -22,7 +22,7 @@ from edgewright.microcontrollers.fixed_point import (
 )
 from edgewright.microcontrollers.graph import Tensor
 from edgewright.microcontrollers.layer import Constant, Site, float_literal, floats, integers, require
-from edgewright.microcontrollers.products import NEEDS, Ending
+from edgewright.microcontrollers.variants import NEEDS, Ending
 
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
 

@@ -1,0 +1,117 @@
+"""What cores have beyond C, and how a sum becomes an int8: for Helium (M55), for the DSP extension (M4, M7), and plain.
+
+The second rounding of a multiplier, by 2^p and half away from zero, is floor((u + 2^(p-1)) / 2^p) with u = v for v >= 0
+and v - 1 below; tables hold p - 1. Where the activation cuts off all below the zero point, u = v does as well.
+Sources: Arm C Language Extensions (names of the features), Armv7-M and Armv8.1-M manuals (SMMULR; VQRDMULH, VRSHL).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgewright.microcontrollers.layer import render
+
+VARIANTS = """\
+/* What the core has beyond C: Helium (M55), or the DSP extension (M4, M7, M33). */
+#if !defined(EDGEWRIGHT_PORTABLE) && defined(__ARM_FEATURE_MVE) && defined(__GNUC__)
+#define HAS_HELIUM
+#include <arm_mve.h>
+#elif !defined(EDGEWRIGHT_PORTABLE) && defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
+#define HAS_DSP
+
+/* Four bytes. */
+static inline uint32_t word(const int8_t *at)
+{
+    uint32_t value;
+    memcpy(&value, at, sizeof value);
+    return value;
+}
+
+/* Bytes 0 and 2 as two int16. */
+static inline uint32_t even(uint32_t bytes)
+{
+    uint32_t pair;
+    __asm__("sxtb16 %0, %1" : "=r"(pair) : "r"(bytes));
+    return pair;
+}
+
+/* Bytes 1 and 3 as two int16. */
+static inline uint32_t odd(uint32_t bytes)
+{
+    uint32_t pair;
+    __asm__("sxtb16 %0, %1, ror #8" : "=r"(pair) : "r"(bytes));
+    return pair;
+}
+#endif
+"""
+
+_LEVEL = """\
+/* The output for a sum with |sum| < 2^30; it is divided by 2^(places + 1) at last. */
+static inline int8_t level{{ suffix }}(int32_t sum, int32_t mantissa, int32_t places)
+{
+    int32_t twice; /* the output, its lowest bit not yet cut off */
+#ifdef HAS_DSP
+    __asm__("smmulr %0, %1, %2" : "=r"(twice) : "r"(sum * 2), "r"(mantissa));
+#else
+    twice = high_product(sum, mantissa);
+#endif
+{% if not is_rectified %}
+    twice += twice >> 31;
+{% endif %}
+    twice = (twice >> places) + ({{ 2 * zero + 1 }});
+{% if is_whole %}
+#ifdef HAS_DSP
+    __asm__("ssat %0, #8, %1, asr #1" : "=r"(twice) : "r"(twice));
+    return (int8_t)twice;
+#else
+    return (int8_t)clamped(twice >> 1, {{ low }}, {{ high }});
+#endif
+{% else %}
+    return (int8_t)clamped(twice >> 1, {{ low }}, {{ high }});
+{% endif %}
+}
+
+#ifdef HAS_HELIUM
+/* Four sums, scaled: without the zero point, and not yet within the limits. `shifts` are negative. */
+static inline int32x4_t scaled_by{{ suffix }}(int32x4_t sums, int32x4_t mantissa, int32x4_t shifts)
+{
+    sums = vqrdmulhq_s32(sums, mantissa);
+{% if not is_rectified %}
+    sums = vaddq_s32(sums, vshrq_n_s32(sums, 31));
+{% endif %}
+    return vrshlq_s32(sums, shifts);
+}
+#endif
+"""
+
+# Arithmetic functions that the text above calls.
+NEEDS = ("high_product", "clamped")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How the sums of a layer become int8: output zero point and limits."""
+
+    zero: int
+    low: int
+    high: int
+
+    @property
+    def suffix(self) -> str:
+        """What the names of the functions for this ending end with."""
+        return f"_{self.zero + 128}_{self.low + 128}_{self.high + 128}"
+
+    @property
+    def level(self) -> str:
+        """The functions that make outputs of sums."""
+        return self.render(_LEVEL)
+
+    def render(self, template: str, **values: object) -> str:
+        """Return `template` with what belongs to this ending, and `values`."""
+        return render(
+            template,
+            {
+                "suffix": self.suffix, "zero": self.zero, "low": self.low, "high": self.high,
+                "is_whole": (self.low, self.high) == (-128, 127), "is_rectified": self.low >= self.zero, **values,
+            },
+        )  # fmt: skip
