@@ -102,7 +102,46 @@ KINDS: dict[str, Write] = {
     "resize_bilinear": moves.resize_bilinear,
     "mean": layers.mean,
     "transpose_conv": layers.transpose_conv,
+    "abs": unary("ABS"),
+    "elu": unary("ELU"),
+    "rsqrt": unary("RSQRT", source_zero=-128),
+    "prelu": several("PRELU", "", scaled="prelu"),
+    "maximum": several("MAXIMUM", "MaximumMinimumOptions", scaled="same"),
+    "minimum": several("MINIMUM", "MaximumMinimumOptions", scaled="same"),
+    "squared_difference": several("SQUARED_DIFFERENCE", "", scaled="square"),
+    "equal": several("EQUAL", "EqualOptions", result="bool"),
+    "not_equal": several("NOT_EQUAL", "NotEqualOptions", result="bool"),
+    "less": several("LESS", "LessOptions", result="bool"),
+    "less_equal": several("LESS_EQUAL", "LessEqualOptions", result="bool"),
+    "greater": several("GREATER", "GreaterOptions", result="bool"),
+    "greater_equal": several("GREATER_EQUAL", "GreaterEqualOptions", result="bool"),
+    "logical_and": several("LOGICAL_AND", "", "bool"),
+    "logical_or": several("LOGICAL_OR", "", "bool"),
+    "logical_not": unary("LOGICAL_NOT", "bool"),
+    "select_v2": several("SELECT_V2", "", scaled="same", count=3, kinds={0: "bool"}),
+    "cast_int8_float": unary("CAST", "int8", "float32"),
+    "cast_int8_int32": unary("CAST", "int8", "int32"),
+    "cast_int16_int8": unary("CAST", "int16", "int8"),
+    "sum": layers.sum_,
+    "reduce_max": layers.reduce_max,
+    "reduce_min": layers.reduce_min,
+    "arg_max": layers.arg_max,
+    "arg_min": layers.arg_min,
+    "batch_matmul": layers.batch_matmul,
+    "l2_normalization": layers.l2_normalization,
+    "log_softmax": layers.log_softmax,
+    "space_to_depth": moves.space_to_depth,
+    "depth_to_space": moves.depth_to_space,
+    "space_to_batch_nd": moves.space_to_batch_nd,
+    "batch_to_space_nd": moves.batch_to_space_nd,
+    "mirror_pad": moves.mirror_pad,
+    "broadcast_to": moves.broadcast_to,
+    "gather": moves.gather,
     # int16 activations, int8 weights
+    "int16_abs": unary("ABS", "int16"),
+    "int16_prelu": several("PRELU", "", "int16", scaled="prelu", kinds={1: "int8"}),
+    "int16_maximum": several("MAXIMUM", "MaximumMinimumOptions", "int16", scaled="same"),
+    "int16_squared_difference": several("SQUARED_DIFFERENCE", "", "int16", scaled="square"),
     "int16_add": several("ADD", "AddOptions", "int16", has_activation=True),
     "int16_sub": several("SUB", "SubOptions", "int16", has_activation=True),
     "int16_mul": several("MUL", "MulOptions", "int16", scaled="product", has_activation=True),
@@ -113,6 +152,25 @@ KINDS: dict[str, Write] = {
     "int16_tanh": unary("TANH", "int16", scale=2.0**-15, power=True),
     "int16_hard_swish": unary("HARD_SWISH", "int16"),
     # float32
+    "float_abs": unary("ABS", "float32"),
+    "float_neg": unary("NEG", "float32"),
+    "float_square": unary("SQUARE", "float32"),
+    "float_sqrt": unary("SQRT", "float32", squared=True),
+    "float_rsqrt": unary("RSQRT", "float32", squared=True),
+    "float_exp": unary("EXP", "float32"),
+    "float_log": unary("LOG", "float32", squared=True),
+    "float_elu": unary("ELU", "float32"),
+    "float_floor": unary("FLOOR", "float32"),
+    "float_ceil": unary("CEIL", "float32"),
+    "float_round": unary("ROUND", "float32"),
+    "float_prelu": several("PRELU", "", "float32"),
+    "float_maximum": several("MAXIMUM", "MaximumMinimumOptions", "float32"),
+    "float_minimum": several("MINIMUM", "MaximumMinimumOptions", "float32"),
+    "float_squared_difference": several("SQUARED_DIFFERENCE", "", "float32"),
+    "float_div": several("DIV", "DivOptions", "float32", has_activation=True),
+    "float_less": several("LESS", "LessOptions", "float32", result="bool"),
+    "float_equal": several("EQUAL", "EqualOptions", "float32", result="bool"),
+    "float_select_v2": several("SELECT_V2", "", "float32", count=3, kinds={0: "bool"}),
     "float_add": several("ADD", "AddOptions", "float32", has_activation=True),
     "float_sub": several("SUB", "SubOptions", "float32", has_activation=True),
     "float_mul": several("MUL", "MulOptions", "float32", has_activation=True),
@@ -125,12 +183,14 @@ KINDS: dict[str, Write] = {
 }
 for _kind in (
     "conv_2d depthwise_conv_2d fully_connected average_pool_2d max_pool_2d mean concatenation pad softmax "
-    "resize_nearest_neighbor resize_bilinear transpose_conv unidirectional_sequence_lstm"
+    "resize_nearest_neighbor resize_bilinear transpose_conv unidirectional_sequence_lstm "
+    "sum reduce_max reduce_min arg_max batch_matmul l2_normalization log_softmax space_to_depth depth_to_space "
+    "space_to_batch_nd batch_to_space_nd mirror_pad broadcast_to gather"
 ).split():
     KINDS[f"float_{_kind}"] = _as_floats(KINDS[_kind])
 for _kind in (
     "conv_2d depthwise_conv_2d fully_connected concatenation transpose strided_slice average_pool_2d max_pool_2d "
     "mean softmax pad transpose_conv pack unpack split slice resize_nearest_neighbor resize_bilinear "
-    "unidirectional_sequence_lstm"
+    "unidirectional_sequence_lstm sum batch_matmul gather mirror_pad broadcast_to"
 ).split():
     KINDS[f"int16_{_kind}"] = _as_wide(KINDS[_kind])

@@ -144,6 +144,89 @@ def softmax(draw: Draw, path: Path) -> None:
 
 def mean(draw: Draw, path: Path) -> None:
     """A mean over some axes."""
+    _reduced(draw, path, "MEAN")
+
+
+def sum_(draw: Draw, path: Path) -> None:
+    """A sum over some axes."""
+    _reduced(draw, path, "SUM")
+
+
+def reduce_max(draw: Draw, path: Path) -> None:
+    """The largest values over some axes."""
+    _reduced(draw, path, "REDUCE_MAX")
+
+
+def reduce_min(draw: Draw, path: Path) -> None:
+    """The smallest values over some axes."""
+    _reduced(draw, path, "REDUCE_MIN")
+
+
+def arg_max(draw: Draw, path: Path) -> None:
+    """Where the largest value is."""
+    _argument(draw, path, "ARG_MAX", "ArgMaxOptions")
+
+
+def arg_min(draw: Draw, path: Path) -> None:
+    """Where the smallest value is."""
+    _argument(draw, path, "ARG_MIN", "ArgMinOptions")
+
+
+def _argument(draw: Draw, path: Path, name: str, table: str) -> None:
+    made = Maker()
+    shape = shape_of(draw, size=8)
+    axis = int(draw.integers(0, len(shape)))
+    x = made.tensor(shape, scale=scale_of(draw), zero=zero_of(draw))
+    a = made.tensor((), "int32", value=np.array(axis if draw.random() < 0.6 else axis - len(shape)))
+    y = made.tensor((*shape[:axis], *shape[axis + 1 :]), "int32")
+    made.operator(name, [x, a], [y], table=table, options={"outputType": 2}, version=2)
+    made.write(path, [x], [y])
+
+
+def batch_matmul(draw: Draw, path: Path) -> None:
+    """A product of two computed matrices, with batches."""
+    made = Maker()
+    rows, depth, columns = (int(draw.integers(1, 8)) for _ in range(3))
+    batches = tuple(int(draw.integers(1, 4)) for _ in range(int(draw.integers(0, 3))))
+    adjoint = [bool(draw.random() < 0.4) for _ in range(2)]
+    left = (depth, rows) if adjoint[0] else (rows, depth)
+    right = (columns, depth) if adjoint[1] else (depth, columns)
+    scales = [scale_of(draw), scale_of(draw)]
+    a = made.tensor((*batches, *left), scale=scales[0], zero=zero_of(draw))
+    value, own = None, batches
+    if draw.random() < 0.3:
+        own = () if draw.random() < 0.5 else tuple(1 for _ in batches)
+    if draw.random() < 0.2 and not made.is_wide:
+        value = int8s(draw, (*own, *right))
+    b = made.tensor((*own, *right), scale=scales[1], zero=zero_of(draw), value=value)
+    scale = float(scales[0] * scales[1] * np.sqrt(depth) * 60 * np.exp(draw.uniform(-1, 1)))
+    y = made.tensor((*batches, rows, columns), scale=scale, zero=zero_of(draw))
+    options = {"adjX": adjoint[0], "adjY": adjoint[1]}
+    made.operator("BATCH_MATMUL", [a, b], [y], table="BatchMatMulOptions", options=options, version=3)
+    made.write(path, [a, b] if value is None else [a], [y])
+
+
+def l2_normalization(draw: Draw, path: Path) -> None:
+    """Rows of unit length."""
+    made = Maker()
+    shape = shape_of(draw, size=9)
+    x = made.tensor(shape, scale=scale_of(draw), zero=zero_of(draw))
+    y = made.tensor(shape, scale=1 / 128)
+    made.operator("L2_NORMALIZATION", [x], [y], table="L2NormOptions", version=2)
+    made.write(path, [x], [y])
+
+
+def log_softmax(draw: Draw, path: Path) -> None:
+    """The logarithm of softmax."""
+    made = Maker()
+    shape = shape_of(draw, size=9)
+    x = made.tensor(shape, scale=scale_of(draw), zero=zero_of(draw))
+    y = made.tensor(shape, scale=16 / 256, zero=127)
+    made.operator("LOG_SOFTMAX", [x], [y], table="LogSoftmaxOptions", version=2)
+    made.write(path, [x], [y])
+
+
+def _reduced(draw: Draw, path: Path, name: str) -> None:
     made = Maker()
     shape = shape_of(draw, low=2, size=8)
     if draw.random() < 0.5:
@@ -156,11 +239,11 @@ def mean(draw: Draw, path: Path) -> None:
     scale, zero = scale_of(draw), zero_of(draw)
     x = made.tensor(shape, scale=scale, zero=zero)
     a = made.tensor(axes.shape, "int32", value=axes if draw.random() < 0.7 else axes - len(shape))
-    if draw.random() < 0.5:
+    if draw.random() < 0.5 or name.startswith("REDUCE"):
         y = made.tensor(result, scale=scale, zero=zero)
     else:
         y = made.tensor(result, scale=float(scale * np.exp(draw.uniform(-1.5, 0.5))), zero=zero_of(draw))
-    made.operator("MEAN", [x, a], [y], table="ReducerOptions", options={"keepDims": keep}, version=2)
+    made.operator(name, [x, a], [y], table="ReducerOptions", options={"keepDims": keep}, version=2)
     made.write(path, [x], [y])
 
 

@@ -32,6 +32,7 @@ class Maker:
     is_wide = False
 
     def __init__(self) -> None:
+        self.feeds: dict[int, int] = {}  # tensors made of a model's input, and that input
         self._model = schema.ModelT()
         self._model.version = 3
         self._model.description = b"made for a conformance test"

@@ -174,3 +174,118 @@ def _resize(draw: Draw, path: Path, name: str, table: str) -> None:
     options = {"alignCorners": bool(kind == "corners"), "halfPixelCenters": bool(kind == "half")}
     made.operator(name, [x, s], [y], table=table, options=options, version=3)
     made.write(path, [x], [y])
+
+
+def space_to_depth(draw: Draw, path: Path) -> None:
+    """Blocks of pixels into channels."""
+    _blocks(draw, path, "SPACE_TO_DEPTH", "SpaceToDepthOptions")
+
+
+def depth_to_space(draw: Draw, path: Path) -> None:
+    """Channels into blocks of pixels."""
+    _blocks(draw, path, "DEPTH_TO_SPACE", "DepthToSpaceOptions")
+
+
+def _blocks(draw: Draw, path: Path, name: str, table: str) -> None:
+    made = Maker()
+    n, h, w, c = (int(draw.integers(1, 3)), *(int(draw.integers(1, 5)) for _ in range(3)))
+    block = int(draw.integers(1, 4))
+    wide, deep = (n, h * block, w * block, c), (n, h, w, c * block * block)
+    scale, zero = scale_of(draw), zero_of(draw)
+    ends = (wide, deep) if name == "SPACE_TO_DEPTH" else (deep, wide)
+    x, y = (made.tensor(shape, scale=scale, zero=zero) for shape in ends)
+    made.operator(name, [x], [y], table=table, options={"blockSize": block}, version=2)
+    made.write(path, [x], [y])
+
+
+def space_to_batch_nd(draw: Draw, path: Path) -> None:
+    """Pixels at a distance into batches, with paddings."""
+    made = Maker()
+    blocks = draw.integers(1, 4, 2 if draw.random() < 0.7 else 1)
+    around = draw.integers(0, 3, (len(blocks), 2))
+    n, c = int(draw.integers(1, 3)), int(draw.integers(1, 5))
+    inner = draw.integers(1, 5, len(blocks))
+    sizes = inner * blocks - around.sum(axis=1)
+    around[sizes < 1] = 0
+    sizes = inner * blocks - around.sum(axis=1)
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor((n, *map(int, sizes), c), scale=scale, zero=zero)
+    given = [
+        made.tensor(blocks.shape, "int32", value=blocks),
+        made.tensor(around.shape, "int32", value=around),
+    ]
+    y = made.tensor((n * int(blocks.prod()), *map(int, inner), c), scale=scale, zero=zero)
+    made.operator("SPACE_TO_BATCH_ND", [x, *given], [y], table="SpaceToBatchNDOptions", version=2)
+    made.write(path, [x], [y])
+
+
+def batch_to_space_nd(draw: Draw, path: Path) -> None:
+    """Batches into pixels at a distance, with crops."""
+    made = Maker()
+    blocks = draw.integers(1, 4, 2 if draw.random() < 0.7 else 1)
+    n, c = int(draw.integers(1, 3)), int(draw.integers(1, 5))
+    inner = draw.integers(1, 5, len(blocks))
+    crops = draw.integers(0, 2, (len(blocks), 2))
+    crops[inner * blocks - crops.sum(axis=1) < 1] = 0
+    sizes = inner * blocks - crops.sum(axis=1)
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor((n * int(blocks.prod()), *map(int, inner), c), scale=scale, zero=zero)
+    given = [
+        made.tensor(blocks.shape, "int32", value=blocks),
+        made.tensor(crops.shape, "int32", value=crops),
+    ]
+    y = made.tensor((n, *map(int, sizes), c), scale=scale, zero=zero)
+    made.operator("BATCH_TO_SPACE_ND", [x, *given], [y], table="BatchToSpaceNDOptions", version=2)
+    made.write(path, [x], [y])
+
+
+def mirror_pad(draw: Draw, path: Path) -> None:
+    """Edges mirrored."""
+    made = Maker()
+    shape = shape_of(draw)
+    mode = int(draw.integers(0, 2))
+    most = [size - 1 if mode == 0 else size for size in shape]
+    around = np.array([[draw.integers(0, reach + 1) for _ in range(2)] for reach in most])
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor(shape, scale=scale, zero=zero)
+    p = made.tensor(around.shape, "int32", value=around)
+    want = tuple(int(size + sum(pair)) for size, pair in zip(shape, around, strict=True))
+    y = made.tensor(want, scale=scale, zero=zero)
+    made.operator("MIRROR_PAD", [x, p], [y], table="MirrorPadOptions", options={"mode": mode})
+    made.write(path, [x], [y])
+
+
+def broadcast_to(draw: Draw, path: Path) -> None:
+    """A tensor repeated along axes of size 1."""
+    made = Maker()
+    shape = shape_of(draw)
+    want = tuple(int(draw.integers(1, 5)) if size == 1 or draw.random() < 0.4 else size for size in shape)
+    have = tuple(size if size == other else 1 for size, other in zip(shape, want, strict=True))
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor(have, scale=scale, zero=zero)
+    s = made.tensor((len(want),), "int32", value=np.array(want))
+    y = made.tensor(want, scale=scale, zero=zero)
+    made.operator("BROADCAST_TO", [x, s], [y], table="BroadcastToOptions", version=2)
+    made.write(path, [x], [y])
+
+
+def gather(draw: Draw, path: Path) -> None:
+    """Slices by constant indices, or by indices that another operator computes."""
+    made = Maker()
+    shape = shape_of(draw)
+    axis = int(draw.integers(0, len(shape)))
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor(shape, scale=scale, zero=zero)
+    inputs = [x]
+    lead = shape_of(draw, high=3)
+    if draw.random() < 0.6:
+        indices = made.tensor(lead, "int32", value=draw.integers(0, shape[axis], lead))
+    else:
+        which = made.tensor((*lead, shape[axis]), scale=0.1)
+        last = made.tensor((), "int32", value=np.array(len(lead)))
+        indices = made.tensor(lead, "int32")
+        made.operator("ARG_MAX", [which, last], [indices], table="ArgMaxOptions")
+        inputs.append(which)
+    y = made.tensor((*shape[:axis], *lead, *shape[axis + 1 :]), scale=scale, zero=zero)
+    made.operator("GATHER", [x, indices], [y], table="GatherOptions", options={"axis": axis}, version=2)
+    made.write(path, inputs, [y])

@@ -20,6 +20,7 @@ def unary(
     *,
     scale: float = 0.0,
     zero: int | None = None,
+    source_zero: int | None = None,
     power: bool = False,
     same: bool = False,
     squared: bool = False,
@@ -29,7 +30,7 @@ def unary(
 
     Args:
         result: type of the output, that of the input by default.
-        scale, zero: of the output where the operator fixes them.
+        scale, zero, source_zero: of the output, and of the input, where the operator fixes them.
         power: the input's scale is a power of two now and then.
         same: the output has the input's scale.
         squared: the operator is defined for positive values only; it gets a square.
@@ -40,6 +41,8 @@ def unary(
         shape = tuple(int(draw.integers(1, 8)) for _ in range(int(draw.integers(1, 5))))
         x = quantized(made, draw, shape, dtype)
         in_scale, in_zero = made.scheme(x)
+        if source_zero is not None:
+            x = made.tensor(shape, dtype, scale=in_scale, zero=source_zero)
         if power and draw.random() < 0.5:
             in_scale = 2.0 ** -int(draw.integers(9, 15))
             x = made.tensor(shape, dtype, scale=in_scale)
@@ -63,7 +66,7 @@ def unary(
             given = made.tensor(shape, dtype)
             made.operator("MUL", [x, x], [given], table="MulOptions")
         made.operator(name, [given], [y], table=table, options=options, version=2)
-        made.write(path, [x], [y])
+        made.write(path, [made.feeds.get(x, x)], [y])
 
     return write
 
@@ -110,7 +113,7 @@ def several(
             index = quantized(made, draw, own, kind, value, scheme if scaled == "same" else None)
             inputs.append(index)
             if value is None:
-                given.append(index)
+                given.append(made.feeds.get(index, index))
         kind = result or dtype
         whole = np.broadcast_shapes(*shapes)
         if kind in ("float32", "bool") or (kind == "int32" and dtype == "int32"):
@@ -146,6 +149,13 @@ def quantized(
     scheme: tuple[float, int] | None = None,
 ) -> int:
     """Add a tensor of `dtype` with a random scale, or with the given scale and zero point."""
+    if dtype == "bool" and value is None:
+        # No model takes booleans: they are made of numbers.
+        x, zero = made.tensor(shape, "float32"), made.tensor((), "float32", value=np.zeros(()))
+        y = made.tensor(shape, "bool")
+        made.operator("GREATER", [x, zero], [y], table="GreaterOptions")
+        made.feeds[y] = x
+        return y
     if dtype in ("float32", "bool") or (dtype == "int32" and value is not None):
         return made.tensor(shape, dtype, value=value)
     scale, zero = scheme or (scale_of(draw), zero_of(draw))

@@ -58,13 +58,13 @@ _FRACTION_BITS = 31 - _INTEGER_BITS
 def relu(site: Site) -> Layer:
     """Return RELU of int8 or int16, which may change the scale, or of float32."""
     if site.input(0).dtype == "float32":
-        return _float_values(site, "in[i] < 0.0f ? 0.0f : in[i]")
+        return float_values(site, "in[i] < 0.0f ? 0.0f : in[i]")
     if site.input(0).dtype == "int16":
         return wide.relu(site)
-    source, output = _ends(site)
+    source, output = ends(site)
     by = multiplier_of(source.scale / output.scale)
     low = max(-128, output.zero_point + rounded(float(np.float32(0.0) / np.float32(output.scale))))
-    return _table(
+    return table_layer(
         site, [clamped(output.zero_point + scaled(q - source.zero_point, by), low, 127) for q in _INT8]
     )
 
@@ -72,8 +72,8 @@ def relu(site: Site) -> Layer:
 def relu6(site: Site) -> Layer:
     """Return RELU6 of int8: the interpreter clamps, whatever the output's scale."""
     if site.input(0).dtype == "float32":
-        return _float_values(site, "in[i] > 6.0f ? 6.0f : in[i] < 0.0f ? 0.0f : in[i]")
-    source, output = _ends(site)
+        return float_values(site, "in[i] > 6.0f ? 6.0f : in[i] < 0.0f ? 0.0f : in[i]")
+    source, output = ends(site)
     high = source.zero_point + rounded(float(np.float32(6.0) / np.float32(source.scale)))
     values: dict[str, object] = {
         "count": output.count, "low": source.zero_point, "high": min(high, 127)
@@ -88,7 +88,12 @@ def relu6(site: Site) -> Layer:
     )
 
 
-def _float_values(site: Site, expression: str) -> Layer:
+def float_values(site: Site, expression: str) -> Layer:
+    """Return the layer that computes `expression` of in[i], in float32.
+
+    Raises:
+        UnsupportedError: other types, or nothing in it.
+    """
     source, output = site.input(0), site.output()
     require(source.dtype == output.dtype == "float32", f"types {source.dtype}/{output.dtype}")
     require(source.count == output.count and source.count > 0, "an empty tensor")
@@ -106,10 +111,10 @@ def leaky_relu(site: Site) -> Layer:
     """Return LEAKY_RELU of int8, int16 or float32."""
     if site.input(0).dtype == "float32":
         slope = float_literal(site.operator.real("Alpha"))
-        return _float_values(site, f"in[i] > 0.0f ? in[i] : in[i] * {slope}")
+        return float_values(site, f"in[i] > 0.0f ? in[i] : in[i] * {slope}")
     if site.input(0).dtype == "int16":
         return wide.leaky_relu(site)
-    source, output = _ends(site)
+    source, output = ends(site)
     alpha = site.operator.real("Alpha")
     above = multiplier_of(source.scale / output.scale)
     below = multiplier_of(abs(source.scale * alpha / output.scale))
@@ -119,7 +124,7 @@ def leaky_relu(site: Site) -> Layer:
         value = q - source.zero_point
         return clamped(output.zero_point + scaled(value, above if value >= 0 else below), -128, 127)
 
-    return _table(site, [one(q) for q in _INT8])
+    return table_layer(site, [one(q) for q in _INT8])
 
 
 def logistic(site: Site) -> Layer:
@@ -127,13 +132,13 @@ def logistic(site: Site) -> Layer:
     if site.input(0).dtype == "int16":
         return wide.logistic(site)
     if site.input(0).dtype == "float32":
-        return replace(_float_values(site, "logistic(in[i])"), needs=("logistic",), is_exact=False)
-    _, output = _ends(site)
+        return replace(float_values(site, "logistic(in[i])"), needs=("logistic",), is_exact=False)
+    _, output = ends(site)
     require(
         output.scale == 1 / 256 and output.zero_point == -128,
         "an output that is not scale 1/256, zero point -128",
     )
-    return _table(site, _sigmoid_like(site, logistic_of, places=23, zero=-128))
+    return table_layer(site, _sigmoid_like(site, logistic_of, places=23, zero=-128))
 
 
 def tanh(site: Site) -> Layer:
@@ -141,21 +146,21 @@ def tanh(site: Site) -> Layer:
     if site.input(0).dtype == "int16":
         return wide.tanh(site)
     if site.input(0).dtype == "float32":
-        return replace(_float_values(site, "hyperbolic(in[i])"), needs=("hyperbolic",), is_exact=False)
-    _, output = _ends(site)
+        return replace(float_values(site, "hyperbolic(in[i])"), needs=("hyperbolic",), is_exact=False)
+    _, output = ends(site)
     require(
         output.scale == 1 / 128 and output.zero_point == 0, "an output that is not scale 1/128, zero point 0"
     )
-    return _table(site, _sigmoid_like(site, tanh_of, places=24, zero=0))
+    return table_layer(site, _sigmoid_like(site, tanh_of, places=24, zero=0))
 
 
 def hard_swish(site: Site) -> Layer:
     """Return HARD_SWISH: x * relu6(x + 3) / 6, of int8 in 16 bits, or of float32."""
     if site.input(0).dtype == "float32":
         return replace(
-            _float_values(site, "in[i] * limited(in[i] + 3.0f, 0.0f, 6.0f) / 6.0f"), needs=("limited",)
+            float_values(site, "in[i] * limited(in[i] + 3.0f, 0.0f, 6.0f) / 6.0f"), needs=("limited",)
         )
-    source, output = _ends(site)
+    source, output = ends(site)
     # The interpreter works out these factors in float32.
     finer = np.float32(1.0 / 128.0) * np.float32(source.scale)
     outer = multiplier_of(float(finer / np.float32(output.scale)))
@@ -176,7 +181,7 @@ def hard_swish(site: Site) -> Layer:
         cut = both // (1 << 15) if both >= 0 else -(-both // (1 << 15))
         return clamped(shift_right(cut, -outer.shift) + output.zero_point, -128, 127)
 
-    return _table(site, [one(q) for q in _INT8])
+    return table_layer(site, [one(q) for q in _INT8])
 
 
 def quantize(site: Site) -> Layer:
@@ -185,10 +190,10 @@ def quantize(site: Site) -> Layer:
         return wide.from_float(site)
     if (site.input(0).dtype, site.output().dtype) != ("int8", "int8"):
         return wide.requantize(site)
-    source, output = _ends(site)
+    source, output = ends(site)
     by = multiplier_of(source.scale / output.scale)
     results = [clamped(output.zero_point + scaled(q - source.zero_point, by), -128, 127) for q in _INT8]
-    return _table(site, results)
+    return table_layer(site, results)
 
 
 def dequantize(site: Site) -> Layer:
@@ -236,7 +241,12 @@ def _high_product16(left: int, right: int) -> int:
     return clamped((left * right + (1 << 14)) >> 15, -32768, 32767)
 
 
-def _ends(site: Site) -> tuple[Tensor, Tensor]:
+def ends(site: Site) -> tuple[Tensor, Tensor]:
+    """Return input and output of an operator on int8, one scale each.
+
+    Raises:
+        UnsupportedError: other types, no scale, or nothing in it.
+    """
     source, output = site.input(0), site.output()
     require(source.dtype == output.dtype == "int8", f"types {source.dtype}/{output.dtype}; int8/int8 is made")
     for tensor in (source, output):
@@ -245,7 +255,8 @@ def _ends(site: Site) -> tuple[Tensor, Tensor]:
     return source, output
 
 
-def _table(site: Site, results: Sequence[int]) -> Layer:
+def table_layer(site: Site, results: Sequence[int]) -> Layer:
+    """Return the layer that looks `results` up, the one for -128 first."""
     source, output = site.input(0), site.output()
     table = site.table("table", "int8_t", results, 1)
     values: dict[str, object] = {"count": output.count}

@@ -6,7 +6,6 @@ Source: LiteRT quantization specification, 16x8. Sigmoid and tanh go between the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 from edgewright.microcontrollers.fixed_point import Multiplier, multiplier_of
 from edgewright.microcontrollers.graph import LIMITS, Tensor
@@ -71,7 +70,7 @@ def _gate(site: Site, function: str, *, powers: tuple[int, ...]) -> Layer:
         factor = int(real)
         require(0 < factor <= 32767 and places <= 31, f"an input scale {source.scale:g}")
     value = f"in[i] * {factor}" if places == 0 else f"(in[i] * {factor} + {1 << (places - 1)}) >> {places}"
-    return _values(
+    return values(
         site, [f"out[i] = (int16_t){function}({value}, table);"], needs=(function,),
         table=sigmoid_table(site.prefix),
     )  # fmt: skip
@@ -90,14 +89,14 @@ def leaky_relu(site: Site) -> Layer:
         f"                   : scaled(value, {below.mantissa}, {below.shift});",
         "out[i] = (int16_t)clamped(value, -32768, 32767);",
     ]
-    return _values(site, lines, needs=("scaled", "clamped"))
+    return values(site, lines, needs=("scaled", "clamped"))
 
 
 def relu(site: Site) -> Layer:
     """Return RELU of int16, which may change the scale."""
     source, output = ends(site, ("int16",), ("int16",))
     by = _checked(source.scale / output.scale)
-    return _values(
+    return values(
         site,
         [f"out[i] = (int16_t)clamped(scaled(in[i], {by.mantissa}, {by.shift}), 0, 32767);"],
         needs=("scaled", "clamped"),
@@ -114,8 +113,8 @@ def requantize(site: Site) -> Layer:
     require(source.dtype != "int32" or source.zero_point == 0, "int32 with a zero point")
     value = f"scaled({offset}, {by.mantissa}, {by.shift}) + ({output.zero_point})"
     if output.dtype == "int32":
-        return _values(site, [f"out[i] = {value};"], needs=("scaled",))
-    return _values(
+        return values(site, [f"out[i] = {value};"], needs=("scaled",))
+    return values(
         site, [f"out[i] = ({output.c_type})clamped({value}, {low}, {high});"], needs=("scaled", "clamped")
     )
 
@@ -137,7 +136,7 @@ def from_float(site: Site) -> Layer:
         f"    out[i] = ({output.c_type})(rounded(value) + ({zero}));",
         "}",
     ]
-    return _values(site, lines, needs=("rounded",), in_place=())
+    return values(site, lines, needs=("rounded",), in_place=())
 
 
 def ends(
@@ -167,7 +166,7 @@ def _checked(factor: float, dtype: str = "int16") -> Multiplier:
     return by
 
 
-def _values(
+def values(
     site: Site,
     lines: list[str],
     *,
@@ -175,14 +174,20 @@ def _values(
     table: Constant | None = None,
     in_place: tuple[int, ...] = (0,),
 ) -> Layer:
+    """Return the layer that runs `lines`, which make out[i] of in[i].
+
+    Args:
+        table: a further argument, `table`.
+        in_place: () where a value is read after the one that takes its place.
+    """
     source, output = site.input(0), site.output()
-    values: Mapping[str, object] = {
+    described: dict[str, object] = {
         "source": source.c_type, "target": output.c_type, "count": output.count, "lines": lines,
         "has_table": table is not None,
     }  # fmt: skip
     return Layer(
         operator=site.operator,
-        text=render(_VALUES, values),
+        text=render(_VALUES, described),
         reads=(source.index,),
         writes=(output.index,),
         in_place=in_place if source.dtype == output.dtype else (),
