@@ -123,7 +123,7 @@ class _Planner:
         self.inputs = {row.name: row for row in specification.inputs}
         self.values = {flow.name: flow for flow in specification.values}
         self.tensors = {flow.name: flow for flow in specification.tensors}
-        self.outputs = {_full(m, spec.name): (m, spec) for m, s in models.items() for spec in s.outputs}
+        self.outputs = {full_name(m, spec.name): (m, spec) for m, s in models.items() for spec in s.outputs}
         self.types: dict[str, ValueType] = {row.name: row.type for row in specification.inputs}
         self.images = {row.name: row.name for row in specification.inputs if row.kind == "image"}
         self.order: list[CheckedFlow | str] = []
@@ -152,7 +152,7 @@ class _Planner:
         )
 
     def _check_tensors(self) -> None:
-        wanted = {_full(m, spec.name) for m, s in self.models.items() for spec in s.inputs}
+        wanted = {full_name(m, spec.name) for m, s in self.models.items() for spec in s.inputs}
         rows: Sequence[Flow | Constant | State] = (
             *self.specification.tensors, *self.specification.constants, *self.specification.states,
         )  # fmt: skip
@@ -181,7 +181,7 @@ class _Planner:
             raise FormatMismatchError(f"state {state.tensor!r} takes {want}, but {state.source!r} is {have}.")
 
     def _spec(self, tensor: str) -> TensorSpec:
-        found = [s for m, g in self.models.items() for s in g.inputs if _full(m, s.name) == tensor]
+        found = [s for m, g in self.models.items() for s in g.inputs if full_name(m, s.name) == tensor]
         return found[0]
 
     def _need(self, name: str) -> None:
@@ -207,7 +207,7 @@ class _Planner:
         if model in self.order:
             return
         for spec in self.models[model].inputs:
-            name = _full(model, spec.name)
+            name = full_name(model, spec.name)
             if name not in self.tensors:
                 continue
             self._flow(self.tensors[name])
@@ -270,16 +270,8 @@ class Processor:
             if isinstance(item, CheckedFlow):
                 for index, step in enumerate(item.flow.steps):
                     self._step_states[id(item), index] = step.initial(item.taken(index))
-        held: dict[str, float | tuple[float, ...]] = {
-            constant.tensor: constant.value for constant in self.plan.specification.constants
-        } | {state.tensor: state.initial for state in self.plan.specification.states}
-        self._held: dict[str, Array] = {}
+        self._held = held_values(self.plan)
         self._outputs: dict[str, Array] = {}  # of the models, in the last run, batch axis included
-        for model, signature in self.plan.signatures.items():
-            for spec in signature.inputs:
-                name = _full(model, spec.name)
-                if name in held:
-                    self._held[name] = _filled(spec, held[name])
 
     def prepare(self, raw: Mapping[str, Raw]) -> dict[str, Array]:
         """Return the inputs, by name, of the model that is run first; nothing is run.
@@ -364,14 +356,14 @@ class Processor:
         signature = self.plan.signatures[model]
         inputs = {}
         for spec in signature.inputs:
-            name = _full(model, spec.name)
+            name = full_name(model, spec.name)
             array = self._held[name] if name in self._held else values[name]
             # The batch axis that values leave out.
             inputs[spec.name] = array if array.ndim == len(spec.shape) else array[None]
         outputs = execute(model, inputs)
         made = {}
         for spec in signature.outputs:
-            array, name = np.asarray(outputs[spec.name]), _full(model, spec.name)
+            array, name = np.asarray(outputs[spec.name]), full_name(model, spec.name)
             self._outputs[name] = array
             batch = spec.shape and spec.shape[0] in (1, None) and len(array) == 1
             made[name] = array[0] if batch else array
@@ -382,8 +374,23 @@ def _whole(spec: TensorSpec) -> ValueType:
     return ValueType(kind="tensor", shape=spec.shape, dtype=spec.dtype)
 
 
-def _full(model: str, tensor: str) -> str:
+def full_name(model: str, tensor: str) -> str:
+    """Return the name by which a specification calls a tensor of `model`."""
     return f"{model}.{tensor}" if model else tensor
+
+
+def held_values(checked: Plan) -> dict[str, Array]:
+    """Return what the constants and states among the models' inputs hold before the first run, by full name."""
+    specification = checked.specification
+    held: dict[str, float | tuple[float, ...]] = {
+        constant.tensor: constant.value for constant in specification.constants
+    } | {state.tensor: state.initial for state in specification.states}
+    return {
+        full_name(model, spec.name): _filled(spec, held[full_name(model, spec.name)])
+        for model, signature in checked.signatures.items()
+        for spec in signature.inputs
+        if full_name(model, spec.name) in held
+    }
 
 
 def _filled(spec: TensorSpec, value: float | tuple[float, ...]) -> Array:
