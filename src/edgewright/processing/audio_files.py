@@ -197,9 +197,8 @@ def _samples(raw: bytes, found: _Format) -> Floats:
     values = np.frombuffer(raw, dtype=dtype)
     if found.bits == 8:
         values = values.astype(np.int16) - 128
-    with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite, and refused as such
-        scaled = values.astype(np.float32) if full_scale == 1.0 else values / np.float64(full_scale)
-    return scaled.astype(np.float32).reshape(-1, found.channels)
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused as such
+        return (values.astype(np.float32) / np.float32(full_scale)).reshape(-1, found.channels)
 
 
 def _notes(samples: Floats, channels: int) -> tuple[str, ...]:

@@ -11,11 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgewright.core.errors import FormatMismatchError, UnknownNameError
+from edgewright.core.tensors import TensorSpec
 from edgewright.processing.processor import Signature
 from edgewright.processing.specification import Specification
+from edgewright.processing.step import Step
+from edgewright.processing.tensors import INTEGER_TYPES, Dequantize, IntegerType, Quantize
 
 # name -> module of edgewright.processing : function. The first line of its docstring is its summary.
-PRESETS: Mapping[str, str] = {}
+PRESETS: Mapping[str, str] = {
+    "kws_mfcc": "presets_audio:kws_mfcc",
+    "silero_vad": "presets_audio:silero_vad",
+    "dtln": "presets_audio:dtln",
+    "gesture": "presets_series:gesture",
+    "motion": "presets_series:motion",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,3 +80,46 @@ def only(name: str, models: Mapping[str, Subject]) -> Subject:
     if len(models) != 1:
         raise FormatMismatchError(f"preset {name!r} is for one model, but {len(models)} are given.")
     return next(iter(models.values()))
+
+
+def to_tensor(subject: Subject, tensor: TensorSpec) -> tuple[Step, ...]:
+    """Return what brings float32 to the dtype of an input of the model: nothing, or `quantize`.
+
+    Raises:
+        FormatMismatchError: it holds integers, and the file does not say what they mean.
+    """
+    if tensor.dtype == "float32":
+        return ()
+    found = _quantization(subject, tensor)
+    return (Quantize(scale=found.scale, zero_point=found.zero_point, dtype=_integer(tensor)),)
+
+
+def from_tensor(subject: Subject, tensor: TensorSpec) -> tuple[Step, ...]:
+    """Return what brings an output of the model to float32: nothing, or `dequantize`.
+
+    Raises:
+        FormatMismatchError: as of `to_tensor`.
+    """
+    if tensor.dtype == "float32":
+        return ()
+    found = _quantization(subject, tensor)
+    _integer(tensor)
+    return (Dequantize(scale=found.scale, zero_point=found.zero_point),)
+
+
+def _quantization(subject: Subject, tensor: TensorSpec) -> Quantization:
+    if tensor.name not in subject.quantization:
+        raise FormatMismatchError(
+            f"tensor {tensor} holds integers, and {subject.path} does not say what they mean. Write a processing.toml "
+            "with a step 'quantize' or 'dequantize'."
+        )
+    return subject.quantization[tensor.name]
+
+
+def _integer(tensor: TensorSpec) -> IntegerType:
+    for dtype in INTEGER_TYPES:
+        if tensor.dtype == dtype:
+            return dtype
+    raise FormatMismatchError(
+        f"tensor {tensor} is neither float32 nor quantized to {', '.join(INTEGER_TYPES)}."
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
 from edgewright.core.errors import DataError, UsageError
 from edgewright.core.tensors import Array
+from edgewright.processing.audio import MAX_RATE_HZ
 from edgewright.processing.step import Floats, Frame, Step, floats
 from edgewright.processing.values import ValueType
 
@@ -220,6 +221,7 @@ class OverlapAdd(Step):
         periodic: as of `frame`.
         analysis: the window that `frame` multiplied by: with it, each sample is divided by the sum of the products of
             both windows over the frames that overlap there, so that unchanged spectra give the samples back.
+        rate_hz: of the result, where the frames come from a model; 0 is that of what is given.
     """
 
     name: ClassVar[str] = "overlap_add"
@@ -227,10 +229,14 @@ class OverlapAdd(Step):
     window: Window = "none"
     periodic: bool = True
     analysis: Literal["", "none", "hann", "hamming", "blackman", "sqrt_hann"] = ""
+    rate_hz: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.hop <= MAX_FFT:
-            raise UsageError(f"step 'overlap_add' has hop {self.hop}; 1..{MAX_FFT} is expected.")
+        if not 1 <= self.hop <= MAX_FFT or not 0 <= self.rate_hz <= MAX_RATE_HZ:
+            raise UsageError(
+                f"step 'overlap_add' has hop {self.hop} and rate_hz {self.rate_hz}; 1..{MAX_FFT} and "
+                f"0..{MAX_RATE_HZ} are expected."
+            )
 
     def table(self, length: int) -> Floats:
         """Return what each frame of `length` samples is multiplied by, float32 [length].
@@ -263,7 +269,8 @@ class OverlapAdd(Step):
             raise self.refuse(given, f"a length of {self.hop}, its hop, at least")
         self.table(length)
         frames = have.shape[0] if have.kind == "frames" else 1
-        return have.of(None if frames is None else frames * self.hop, kind="audio")
+        made = have.of(None if frames is None else frames * self.hop, kind="audio")
+        return replace(made, rate_hz=self.rate_hz or have.rate_hz)
 
     def initial(self, given: tuple[ValueType, ...]) -> Array | None:
         return np.zeros(given[0].shape[-1] or 0, dtype=np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from edgewright.processing.values import ValueType
 
 _INTEGER_LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 IntegerType = Literal["int8", "uint8", "int16"]
+INTEGER_TYPES: tuple[IntegerType, ...] = get_args(IntegerType)
 
 
 @dataclass(frozen=True, kw_only=True)
