@@ -91,6 +91,7 @@ int {{ name }}_self_test(void)
 {
     int run, code, failures = 0;
     int32_t i;
+    uint32_t last;
     generator = {{ seed }}u;
     memset(arena.bytes, 0xA5, sizeof arena.bytes);
     if ({{ name }}_init() != {{ upper }}_OK ||
@@ -149,8 +150,9 @@ int {{ name }}_self_test(void)
             failures += wrong("the memory behind the arena", 0);
         }
     }
-    SAY(("{{ name }}: %d runs, %d failures, checksum %08lx\\n", RUNS, failures,
-         (unsigned long)checksum({{ outputs[0].short }}, sizeof {{ outputs[0].short }})));
+    last = checksum({{ outputs[0].short }}, sizeof {{ outputs[0].short }});
+    (void)last;
+    SAY(("{{ name }}: %d runs, %d failures, checksum %08lx\\n", RUNS, failures, (unsigned long)last));
     return failures;
 }
 
