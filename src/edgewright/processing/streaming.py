@@ -1,0 +1,101 @@
+"""Long sound through a specification that takes a hop a run: one run after another, and their results joined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from edgewright.core.errors import DataError, UsageError
+from edgewright.core.tensors import Array
+from edgewright.processing.audio import MAX_SAMPLES, Resample
+from edgewright.processing.processor import CheckedFlow, Execute, Plan, Processor
+from edgewright.processing.specification import RawInput
+from edgewright.processing.spectrum import OverlapAdd
+from edgewright.processing.values import ValueType
+
+
+def stream_input(checked: Plan) -> RawInput | None:
+    """Return the input that takes a hop of a stream a run; None where the specification is not for streams."""
+    inputs = checked.specification.inputs
+    (first, *others) = inputs
+    return first if first.kind == "audio" and first.samples and not others else None
+
+
+def stream(
+    checked: Plan, samples: Array, execute: Execute, *, folder: Path = Path(), start: Processor | None = None
+) -> dict[str, Array]:
+    """Run `checked` once for each hop of `samples`, float32 [n], and return the joined results by name.
+
+    - Sound: the waveform, float32 [n]. What it lags behind the input is cut off its start, and zeros are fed after the
+      end until it is complete.
+    - Codes: one after another, int32.
+    - Anything else: stacked, [ceil(n / hop), ...]; the last hop is filled up with zeros.
+
+    Args:
+        checked: with one input, audio of a fixed number of samples.
+        samples: the whole sound, at the rate of the input.
+        execute: runs a model.
+        folder: of the specification.
+        start: goes on with this processor instead of a new one; its states are kept.
+    Raises:
+        UsageError: the specification is not for streams, or a result has another shape in each run.
+        DataError: no samples, or NaN.
+    """
+    row = stream_input(checked)
+    if row is None:
+        raise UsageError(
+            "the specification is not for streams: one input, audio with `samples` (the hop), is expected."
+        )
+    _check(checked)
+    if samples.ndim != 1 or not 1 <= samples.size <= MAX_SAMPLES or samples.dtype != np.float32:
+        raise DataError(
+            f"a stream is {samples.dtype}{list(samples.shape)}; float32 [n], n in 1..{MAX_SAMPLES}, is expected."
+        )
+    hop, processor = row.samples, start or Processor(checked, folder)
+    lags = _lags(checked)
+    heard = -(-len(samples) // hop)
+    runs = -(-(len(samples) + max(lags.values(), default=0)) // hop)
+    fed = np.zeros(runs * hop, dtype=np.float32)
+    fed[: len(samples)] = samples
+    made: dict[str, list[Array]] = {name: [] for name in checked.results}
+    for begin in range(0, len(fed), hop):
+        results = processor.run({row.name: fed[begin : begin + hop]}, execute)
+        for name, array in results.items():
+            made[name].append(array)
+    return {
+        name: _joined(kind, made[name], heard=heard, lag=lags.get(name, 0), samples=len(samples))
+        for name, kind in checked.results.items()
+    }
+
+
+def _joined(kind: ValueType, runs: list[Array], *, heard: int, lag: int, samples: int) -> Array:
+    if kind.kind == "audio":
+        return np.concatenate(runs)[lag : lag + samples]
+    return np.concatenate(runs[:heard]) if kind.kind == "codes" else np.stack(runs[:heard])
+
+
+def _check(checked: Plan) -> None:
+    for name, kind in checked.results.items():
+        if kind.kind != "codes" and None in kind.shape:
+            raise UsageError(f"result {name!r} is {kind}; a stream joins results of a known shape only.")
+    for item in checked.order:
+        if isinstance(item, CheckedFlow) and any(isinstance(step, Resample) for step in item.flow.steps):
+            raise UsageError(
+                f"{item.flow.name!r} has the step 'resample', which is for whole clips: at the edges of hops it would "
+                "click. Record the stream at the rate of the model."
+            )
+
+
+def _lags(checked: Plan) -> dict[str, int]:
+    """Return name of each result -> samples by which overlapping frames are late."""
+    lags = {}
+    for item in checked.order:
+        if not isinstance(item, CheckedFlow) or item.flow not in checked.specification.results:
+            continue
+        for index, step in enumerate(item.flow.steps):
+            if isinstance(step, OverlapAdd):
+                length = item.taken(index)[0].shape[-1]
+                assert length is not None
+                lags[item.flow.name] = length - step.hop
+    return lags
