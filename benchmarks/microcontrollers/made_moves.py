@@ -202,7 +202,8 @@ def space_to_batch_nd(draw: Draw, path: Path) -> None:
     """Pixels at a distance into batches, with paddings."""
     made = Maker()
     blocks = draw.integers(1, 4, 2 if draw.random() < 0.7 else 1)
-    around = draw.integers(0, 3, (len(blocks), 2))
+    # Now and then there are paddings, which are refused.
+    around = draw.integers(0, 3, (len(blocks), 2)) * (draw.random() < 0.2)
     n, c = int(draw.integers(1, 3)), int(draw.integers(1, 5))
     inner = draw.integers(1, 5, len(blocks))
     sizes = inner * blocks - around.sum(axis=1)

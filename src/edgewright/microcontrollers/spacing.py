@@ -40,12 +40,12 @@ def space_to_depth(site: Site) -> Layer:
     """Return SPACE_TO_DEPTH: blocks of pixels become channels."""
     source, output = site.input(0), site.output()
     block = _block(site)
+    _check_types(site)
     require(len(source.shape) == 4, "a rank other than 4")
     n, height, width, depth = source.shape
     require(height % block == 0 and width % block == 0, "an image that is not made of whole blocks")
     rows, columns = height // block, width // block
     require(output.shape == (n, rows, columns, depth * block * block), "a wrong output shape")
-    require(same_scheme(source, output), "an output whose quantization is not the input's")
     wide, deep = width * depth, depth * block * block
     copy = Copy(
         sizes=(n, rows, block, columns, block, depth),
@@ -59,12 +59,12 @@ def depth_to_space(site: Site) -> Layer:
     """Return DEPTH_TO_SPACE: channels become blocks of pixels."""
     source, output = site.input(0), site.output()
     block = _block(site)
+    _check_types(site)
     require(len(source.shape) == 4, "a rank other than 4")
     n, height, width, channels = source.shape
     require(channels % (block * block) == 0, "channels that are not made of whole blocks")
     depth = channels // (block * block)
     require(output.shape == (n, height * block, width * block, depth), "a wrong output shape")
-    require(same_scheme(source, output), "an output whose quantization is not the input's")
     wide = width * block * depth
     copy = Copy(
         sizes=(n, height, block, width, block, depth),
@@ -81,60 +81,39 @@ def _block(site: Site) -> int:
 
 
 def space_to_batch(site: Site) -> Layer:
-    """Return SPACE_TO_BATCH_ND of one or two axes with constant blocks and paddings."""
+    """Return SPACE_TO_BATCH_ND of one or two axes with constant blocks and without paddings.
+
+    The interpreter pads with whatever its memory holds, so that there is nothing to agree with.
+    """
     source, output = site.input(0), site.output()
     blocks, around = constant_integers(site, 1), constant_integers(site, 2)
-    _check_blocks(blocks, around, len(source.shape))
-    require(same_scheme(source, output), "an output whose quantization is not the input's")
-    sizes = [
-        size + around[2 * axis] + around[2 * axis + 1]
-        for axis, size in enumerate(source.shape[1 : 1 + len(blocks)])
-    ]
-    require(
-        all(size % block == 0 for size, block in zip(sizes, blocks, strict=True)),
-        "paddings that leave a rest",
-    )
+    _check_blocks(site, blocks, around)
+    require(not any(around), "paddings, whose value the interpreter leaves open")
+    sizes, rest = source.shape[1 : 1 + len(blocks)], source.shape[1 + len(blocks) :]
+    require(all(size % block == 0 for size, block in zip(sizes, blocks, strict=True)), "blocks with a rest")
     inner = tuple(size // block for size, block in zip(sizes, blocks, strict=True))
-    rest = source.shape[1 + len(blocks) :]
     require(output.shape == (source.shape[0] * prod(blocks), *inner, *rest), "a wrong output shape")
     read, write = strides(source.shape), strides(output.shape)
-    copies = []
-    for number, place in enumerate(itertools.product(*map(range, blocks))):
-        first_read, first_write = 0, number * source.shape[0] * write[0]
-        counts = []
-        for axis, (at, block) in enumerate(zip(place, blocks, strict=True)):
-            before, size = around[2 * axis], source.shape[1 + axis]
-            # Output position p holds pixel p * block + at - before.
-            first = max(0, -((at - before) // block))
-            last = (size - 1 - at + before) // block
-            counts.append(max(0, min(last, inner[axis] - 1) - first + 1))
-            first_read += (first * block + at - before) * read[1 + axis]
-            first_write += first * write[1 + axis]
-        if min(counts) == 0:
-            continue
-        copies.append(
-            Copy(
-                sizes=(source.shape[0], *counts, *rest),
-                reads=(
-                    read[0],
-                    *(step * block for step, block in zip(read[1:], blocks, strict=False)),
-                    *read[1 + len(blocks) :],
-                ),
-                writes=write,
-                first_read=first_read,
-                first_write=first_write,
-            )
-        )
-    value = str(output.zero_point) if output.is_quantized else "0"
-    return copying(site, [source], copies, fill=value)
+    apart = read[1 : 1 + len(blocks)]
+    batches = source.shape[0] * write[0]
+    copy = Copy(
+        sizes=(*blocks, *source.shape[:1], *inner, *rest),
+        reads=(
+            *apart,
+            read[0],
+            *(step * block for step, block in zip(apart, blocks, strict=True)),
+            *read[1 + len(blocks) :],
+        ),
+        writes=(*(batches * step for step in strides(blocks)), *write),
+    )
+    return copying(site, [source], [copy])
 
 
 def batch_to_space(site: Site) -> Layer:
     """Return BATCH_TO_SPACE_ND of one or two axes with constant blocks and crops."""
     source, output = site.input(0), site.output()
     blocks, crops = constant_integers(site, 1), constant_integers(site, 2)
-    _check_blocks(blocks, crops, len(source.shape))
-    require(same_scheme(source, output), "an output whose quantization is not the input's")
+    _check_blocks(site, blocks, crops)
     require(source.shape[0] % prod(blocks) == 0, "batches that are not made of whole blocks")
     batches = source.shape[0] // prod(blocks)
     sizes = tuple(
@@ -174,15 +153,30 @@ def batch_to_space(site: Site) -> Layer:
     return copying(site, [source], copies)
 
 
-def _check_blocks(blocks: tuple[int, ...], around: tuple[int, ...], rank: int) -> None:
+def _check_blocks(site: Site, blocks: tuple[int, ...], around: tuple[int, ...]) -> None:
+    _check_types(site)
+    rank = len(site.input(0).shape)
+    require(3 <= rank <= 4, f"rank {rank}; 3 and 4 are made")
     require(1 <= len(blocks) <= 2 and rank > len(blocks), f"{len(blocks)} blocks of rank {rank}")
     require(min(blocks) >= 1 and prod(blocks) <= _MOST_COPIES, f"blocks of {list(blocks)}")
     require(len(around) == 2 * len(blocks) and min(around) >= 0, "paddings or crops of another rank")
 
 
+def _check_types(site: Site, *known: str) -> None:
+    """Check that input and output are of one type that the interpreter takes here, and of one scale."""
+    source, output = site.input(0), site.output()
+    types = known or ("int8", "float32")
+    require(
+        source.dtype == output.dtype and source.dtype in types,
+        f"types {source.dtype}/{output.dtype}; {', '.join(types)} are made",
+    )
+    require(same_scheme(source, output), "an output whose quantization is not the input's")
+
+
 def mirror_pad(site: Site) -> Layer:
     """Return MIRROR_PAD: the edges mirrored, with the outermost value (symmetric) or without it (reflect)."""
     source, output = site.input(0), site.output()
+    _check_types(site)
     around = constant_integers(site, 1)
     rank = len(source.shape)
     require(len(around) == 2 * rank and min(around, default=0) >= 0, "paddings of another rank")
@@ -191,7 +185,6 @@ def mirror_pad(site: Site) -> Layer:
         reach = max(around[2 * axis : 2 * axis + 2])
         require(reach <= size - inset, "paddings wider than what is mirrored")
         require(output.shape[axis] == size + sum(around[2 * axis : 2 * axis + 2]), "a wrong output shape")
-    require(same_scheme(source, output), "an output whose quantization is not the input's")
     read, write = strides(source.shape), strides(output.shape)
     # Of each axis: first position read, step, count, first position written.
     parts: list[list[tuple[int, int, int, int]]] = []
@@ -217,9 +210,9 @@ def mirror_pad(site: Site) -> Layer:
 def broadcast_to(site: Site) -> Layer:
     """Return BROADCAST_TO a constant shape."""
     source, output = site.input(0), site.output()
+    _check_types(site, "int8", "int16", "float32")
     require(constant_integers(site, 1) == output.shape, "a shape that is not the output's")
     require(len(source.shape) <= len(output.shape), "an output of lower rank")
-    require(same_scheme(source, output), "an output whose quantization is not the input's")
     shape = (1,) * (len(output.shape) - len(source.shape)) + source.shape
     fits = all(have in (1, want) for have, want in zip(shape, output.shape, strict=True))
     require(fits, f"a shape {list(source.shape)} for {list(output.shape)}")
@@ -230,9 +223,8 @@ def broadcast_to(site: Site) -> Layer:
 def gather(site: Site) -> Layer:
     """Return GATHER: slices along an axis, by indices that are constant, or computed and kept within the axis."""
     source, indices, output = site.input(0), site.input(1), site.output()
-    require(source.dtype == output.dtype, f"types {source.dtype}/{output.dtype}")
+    _check_types(site)
     require(indices.dtype == "int32", f"indices of {indices.dtype}; int32 is made")
-    require(same_scheme(source, output), "an output whose quantization is not the input's")
     rank = len(source.shape)
     axis = axis_of(site.operator.integer("Axis"), rank)
     shared = site.operator.integer("BatchDims")
