@@ -29,6 +29,7 @@ from edgewright.processing.specification import (
     read_specification,
     write_specification,
 )
+from edgewright.processing.streaming import joined_types, stream_input
 from edgewright.workers.pool import Worker
 
 RawSource = Path | str | Array
@@ -135,7 +136,7 @@ class Predictor:
         return Prediction(results=self._typed(arrays), raw=raw, source=source or next(iter(paths), ""))
 
     def _typed(self, arrays: Mapping[str, Array]) -> dict[str, Result]:
-        types = self.plan.results
+        types = joined_types(self.plan) if stream_input(self.plan) else self.plan.results
         labels = {flow.name: flow.labels for flow in self.specification.results}
         return {name: typed_result(array, types[name], labels[name]) for name, array in arrays.items()}
 

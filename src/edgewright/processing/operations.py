@@ -17,6 +17,7 @@ from edgewright.core.contracts import Session
 from edgewright.core.tensors import Array, Arrays
 from edgewright.processing.processor import Processor, Raw, Signature, plan
 from edgewright.processing.specification import read_specification
+from edgewright.processing.streaming import stream, stream_input
 from edgewright.sources.tflite import end_quantization
 
 
@@ -44,7 +45,12 @@ def predict(arguments: dict[str, object]) -> dict[str, object]:
     for name, given in _record(arguments["raw"]).items():
         raw[name] = str(given["text"]) if isinstance(given, dict) else np.load(str(given), allow_pickle=False)
     opened.processor.reset()
-    results = opened.processor.run(raw, opened.execute)
+    streamed = stream_input(opened.processor.plan)
+    if streamed is not None and streamed.name in raw:
+        sound = np.asarray(raw[streamed.name])
+        results = stream(opened.processor.plan, sound, opened.execute, start=opened.processor)
+    else:
+        results = opened.processor.run(raw, opened.execute)
     out = Path(str(arguments["out"]))
     out.mkdir(parents=True, exist_ok=True)
     return {"results": {name: _save(array, out / f"{name}.npy") for name, array in results.items()}}

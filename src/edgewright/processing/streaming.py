@@ -14,12 +14,22 @@ from edgewright.processing.specification import RawInput
 from edgewright.processing.spectrum import OverlapAdd
 from edgewright.processing.values import ValueType
 
+_JOINED = ("audio", "codes")  # kinds whose results follow one another
+
 
 def stream_input(checked: Plan) -> RawInput | None:
     """Return the input that takes a hop of a stream a run; None where the specification is not for streams."""
     inputs = checked.specification.inputs
     (first, *others) = inputs
     return first if first.kind == "audio" and first.samples and not others else None
+
+
+def joined_types(checked: Plan) -> dict[str, ValueType]:
+    """Return the types of the results of `stream`, by name."""
+    return {
+        name: kind.of(None) if kind.kind in _JOINED else kind.of(None, *kind.shape, kind="tensor")
+        for name, kind in checked.results.items()
+    }
 
 
 def stream(
@@ -72,7 +82,7 @@ def stream(
 def _joined(kind: ValueType, runs: list[Array], *, heard: int, lag: int, samples: int) -> Array:
     if kind.kind == "audio":
         return np.concatenate(runs)[lag : lag + samples]
-    return np.concatenate(runs[:heard]) if kind.kind == "codes" else np.stack(runs[:heard])
+    return np.concatenate(runs[:heard]) if kind.kind in _JOINED else np.stack(runs[:heard])
 
 
 def _check(checked: Plan) -> None:
