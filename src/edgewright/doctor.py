@@ -12,6 +12,7 @@ from edgewright.backends import registry
 from edgewright.core.errors import EdgewrightError
 from edgewright.ewz.container import PACKAGES, require_packages
 from edgewright.measure.energy import NOT_MEASURED, EnergyCounter
+from edgewright.microcontrollers import tools
 from edgewright.recipe import DEFAULT_RUNTIMES
 from edgewright.report.environment import describe_host
 from edgewright.workers import environments
@@ -49,7 +50,7 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Look at Python, every backend and toolchain, the worker processes, the cache folder and the energy counter.
+    """Look at Python, backends, toolchains, compilers, emulators, workers, the cache folder and the energy counter.
 
     Only what the main job needs counts as missing; the rest is told with the command that brings it.
     """
@@ -64,6 +65,7 @@ def diagnose() -> Diagnosis:
     ]
     checks += [_backend(name) for name in registry.names()]
     checks += [_toolchain(name) for name in environments.names()]
+    checks += [_tools(wanted) for wanted in tools.ALL]
     checks += [_workers(), _cache(), _packing(), _energy()]
     return Diagnosis(checks=tuple(checks), host=describe_host())
 
@@ -93,6 +95,18 @@ def _toolchain(name: str) -> Check:
     is_ok = found.state in (environments.State.INSTALLED, environments.State.ABSENT)
     return Check(
         name=f"toolchain {name}", is_ok=is_ok, found=f"{found.state.value}{detail}{size}", fix=found.fix
+    )
+
+
+def _tools(wanted: tools.Tools) -> Check:
+    """Say which programs are here; every one is for proofs on emulated devices, and none for the main job."""
+    found = ", ".join(f"{name} {version}" for name, version in wanted.versions().items())
+    missing = ", ".join(wanted.missing)
+    return Check(
+        name=wanted.purpose,
+        is_ok=True,
+        found=f"{found or 'nothing'}{f'; without {missing}' if missing else ''}",
+        fix=wanted.fix if missing else "",
     )
 
 

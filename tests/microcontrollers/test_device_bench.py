@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,9 +51,9 @@ def wrong(assets: Path, tmp_path: Path) -> Path:
 
 def _needs(*devices: str) -> None:
     for device in devices:
-        missing = [tool for tool in DEVICES[device].tools if shutil.which(tool) is None]
-        if missing:
-            pytest.skip(f"needs {', '.join(missing)}: apt-get install -y {DEVICES[device].packages}")
+        tools = DEVICES[device].tools
+        if tools.missing:
+            pytest.skip(f"needs {', '.join(tools.missing)}; run: {tools.fix}")
 
 
 def test_every_device_gives_every_bit_and_says_what_it_takes(source: Path) -> None:

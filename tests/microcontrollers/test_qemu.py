@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -20,12 +19,8 @@ pytestmark = pytest.mark.toolchain("ai_edge_litert")
 @pytest.mark.parametrize("board", DEVICES)
 def test_a_model_is_exact_on_an_emulated_core(board: str, assets: Path, tmp_path: Path) -> None:
     made = DEVICES[board]
-    if (
-        not oracle.is_installed()
-        or shutil.which(made.compiler) is None
-        or shutil.which(made.emulator) is None
-    ):
-        pytest.skip(f"needs {made.compiler}, {made.emulator} and the toolchain tflm")
+    if not oracle.is_installed() or made.tools.missing:
+        pytest.skip(f"needs {', '.join(made.tools.programs)} and the toolchain tflm")
     path = assets / "models" / "tflite-micro" / "trained_lstm_int8.tflite"
     model = compile_model(path, name="lstm")
     write_sources(model, tmp_path)
@@ -40,8 +35,8 @@ def test_a_model_is_exact_on_an_emulated_core(board: str, assets: Path, tmp_path
 @pytest.mark.slow
 def test_a_wrong_output_on_a_core_is_an_error(assets: Path, tmp_path: Path) -> None:
     made = DEVICES["cortex-m3"]
-    if shutil.which(made.compiler) is None or shutil.which(made.emulator) is None:
-        pytest.skip(f"needs {made.compiler} and {made.emulator}")
+    if made.tools.missing:
+        pytest.skip(f"needs {', '.join(made.tools.missing)}; run: {made.tools.fix}")
     path = assets / "models" / "tflite-micro" / "hello_world_int8.tflite"
     model = compile_model(path, name="hello")
     write_sources(model, tmp_path)

@@ -14,7 +14,7 @@ from edgewright.core.errors import ConversionError, UsageError
 from edgewright.core.progress import Progress, silent
 from edgewright.microcontrollers.boards import ALL, Board, Fit, board_of, fits_of
 from edgewright.microcontrollers.folder import CFolder, read_folder
-from edgewright.microcontrollers.qemu import DEVICES, EmulatedRun, device_of, require_tools, run_on
+from edgewright.microcontrollers.qemu import DEVICES, EmulatedRun, device_of, run_on
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -150,7 +150,7 @@ def bench_on_devices(
             f"a bench on devices takes 1 to {MAX_MODELS} C models and at least one device of {', '.join(DEVICES)}."
         )
     for name in names:
-        require_tools(name)
+        DEVICES[name].tools.require(name)
     folders = [read_folder(path) for path in paths]
     rows = []
     for folder in folders:

@@ -2,28 +2,25 @@
 
 The self-test of the model's folder is the program. It runs on the instruction set of the device; times mean nothing,
 instructions are counted (see `probe`).
-Packages: qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi; for RISC-V qemu-system-misc
-gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf.
+`tools` names the programs and the packages that bring them.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgewright.core.errors import ConversionError, UnavailableError, UnknownNameError
+from edgewright.core.errors import ConversionError, UnknownNameError
 from edgewright.microcontrollers.host import WARNINGS
 from edgewright.microcontrollers.probe import FLAG, probe_text, read_probe, without_probes
+from edgewright.microcontrollers.tools import ARM, RISCV, Tools
 
 TIMEOUT_S = 600
 _OPTIMIZE = ("-O2", "-ffunction-sections", "-fdata-sections")
-_ARM_PACKAGES = "qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi"
-_RISCV_PACKAGES = "qemu-system-misc gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +63,9 @@ class Device:
         return "qemu-system-arm" if self.is_arm else "qemu-system-riscv32"
 
     @property
-    def tools(self) -> tuple[str, ...]:
-        """Every program that a run needs."""
-        return self.compiler, self.sizer, self.emulator
-
-    @property
-    def packages(self) -> str:
-        """The packages of Debian that bring them."""
-        return _ARM_PACKAGES if self.is_arm else _RISCV_PACKAGES
+    def tools(self) -> Tools:
+        """What a run needs."""
+        return ARM if self.is_arm else RISCV
 
 
 def _arm(core: str, machine: str, *flags: str, memory: int = 0x20000000) -> Device:
@@ -198,21 +190,6 @@ def device_of(name: str) -> str:
     )
 
 
-def require_tools(name: str) -> None:
-    """Check that what a run on device `name` needs is installed.
-
-    Raises:
-        UnavailableError: the cross compiler or QEMU is missing; with the packages that bring them.
-    """
-    device = DEVICES[name]
-    missing = [tool for tool in device.tools if shutil.which(tool) is None]
-    if missing:
-        raise UnavailableError(
-            f"{name} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed. "
-            f"On Debian or Ubuntu: apt-get install -y {device.packages}"
-        )
-
-
 def run_on(device: str, folder: Path, name: str) -> EmulatedRun:
     """Build NAME.c and NAME_test.c of `folder` for `device` and run them under QEMU.
 
@@ -221,12 +198,12 @@ def run_on(device: str, folder: Path, name: str) -> EmulatedRun:
 
     Raises:
         UnknownNameError: there is no such device.
-        UnavailableError: see `require_tools`.
+        UnavailableError: the cross compiler or QEMU is missing; with the packages that bring them.
         ConversionError: the code does not build, or an output differs.
     """
     device = device_of(device)
-    require_tools(device)
     made = DEVICES[device]
+    made.tools.require(device)
     with tempfile.TemporaryDirectory(prefix="edgewright-qemu-") as text:
         work = Path(text)
         flags = (*made.flags, *_OPTIMIZE)
