@@ -119,7 +119,7 @@ def test_broken_and_foreign_files_are_named(folder: Path) -> None:
     ):
         keep = (folder / "cat" / name).read_bytes()
         (folder / "cat" / name).write_bytes(content)
-        with pytest.raises(DataError, match=f"{name} cannot be decoded"):
+        with pytest.raises(DataError, match=f"{name} (cannot be decoded|is empty)"):
             load_dataset(str(folder), [_spec(1, 8, 8, 3)])
         (folder / "cat" / name).write_bytes(keep)
     (folder / "dog" / "3.webp").write_bytes(b"x")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from edgewright.core.errors import DataError, UnavailableError
+from edgewright.core.errors import DataError
 from edgewright.core.tensors import Array, Layout, TensorSpec
 from edgewright.data.lints import Lint
+from edgewright.processing import media
 
 IMAGE_RULE = (
     "images turned as EXIF says, centre-cropped to the model's aspect ratio, resized bilinearly, RGB or "
@@ -19,7 +18,6 @@ IMAGE_RULE = (
 )
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp"))
 _OTHER_IMAGES = frozenset((".gif", ".webp", ".tif", ".tiff", ".heic", ".avif"))
-MAX_PIXELS = 64_000_000
 MAX_TOTAL_BYTES = 16 << 30
 
 
@@ -133,37 +131,17 @@ def read_image(path: Path, *, height: int, width: int, channels: int) -> Array:
     """Return the image at `path` as uint8 [height, width, channels], preprocessed by IMAGE_RULE.
 
     Raises:
-        DataError: no PNG, JPEG or BMP, broken, or above 64 million pixels.
+        DataError: no image, broken, or too large; see `processing.media.read_image`.
     """
-    try:
-        from PIL import Image, ImageOps
-    except ImportError as err:
-        raise UnavailableError("reading images needs Pillow: pip install pillow") from err
+    from PIL import Image
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=("PNG", "JPEG", "BMP")) as image:
-                if math.prod(image.size) > MAX_PIXELS:
-                    raise DataError(
-                        f"{path} has {image.width}x{image.height} pixels; at most {MAX_PIXELS} are decoded."
-                    )
-                turned = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
-        have_width, have_height = turned.size
-        scale = min(have_width / width, have_height / height)
-        left, top = (have_width - width * scale) / 2, (have_height - height * scale) / 2
-        box = (left, top, left + width * scale, top + height * scale)
-        resized = turned.resize((width, height), Image.Resampling.BILINEAR, box=_inside(box, turned.size))
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as err:
-        raise DataError(
-            f"{path} cannot be decoded as PNG, JPEG or BMP: {err}. Remove or replace it."
-        ) from err
+    upright = media.read_image(path, order="rgb" if channels == 3 else "grey")
+    turned = Image.fromarray(upright if channels == 3 else upright[..., 0])
+    have_width, have_height = turned.size
+    scale = min(have_width / width, have_height / height)
+    left, top = (have_width - width * scale) / 2, (have_height - height * scale) / 2
+    box = (left, top, left + width * scale, top + height * scale)
+    resized = turned.resize((width, height), Image.Resampling.BILINEAR, box=_inside(box, turned.size))
     pixels = np.asarray(resized, dtype=np.uint8)
     return pixels.reshape(height, width, channels)
 
