@@ -137,6 +137,7 @@ KINDS: dict[str, Write] = {
     "mirror_pad": moves.mirror_pad,
     "broadcast_to": moves.broadcast_to,
     "gather": moves.gather,
+    "svdf": layers.svdf,
     # int16 activations, int8 weights
     "int16_abs": unary("ABS", "int16"),
     "int16_prelu": several("PRELU", "", "int16", scaled="prelu", kinds={1: "int8"}),
@@ -185,7 +186,7 @@ for _kind in (
     "conv_2d depthwise_conv_2d fully_connected average_pool_2d max_pool_2d mean concatenation pad softmax "
     "resize_nearest_neighbor resize_bilinear transpose_conv unidirectional_sequence_lstm "
     "sum reduce_max reduce_min arg_max batch_matmul l2_normalization log_softmax space_to_depth depth_to_space "
-    "space_to_batch_nd batch_to_space_nd mirror_pad broadcast_to gather"
+    "space_to_batch_nd batch_to_space_nd mirror_pad broadcast_to gather svdf"
 ).split():
     KINDS[f"float_{_kind}"] = _as_floats(KINDS[_kind])
 for _kind in (

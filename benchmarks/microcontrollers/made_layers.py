@@ -319,3 +319,34 @@ def unidirectional_sequence_lstm(draw: Draw, path: Path) -> None:
         intermediates=middle, version=3,
     )  # fmt: skip
     made.write(path, [x], [y])
+
+
+def svdf(draw: Draw, path: Path) -> None:
+    """A layer over time; its state goes on from run to run."""
+    made = Maker()
+    batch, depth, rank = int(draw.integers(1, 3)), int(draw.integers(1, 20)), int(draw.integers(1, 4))
+    units, memory = int(draw.integers(1, 9)), int(draw.integers(2, 9))
+    filters = units * rank
+    is_short = made.is_float or draw.random() < 0.5
+    in_scale, feature_scale, time_scale = (float(draw.uniform(0.005, 0.05)) for _ in range(3))
+    state_scale = in_scale * feature_scale * float(np.sqrt(depth) * draw.uniform(20, 120))
+    x = made.tensor((batch, depth), scale=in_scale, zero=zero_of(draw))
+    w = made.tensor((filters, depth), scale=feature_scale, value=int8s(draw, (filters, depth)))
+    if is_short:
+        t = made.tensor((filters, memory), scale=time_scale, value=int8s(draw, (filters, memory)))
+    else:
+        state_scale, time_scale = state_scale / 256, time_scale / 256
+        value = draw.integers(-3000, 3000, (filters, memory))
+        t = made.tensor((filters, memory), "int16", scale=time_scale, value=value)
+    zero = zero_of(draw) if is_short and draw.random() < 0.2 else 0
+    bias = -1
+    if draw.random() < 0.9:
+        value = draw.integers(-5000, 5000, units)
+        bias = made.tensor((units,), "int32", scale=state_scale * time_scale, value=value)
+    kind = "int8" if is_short else "int16"
+    state = made.tensor((batch, filters * memory), kind, scale=state_scale, zero=zero, is_variable=True)
+    spread = (40 if is_short else 2e6) * np.sqrt(rank * memory) * np.exp(draw.uniform(-1, 1))
+    y = made.tensor((batch, units), scale=float(state_scale * time_scale * spread), zero=zero_of(draw))
+    options = {"rank": rank, "fusedActivationFunction": 0}
+    made.operator("SVDF", [x, w, t, bias, state], [y], table="SVDFOptions", options=options, version=3)
+    made.write(path, [x], [y])

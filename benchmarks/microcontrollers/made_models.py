@@ -63,7 +63,7 @@ class Maker:
         if self.is_wide and dtype == "int8" and value is None:
             dtype, scale, zero = "int16", (scale or 0) / 200, 0
         if self.is_wide and dtype == "int32" and scale is not None:
-            dtype = "int64"
+            dtype, scale = "int64", [one / 200 for one in np.atleast_1d(scale)]
         kind, numpy_type = KINDS[dtype]
         made = schema.TensorT()
         made.shape = np.asarray(shape, dtype=np.int32)

@@ -71,6 +71,7 @@ _OPTIONS: Mapping[str, _Options] = {
     "DEPTH_TO_SPACE": _Options(table="DepthToSpaceOptions", fields=("BlockSize",)),
     "MIRROR_PAD": _Options(table="MirrorPadOptions", fields=("Mode",)),
     "GATHER": _Options(table="GatherOptions", fields=("Axis", "BatchDims")),
+    "SVDF": _Options(table="SVDFOptions", fields=("Rank", "FusedActivationFunction")),
     "SOFTMAX": _Options(table="SoftmaxOptions", fields=("Beta",)),
     "LEAKY_RELU": _Options(table="LeakyReluOptions", fields=("Alpha",)),
     "CONCATENATION": _Options(table="ConcatenationOptions", fields=("Axis", "FusedActivationFunction")),

@@ -19,6 +19,7 @@ from edgewright.microcontrollers import (
     shaping,
     softmax,
     spacing,
+    svdf,
     tables,
     transposed,
 )
@@ -99,6 +100,7 @@ KERNELS: Mapping[str, Kernel] = {
     "STRIDED_SLICE": shaping.strided_slice,
     "SUB": elementwise.subtract,
     "SUM": reducing.sum_,
+    "SVDF": svdf.svdf,
     "TANH": tables.tanh,
     "TRANSPOSE": shaping.transpose,
     "TRANSPOSE_CONV": transposed.transpose_convolution,

@@ -70,9 +70,11 @@ def relu(site: Site) -> Layer:
 
 
 def relu6(site: Site) -> Layer:
-    """Return RELU6 of int8: the interpreter clamps, whatever the output's scale."""
+    """Return RELU6 of int8, int16 or float32: the interpreter clamps, whatever the output's scale."""
     if site.input(0).dtype == "float32":
         return float_values(site, "in[i] > 6.0f ? 6.0f : in[i] < 0.0f ? 0.0f : in[i]")
+    if site.input(0).dtype == "int16":
+        return wide.relu6(site)
     source, output = ends(site)
     high = source.zero_point + rounded(float(np.float32(6.0) / np.float32(source.scale)))
     values: dict[str, object] = {

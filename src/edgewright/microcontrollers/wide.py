@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 
-from edgewright.microcontrollers.fixed_point import Multiplier, multiplier_of
+import numpy as np
+
+from edgewright.microcontrollers.fixed_point import Multiplier, multiplier_of, rounded
 from edgewright.microcontrollers.graph import LIMITS, Tensor
 from edgewright.microcontrollers.layer import Constant, Layer, Site, float_literal, integers, render, require
 
@@ -101,6 +103,13 @@ def relu(site: Site) -> Layer:
         [f"out[i] = (int16_t)clamped(scaled(in[i], {by.mantissa}, {by.shift}), 0, 32767);"],
         needs=("scaled", "clamped"),
     )
+
+
+def relu6(site: Site) -> Layer:
+    """Return RELU6 of int16: the interpreter clamps, whatever the output's scale."""
+    source, _ = ends(site, ("int16",), ("int16",))
+    high = min(rounded(float(np.float32(6.0) / np.float32(source.scale))), 32767)
+    return values(site, [f"out[i] = (int16_t)clamped(in[i], 0, {high});"], needs=("clamped",))
 
 
 def requantize(site: Site) -> Layer:
