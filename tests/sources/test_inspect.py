@@ -95,7 +95,12 @@ def test_custom_operators_are_listed_and_not_guessed(assets: Path, worker: Worke
     assert "1 custom operators 'SignalWindow'" in audio.notes
     assert audio.macs is None
     edge_tpu = _inspect(worker, read, assets / "models/coral/mobilenet_v1_0.25_128_quant_edgetpu.tflite")
-    assert edge_tpu.notes == ("1 custom operators 'edgetpu-custom-op'",)
+    assert edge_tpu.notes == (
+        "1 custom operators 'edgetpu-custom-op'",
+        "compiled for the Edge TPU: chip beagle, runtime 12 or newer, 566,912 bytes of parameters, "
+        "executables: 1 execution-only, 1 parameter-caching",
+        "no operator stays on the CPU",
+    )
     person = _inspect(worker, read, assets / "models/tflite-micro/person_detect.tflite")
     assert str(person.inputs[0]) == "input: int8[1, 96, 96, 1]"
 

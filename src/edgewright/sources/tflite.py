@@ -10,6 +10,8 @@ from edgewright.core.errors import FormatMismatchError, IntegrityError
 from edgewright.core.files import sha256_of
 from edgewright.core.program import Program
 from edgewright.core.tensors import DTYPES, TensorSpec
+from edgewright.sources import edgetpu_package
+from edgewright.sources.edgetpu_package import edgetpu_notes
 from edgewright.sources.tflite_file import FlatGraph, FlatModel, FlatTensor, read_flatbuffer
 
 WEIGHTED = (
@@ -54,7 +56,10 @@ def read_tflite(path: Path, *, spec: str) -> Program:
         origin_format="tflite",
         precision=precision_of(model),
         history=(f"loaded from {path.name}",),
-        notes=tuple(f"{count} custom operators {name!r}" for name, count in sorted(custom.items())),
+        notes=(
+            *(f"{count} custom operators {name!r}" for name, count in sorted(custom.items())),
+            *(edgetpu_notes(path) if edgetpu_package.OPERATOR in custom else ()),
+        ),
     )
 
 
