@@ -60,16 +60,14 @@ class Predictor:
     Called with what the specification takes, by position or by name: the path of an image or of a WAV, or arrays.
     """
 
-    def __init__(
-        self, checked: Plan, artifacts: Mapping[str, Artifact], labels: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, checked: Plan, artifacts: Mapping[str, Artifact]) -> None:
         """Open a predictor for a checked plan; `load` finds plan and artifacts by itself.
 
         Raises:
             UsageError: the models need environments that differ.
         """
         self.plan = checked
-        self._artifacts = dict(artifacts)
+        self.artifacts = dict(artifacts)
         environments = {artifact.environment for artifact in artifacts.values()}
         if len(environments) != 1:
             raise UsageError(
@@ -118,22 +116,43 @@ class Predictor:
             raise DataError(
                 f"{len(inputs)} inputs are given, but the specification takes {len(self.specification.inputs)}."
             )
-        raw = {row.name: _raw(row, given[row.name]) for row in self.specification.inputs if row.name in given}
+        raw = self.read(given)
+        arrays = self.arrays(raw)
+        paths = [str(value) for value in given.values() if isinstance(value, str | Path)]
+        return Prediction(results=self._typed(arrays), raw=raw, source=source or next(iter(paths), ""))
+
+    def read(self, given: Mapping[str, RawSource]) -> dict[str, Raw]:
+        """Return the raw inputs, by name, of files or arrays; what is not given is left out.
+
+        Raises:
+            DataError: a file that cannot be read, or is not what the input takes.
+        """
+        return {
+            row.name: _raw(row, given[row.name]) for row in self.specification.inputs if row.name in given
+        }
+
+    def arrays(self, raw: Mapping[str, Raw], *, is_joined: bool = True) -> dict[str, Array]:
+        """Return the arrays of the results of one set of raw inputs, by name.
+
+        Args:
+            is_joined: of a stream, join what its runs gave; else stack it, [runs, ...], as each run gave it.
+        Raises:
+            DataError: an input that is missing, or is not what the specification takes.
+        """
         with work_folder() as work:
             answer = self._worker.call(
                 "edgewright.processing.operations:predict",
                 {
                     "specification": str(self._specification),
-                    "artifacts": {name: artifact.to_json() for name, artifact in self._artifacts.items()},
+                    "artifacts": {name: artifact.to_json() for name, artifact in self.artifacts.items()},
                     "raw": {name: _hand_over(value, work / f"{name}.npy") for name, value in raw.items()},
+                    "is_joined": is_joined,
                     "out": str(work / "out"),
                 },
             )
             files = answer["results"]
             assert isinstance(files, dict)
-            arrays = {str(name): np.load(str(path), allow_pickle=False) for name, path in files.items()}
-        paths = [str(value) for value in given.values() if isinstance(value, str | Path)]
-        return Prediction(results=self._typed(arrays), raw=raw, source=source or next(iter(paths), ""))
+            return {str(name): np.load(str(path), allow_pickle=False) for name, path in files.items()}
 
     def _typed(self, arrays: Mapping[str, Array]) -> dict[str, Result]:
         types = joined_types(self.plan) if stream_input(self.plan) else self.plan.results

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from edgewright.cli import show, toolchain
+from edgewright.cli import bundle, show, toolchain
 from edgewright.cli.bench import bench
 from edgewright.cli.compress import add_commands as add_compression
 from edgewright.cli.ending import run_to_exit_code, unwind_on_termination
@@ -52,6 +52,7 @@ add_compression(app)
 app.command(short_help="Time artifacts in turns, or run C models on emulated devices.")(bench)
 app.command(short_help="Run a model on images, sounds and numbers.")(predict)
 app.command("processing", short_help="Show or write a model's pre- and post-processing.")(show_processing)
+app.add_typer(bundle.app, name="bundle", short_help="Make a project for a platform, and check one.")
 app.command(short_help="Pack an artifact for the download.")(pack)
 app.command(short_help="Unpack a .ewz, checked.")(unpack)
 app.add_typer(toolchain.app, name="toolchain", short_help="Environments for toolchains that need their own.")

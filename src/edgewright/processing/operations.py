@@ -17,7 +17,7 @@ from edgewright.core.contracts import Session
 from edgewright.core.tensors import Array, Arrays
 from edgewright.processing.processor import Processor, Raw, Signature, plan
 from edgewright.processing.specification import read_specification
-from edgewright.processing.streaming import stream, stream_input
+from edgewright.processing.streaming import stacked, stream, stream_input
 from edgewright.sources.tflite import end_quantization
 
 
@@ -37,7 +37,7 @@ def predict(arguments: dict[str, object]) -> dict[str, object]:
     """Return the results of raw inputs; the models are opened with the first call, and again after a crash.
 
     Arguments: specification (path of its file), artifacts (name of the model -> record), raw (name -> .npy file,
-        or {"text": ...}), out (folder).
+        or {"text": ...}), is_joined (false: the results of a stream's runs are stacked as they are), out (folder).
     Result: results (name -> .npy file).
     """
     opened = _open(str(arguments["specification"]), _record(arguments["artifacts"]))
@@ -48,7 +48,8 @@ def predict(arguments: dict[str, object]) -> dict[str, object]:
     streamed = stream_input(opened.processor.plan)
     if streamed is not None and streamed.name in raw:
         sound = np.asarray(raw[streamed.name])
-        results = stream(opened.processor.plan, sound, opened.execute, start=opened.processor)
+        joined = stream if arguments.get("is_joined", True) else stacked
+        results = joined(opened.processor.plan, sound, opened.execute, start=opened.processor)
     else:
         results = opened.processor.run(raw, opened.execute)
     out = Path(str(arguments["out"]))

@@ -79,6 +79,24 @@ def stream(
     }
 
 
+def stacked(
+    checked: Plan, samples: Array, execute: Execute, *, start: Processor | None = None
+) -> dict[str, Array]:
+    """Return what each run gave, [runs, ...], by name; `samples` is a whole number of hops.
+
+    Raises:
+        UsageError: the specification is not for streams, or a result has another shape in each run.
+        DataError: as of `stream`, or a hop that is not full.
+    """
+    row = stream_input(checked)
+    if row is None or len(samples) % row.samples:
+        raise DataError(f"{len(samples)} samples are no whole number of hops of a stream.")
+    processor = start or Processor(checked)
+    runs = [processor.run({row.name: hop}, execute) for hop in samples.reshape(-1, row.samples)]
+    _check(checked)
+    return {name: np.stack([run[name] for run in runs]) for name in checked.results}
+
+
 def _joined(kind: ValueType, runs: list[Array], *, heard: int, lag: int, samples: int) -> Array:
     if kind.kind == "audio":
         return np.concatenate(runs)[lag : lag + samples]

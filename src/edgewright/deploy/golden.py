@@ -1,0 +1,218 @@
+"""Golden cases: raw inputs, the tensors and the results that must come of them, and how near they must be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgewright.core.errors import IntegrityError, UsageError
+from edgewright.core.files import read_json, write_aside, write_json
+from edgewright.core.tensors import Array
+from edgewright.processing.processor import Plan
+from edgewright.processing.specification import RawInput
+from edgewright.processing.values import ValueType
+
+GOLDEN_FOLDER = "golden"
+GOLDEN_NAME = "golden.json"
+GOLDEN_VERSION = 1
+MAX_CASES = 16
+_MAX_ARRAY_BYTES = 256 << 20
+_DTYPES = ("float32", "int8", "uint8", "int16", "int32", "int64")
+
+# The processing is the same arithmetic everywhere, so its tensors must agree to rounding.
+TENSOR_TOLERANCE = 1e-5  # of the largest value of the tensor, for floats
+TENSOR_STEPS = 1  # for integers
+# The model itself may run on other kernels than here.
+SCORE_TOLERANCE = 0.02
+BOX_TOLERANCE = 0.02  # of the image's larger side
+MASK_AGREEMENT = 0.99  # share of the pixels
+VALUE_TOLERANCE = 0.02  # of the largest value
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Case:
+    """One golden case.
+
+    Of a stream `raw` is a whole number of hops, `tensors` is of the first one, and `results` are stacked, [runs, ...].
+
+    Attributes:
+        raw: name of the input -> array; of text inputs there is none.
+        tensors: name of the first model's input -> what the processing makes of `raw`, batch axis included.
+        results: name of the result -> array, as its kind holds it.
+    """
+
+    name: str
+    raw: Mapping[str, Array]
+    tensors: Mapping[str, Array]
+    results: Mapping[str, Array]
+
+
+def synthetic_raw(row: RawInput, seed: int, shape: Sequence[int]) -> Array:
+    """Return an input that looks like none of nature and hides no error: every channel and every corner differs.
+
+    Args:
+        row: of kind image, audio, series, landmarks or tensor.
+        shape: of the array.
+    """
+    generator = np.random.default_rng(seed)
+    if row.kind == "image":
+        height, width = shape[:2]
+        down, across = np.mgrid[0:height, 0:width]
+        planes = [
+            127.5
+            + 110
+            * np.sin(down / (5.0 + 3 * channel) + channel)
+            * np.cos(across / (7.0 + 2 * channel) - channel)
+            for channel in range(shape[2])
+        ]
+        noise = generator.integers(-17, 18, size=tuple(shape))
+        return np.clip(np.stack(planes, axis=-1) + noise, 0, 255).astype(np.uint8)
+    if row.kind == "audio":
+        time = np.arange(shape[0]) / (row.rate_hz or 16_000)
+        tone = sum(0.2 / n * np.sin(2 * np.pi * 180 * n * time * (1 + 0.05 * time)) for n in range(1, 6))
+        return (tone + 0.01 * generator.standard_normal(shape[0])).astype(np.float32)
+    if row.dtype == "float32":
+        return generator.standard_normal(tuple(shape)).astype(np.float32)
+    return generator.integers(0, 100, size=tuple(shape)).astype(row.dtype)
+
+
+def write_golden(cases: Sequence[Case], plan: Plan, folder: Path) -> None:
+    """Write `golden.json` and one little-endian .bin an array into `folder`; an array without elements has none."""
+    records = []
+    for number, case in enumerate(cases):
+        groups: dict[str, object] = {}
+        for group, arrays in (("inputs", case.raw), ("tensors", case.tensors), ("results", case.results)):
+            groups[group] = [
+                _write_array(folder, f"{number}_{group}_{index}.bin", name, array)
+                | _kind_of(plan, group, name)
+                for index, (name, array) in enumerate(arrays.items())
+            ]
+        records.append({"name": case.name, **groups})
+    record = {
+        "edgewright_golden": GOLDEN_VERSION,
+        "tolerances": {
+            "tensor": TENSOR_TOLERANCE, "tensor_steps": TENSOR_STEPS, "score": SCORE_TOLERANCE, "box": BOX_TOLERANCE,
+            "mask_agreement": MASK_AGREEMENT, "value": VALUE_TOLERANCE,
+        },
+        "cases": records,
+    }  # fmt: skip
+    write_json(folder / GOLDEN_NAME, record)
+
+
+def read_golden(folder: Path) -> tuple[Case, ...]:
+    """Return the cases in `folder`.
+
+    Raises:
+        IntegrityError: a file is missing, or is not what `write_golden` wrote.
+    """
+    record = read_json(folder / GOLDEN_NAME)
+    cases = record.get("cases")
+    if (
+        record.get("edgewright_golden") != GOLDEN_VERSION
+        or not isinstance(cases, list)
+        or len(cases) > MAX_CASES
+    ):
+        raise IntegrityError(f"{folder / GOLDEN_NAME} is no list of golden cases. Make the bundle again.")
+    try:
+        return tuple(
+            Case(
+                name=str(case["name"]),
+                raw=_read_arrays(folder, case["inputs"]),
+                tensors=_read_arrays(folder, case["tensors"]),
+                results=_read_arrays(folder, case["results"]),
+            )
+            for case in cases
+        )
+    except (KeyError, TypeError, ValueError, OSError) as err:
+        raise IntegrityError(
+            f"{folder / GOLDEN_NAME} is damaged: {err!r:.120}. Make the bundle again."
+        ) from err
+
+
+def compare_tensor(name: str, want: Array, got: Array) -> str:
+    """Return how the tensor `got` differs from `want` beyond rounding; empty where it does not."""
+    if want.shape != got.shape or want.dtype != got.dtype:
+        return (
+            f"tensor {name} is {got.dtype}{list(got.shape)}, but {want.dtype}{list(want.shape)} is expected"
+        )
+    if want.size == 0:
+        return ""
+    distance = np.abs(got.astype(np.float64) - want.astype(np.float64))
+    is_float = want.dtype.kind == "f"
+    limit = TENSOR_TOLERANCE * max(float(np.abs(want).max()), 1.0) if is_float else TENSOR_STEPS
+    # not <=, so that NaN counts
+    if not float(distance.max()) <= limit:
+        where = int(np.argmax(distance))
+        return f"tensor {name} differs by {float(distance.max()):.3g} at element {where}; at most {limit:.3g} is right"
+    return ""
+
+
+def compare_result(name: str, kind: str, want: Array, got: Array, *, side: int) -> str:
+    """Return how the result `got` differs from `want` beyond what other kernels explain; empty where it does not.
+
+    Args:
+        side: the larger side of the source image in pixels, for boxes and keypoints.
+    """
+    if kind in ("classes", "boxes", "keypoints") and want.shape != got.shape:
+        return f"result {name} has {len(got)} rows, but {len(want)} are expected"
+    if want.shape != got.shape:
+        return f"result {name} is {list(got.shape)}, but {list(want.shape)} is expected"
+    if want.size == 0:
+        return ""
+    if kind in ("mask", "codes"):
+        agreement = float((want == got).mean())
+        return "" if agreement >= MASK_AGREEMENT else f"result {name} agrees in {agreement:.1%} only"
+    columns = {
+        "classes": (("class", slice(0, 1), 0.0), ("score", slice(1, 2), SCORE_TOLERANCE)),
+        "boxes": (
+            ("corner", slice(0, 4), BOX_TOLERANCE * side), ("score", slice(4, 5), SCORE_TOLERANCE),
+            ("class", slice(5, 6), 0.0),
+        ),
+        "keypoints": (("place", slice(0, 2), BOX_TOLERANCE * side), ("score", slice(2, 3), SCORE_TOLERANCE)),
+    }.get(kind, (("value", slice(None), VALUE_TOLERANCE * max(float(np.abs(want).max()), 1e-6)),))  # fmt: skip
+    for what, part, limit in columns:
+        worst = float(np.abs(got[..., part].astype(np.float64) - want[..., part].astype(np.float64)).max())
+        if not worst <= limit:
+            return f"result {name}: a {what} differs by {worst:.3g}; at most {limit:.3g} is right"
+    return ""
+
+
+def _kind_of(plan: Plan, group: str, name: str) -> dict[str, object]:
+    if group == "results":
+        return {"kind": plan.results[name].kind}
+    if group == "inputs":
+        made: ValueType = plan.types[name]
+        return {"kind": made.kind, **({"order": made.order} if made.order else {})}
+    return {}
+
+
+def _write_array(folder: Path, file: str, name: str, array: Array) -> dict[str, object]:
+    if str(array.dtype) not in _DTYPES:
+        raise UsageError(f"golden array {name!r} is {array.dtype}; {', '.join(_DTYPES)} are expected.")
+    with write_aside(folder / file) as aside:
+        aside.write_bytes(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes())
+    return {"name": name, "file": file, "dtype": str(array.dtype), "shape": list(array.shape)}
+
+
+def _read_arrays(folder: Path, records: object) -> dict[str, Array]:
+    if not isinstance(records, list):
+        raise TypeError("a list of arrays is expected")
+    found: dict[str, Array] = {}
+    for record in records:
+        file, dtype, shape = (
+            str(record["file"]),
+            str(record["dtype"]),
+            [int(size) for size in record["shape"]],
+        )
+        if Path(file).name != file or dtype not in _DTYPES:
+            raise ValueError(f"{json.dumps(file)} of {dtype}")
+        if (folder / file).stat().st_size > _MAX_ARRAY_BYTES:
+            raise ValueError(f"{file} is too large")
+        found[str(record["name"])] = np.frombuffer(
+            (folder / file).read_bytes(), dtype=np.dtype(dtype).newbyteorder("<")
+        ).reshape(shape)
+    return found
