@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from edgewright.benchmark import Benchmark
     from edgewright.compression import CompressionResult
     from edgewright.core.tensors import Array
-    from edgewright.doctor import Diagnosis
+    from edgewright.doctor import Check, Diagnosis
     from edgewright.pipeline import BuildResult
     from edgewright.single import Verification
     from edgewright.sources.inspection import Inspection
@@ -33,6 +34,7 @@ Json = Annotated[
 _NAME_WIDTH = 40
 _SHOWN_LAYERS = 20
 _SHOWN_VALUES = 10
+_FAMILY = 4  # so many rows that say the same are shown as one
 _PIPE_COLUMNS = 120  # a pipe has no width; rich would take 80 and leave columns out
 
 
@@ -247,15 +249,26 @@ def diagnosis(found: Diagnosis, as_json: bool) -> None:
     from rich.table import Table
 
     table = Table("", "component", "found", box=None, pad_edge=False)
-    for check in found.checks:
+    for name, check in _families(found.checks):
         # What is not needed and not here is no fault; the row below it says how to get it.
         mark = "MISSING" if not check.is_ok else "-" if check.fix else "ok"
-        table.add_row(mark, check.name, check.found)
+        table.add_row(mark, name, check.found)
         if check.fix:
             table.add_row("", "", f"-> {check.fix}")
     console = _console()
     console.print(table, highlight=False)
     console.print(f"\n{found.host['processor']}, {found.host['cores']} cores", highlight=False)
+
+
+def _families(checks: Sequence[Check]) -> Iterator[tuple[str, Check]]:
+    """Yield name and finding of each row: many of one family that found the same share one, "ethos-u* (11)"."""
+    for _, group in itertools.groupby(checks, lambda check: (check.is_ok, check.found, check.fix)):
+        rows = list(group)
+        stem = os.path.commonprefix([row.name for row in rows])
+        if len(rows) >= _FAMILY and stem:
+            yield f"{stem}* ({len(rows)})", rows[0]
+        else:
+            yield from ((row.name, row) for row in rows)
 
 
 def record(found: Record, as_json: bool) -> None:
