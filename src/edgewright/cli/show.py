@@ -264,8 +264,8 @@ def _families(checks: Sequence[Check]) -> Iterator[tuple[str, Check]]:
     """Yield name and finding of each row: many of one family that found the same share one, "ethos-u* (11)"."""
     for _, group in itertools.groupby(checks, lambda check: (check.is_ok, check.found, check.fix)):
         rows = list(group)
-        stem = os.path.commonprefix([row.name for row in rows])
-        if len(rows) >= _FAMILY and stem:
+        stem = rows[0].name.rstrip("0123456789-")
+        if len(rows) >= _FAMILY and all(row.name.startswith(stem) for row in rows):
             yield f"{stem}* ({len(rows)})", rows[0]
         else:
             yield from ((row.name, row) for row in rows)
