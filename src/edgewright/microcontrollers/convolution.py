@@ -363,10 +363,7 @@ def _by_pixels(image: Tensor, output: Tensor, count: int) -> ByRows | None:
     height, width = image.shape[1:3]
     if count != height * width:
         return None
-    # While some pixels at a time are computed, they may lie in several rows of the image.
-    earlier = -(-(PIXELS_AT_ONCE - 1) // width) if width % PIXELS_AT_ONCE else 0
-    reach = Reach(size=height, rows=1 + earlier, pad=earlier)
-    return ByRows(rows=height, reaches=(reach,), count=count)
+    return ByRows(rows=height, reaches=(Reach(size=height),), count=count, tile=PIXELS_AT_ONCE)
 
 
 def window_values(tall: Window, wide: Window) -> dict[str, object]:

@@ -85,7 +85,7 @@ def compile_model(
         source=writer.source_text(graph, name, layers, plan),
         table_bytes=sum(constant.size_bytes for constant in writer.constants_of(graph, name, layers, plan)),
         weight_bytes=graph.weight_bytes,
-        stack_bytes=max((layer.stack_bytes for layer in layers), default=0),
+        stack_bytes=writer.stack_bytes(layers, plan),
         macs=sum(layer.macs for layer in layers),
     )
 

@@ -68,11 +68,13 @@ class ByRows:
         count: of values or pixels in the whole output, where the last argument of the function is a count, and its
             pointers are those of the rows. 0: the last arguments are the first row, the one behind the last, and how
             many rows the input's memory holds: row r lies at r modulo that; only `out` is the pointer to the row.
+        tile: how many of `count` it computes at a time: while it writes their outputs, it may still read all of them.
     """
 
     rows: int
     reaches: tuple[Reach | None, ...]
     count: int = 0
+    tile: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,8 @@
 Tensors that are views of others, or results written over an input as a whole, form one block. Of a tensor whose layers
 run from its first row to its last, the rows that are not yet written and those that nobody reads any more are free: two
 blocks may overlap as long as what is alive of them never does. Of a tensor within a chain only some rows are kept, in a
-ring (see `timeline`). The search places blocks one after another as low as they go, in several orders; it ends when
-it reaches the largest sum of bytes alive at one moment, which no plan can undercut.
+ring (see `timeline`). The search places blocks one after another as low as they go, in several orders, and moves blocks
+within each; it ends when it reaches the largest sum of bytes alive at one moment, which no plan can undercut.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from edgewright.microcontrollers.layer import Layer
 from edgewright.microcontrollers.timeline import Chain, Span, Timeline, consumers_of, kept_rows
 
 ALIGNMENT = 4
-_SHUFFLES = 300
-# Pairs of blocks that the shuffles look at, all together.
+# Moves of one block in each order, and the pairs of blocks that they look at, all together.
+_MOVES = 100
 _MOST_LOOKS = 2_000_000
 _SEED = 20240229
 
@@ -263,36 +263,22 @@ def _search(blocks: Sequence[_Block], start: int, goal: int) -> _Placed:
         sorted(blocks, key=lambda block: -block.size * (block.span.end - block.span.begin + 1)),
     ]
     best: _Placed = {}
-    best_total = -1
     draw = random.Random(_SEED)
-    looks = sum(len(block.near) for block in blocks)
-    shuffles = min(_SHUFFLES, _MOST_LOOKS // max(looks, 1))
-    for attempt in range(len(orders) + shuffles):
-        if attempt < len(orders):
-            order = orders[attempt]
-        else:
-            order = list(best)
-            if len(order) < 2:
-                break
-            _shuffle(order, best, draw)
-        placed = _place(order, start)
-        total = max(_total(placed), start)
-        if best_total < 0 or total <= best_total:
-            best, best_total = placed, total
-        if best_total <= goal:
-            break
+    looks = sum(len(block.near) for block in blocks) * len(orders)
+    for order in orders:
+        now = _place(order, start)
+        for _ in range(min(_MOVES, _MOST_LOOKS // max(looks, 1))):
+            if _total(now) <= goal:
+                return now
+            moved = list(now)
+            block = moved.pop(draw.randrange(len(moved)))
+            moved.insert(draw.randrange(len(moved) + 1), block)
+            then = _place(moved, start)
+            if _total(then) <= _total(now):
+                now = then
+        if not best or _total(now) < _total(best):
+            best = now
     return best
-
-
-def _shuffle(order: list[_Block], placed: _Placed, draw: random.Random) -> None:
-    """Take a block that reaches the arena's end, or one beside it, to another place in the order."""
-    total = _total(placed)
-    top = [block for block in order if placed[block] + _aligned(block.size) == total]
-    one = draw.choice(top)
-    if one.near and draw.random() < 0.5:
-        one = draw.choice(list(one.near))
-    order.remove(one)
-    order.insert(draw.randrange(len(order) + 1), one)
 
 
 def _place(order: Sequence[_Block], start: int) -> _Placed:

@@ -74,7 +74,7 @@ class Timeline:
         self._graph, self._layers = graph, layers
         self.first, self.last = first, len(layers) - 1 if last is None else last
         self._chains = chains
-        self._times, self.moments = self._order()
+        self._times, self._flat, self.moments = self._order()
         self._producers = {index: at for at, layer in enumerate(layers) for index in layer.writes}
         self._consumers: dict[int, list[int]] = {}
         for at, layer in enumerate(layers):
@@ -104,20 +104,26 @@ class Timeline:
         begin, end = int(alive[0]), int(alive[-1]) + 1
         return Span(begin=begin, low=low[begin:end], high=np.maximum(high, low)[begin:end])
 
-    def _order(self) -> tuple[dict[int, list[int]], int]:
+    def _order(self) -> tuple[dict[int, list[int]], set[int], int]:
+        """Return the moments of each layer's steps, the layers whose two moments are those of its first and last
+        tile, and the number of moments.
+        """
         chains = {chain.first: chain for chain in self._chains}
-        total = sum(_rows(layer) for layer in self._layers[self.first : self.last + 1])
+        total = sum(_moments(layer) for layer in self._layers[self.first : self.last + 1])
         is_fine = total <= MOST_STEPS and len(self._layers) <= MOST_LAYERS
         times: dict[int, list[int]] = {at: [] for at in range(self.first, self.last + 1)}
+        flat: set[int] = set()
         now, at = 1, self.first
         while at <= self.last:
             chain = chains.get(at)
-            steps = chain.steps if chain else (at,) * (_rows(self._layers[at]) if is_fine else 1)
+            steps = chain.steps if chain else (at,) * (_moments(self._layers[at]) if is_fine else 1)
+            if chain is None and is_fine and _is_flat(self._layers[at]):
+                flat.add(at)
             for step in steps:
                 times[step].append(now)
                 now += 1
             at = chain.last + 1 if chain else at + 1
-        return times, now + 1
+        return times, flat, now + 1
 
     def _written(self, producer: int | None, tensor: Tensor) -> npt.NDArray[np.int64]:
         """Return the bytes of a tensor that are written up to each moment, or being written."""
@@ -129,7 +135,9 @@ class Timeline:
             return high
         times = self._times[producer]
         high[: times[0]] = 0
-        if self._is_by_rows(producer):
+        if producer in self._flat:
+            high[times[0] : times[1]] = self._tile_bytes(producer, tensor)
+        elif self._is_by_rows(producer):
             row_bytes = tensor.size_bytes // _rows(self._layers[producer])
             for row, (now, then) in enumerate(zip(times, [*times[1:], self.moments], strict=True)):
                 high[now:then] = (row + 1) * row_bytes
@@ -142,13 +150,18 @@ class Timeline:
             return low
         times, layer = self._times[at], self._layers[at]
         low[times[-1] + 1 :] = tensor.size_bytes
-        if not self._is_by_rows(at):
+        if not self._is_by_rows(at) and at not in self._flat:
             return low
         assert layer.by_rows is not None
         positions = [position for position, read in enumerate(layer.reads) if read == tensor.index]
         reaches = [layer.by_rows.reaches[position] for position in positions]
         size = self._graph.tensor(layer.writes[0]).size_bytes
         in_place = len(positions) == 1 and positions[0] in layer.in_place and size == tensor.size_bytes
+        if at in self._flat:
+            tile_bytes = self._tile_bytes(at, tensor)
+            low[times[0]] = tile_bytes if in_place else 0
+            low[times[0] + 1 : times[1] + 1] = tensor.size_bytes - (0 if in_place else tile_bytes)
+            return low
         known = [reach for reach in reaches if reach is not None]
         row_bytes = tensor.size_bytes // known[0].size
         low[times[0]] = _first(known, 1 if in_place else 0) * row_bytes
@@ -158,6 +171,11 @@ class Timeline:
                 low[now] = _first(known, row + 1) * row_bytes
         return low
 
+    def _tile_bytes(self, at: int, tensor: Tensor) -> int:
+        rows = self._layers[at].by_rows
+        assert rows is not None
+        return min(tensor.size_bytes // rows.count * rows.tile, tensor.size_bytes)
+
     def _is_by_rows(self, at: int) -> bool:
         return self._layers[at].by_rows is not None and (
             len(self._times[at]) > 1 or _rows(self._layers[at]) == 1
@@ -166,6 +184,15 @@ class Timeline:
 
 def _rows(layer: Layer) -> int:
     return layer.by_rows.rows if layer.by_rows is not None else 1
+
+
+def _is_flat(layer: Layer) -> bool:
+    return layer.by_rows is not None and layer.by_rows.count > 0
+
+
+def _moments(layer: Layer) -> int:
+    """Return how many moments a layer takes as a whole: one for each row; between two tiles, all is linear."""
+    return 2 if _is_flat(layer) else _rows(layer)
 
 
 def _first(reaches: Sequence[Reach], row: int) -> int:

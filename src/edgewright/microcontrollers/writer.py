@@ -17,8 +17,11 @@ _HEADER = """\
  * model      sha256 {{ sha256 }}
  * arena      {{ arena_bytes }} bytes of RAM, inputs and outputs within
  * flash      {{ table_bytes }} bytes of tables, and the code
- * stack      {{ stack_bytes }} bytes of arrays at most, and the frames of four nested calls
+ * stack      {{ stack_bytes }} bytes of arrays at most, and the frames of {{ 'five' if chains else 'four' }} nested calls
  * MACs       {{ macs }} a run
+{% for chain in chains %}
+ * by rows    layers {{ chain.first }} to {{ chain.last }}: of what lies between them, only some rows are kept
+{% endfor %}
  * compiled   as C99, with -O2 or better; nothing but <stdint.h> and <string.h> is needed.
  *            Assumes 8-bit bytes, two's complement, an arithmetic >> of negative numbers.
  *            Helium and the DSP extension are used where the compiler's flags name a core that has them.
@@ -58,10 +61,12 @@ extern "C" {
 /* Put the model into its first state. Call it once before the first run{{ ",
  * and whenever a new sequence begins" if has_state }}. */
 int {{ name }}_init(void);
-/* Compute the outputs for the inputs, in an arena of the library's own: not for two threads at a time. */
+/* Compute the outputs for the inputs, in an arena of the library's own: not for two threads at a time.
+ * Buffers of yours are only read as inputs; the copy of an input in the arena is written over during the run. */
 int {{ name }}_run({{ parameters }});
 {% for port in inputs %}
-/* The place of {{ port.title }} in the arena: a run with this pointer copies nothing; fill it anew before each run. */
+/* The place of {{ port.title }} in the arena: a run with this pointer copies nothing, and writes over
+ * what lies there: fill it anew before each run. */
 {{ port.c_type }} *{{ name }}_{{ port.short }}(void);
 {% endfor %}
 #endif
@@ -275,6 +280,16 @@ def constants_of(graph: Graph, name: str, layers: Sequence[Layer], plan: Plan) -
     return [*found.values(), *Calls(graph, name, layers, plan).chain_tables()]
 
 
+def stack_bytes(layers: Sequence[Layer], plan: Plan) -> int:
+    """Return the most bytes of local arrays: of a kernel, and of the function of a chain that calls it."""
+    counters = {
+        at: 4 * (chain.last - chain.first + 1)
+        for chain in plan.chains
+        for at in range(chain.first, chain.last + 1)
+    }
+    return max((layer.stack_bytes + counters.get(at, 0) for at, layer in enumerate(layers)), default=0)
+
+
 def ports(graph: Graph, side: str, plan: Plan, name: str) -> list[dict[str, object]]:
     """Return what the templates need to know of the inputs or the outputs."""
     indices = graph.inputs if side == "input" else graph.outputs
@@ -324,7 +339,8 @@ def _values(graph: Graph, name: str, layers: Sequence[Layer], plan: Plan) -> dic
         "arena_bytes": max(plan.arena_bytes, 1),
         "alignment": ALIGNMENT,
         "table_bytes": sum(constant.size_bytes for constant in constants_of(graph, name, layers, plan)),
-        "stack_bytes": max((layer.stack_bytes for layer in layers), default=0),
+        "stack_bytes": stack_bytes(layers, plan),
+        "chains": plan.chains,
         "macs": sum(layer.macs for layer in layers),
         "inputs": inputs,
         "outputs": outputs,
