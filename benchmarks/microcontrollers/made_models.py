@@ -20,6 +20,10 @@ KINDS = {
 }
 
 
+# How much finer int16 activations are than int8 ones.
+WIDE_LEVELS = 200
+
+
 class Maker:
     """A model in the making; tensors are known by their index.
 
@@ -61,9 +65,9 @@ class Maker:
                 value = (value.astype(np.float32) - zero) * np.float32(np.mean(scale))
             dtype, scale = "float32", None
         if self.is_wide and dtype == "int8" and value is None:
-            dtype, scale, zero = "int16", (scale or 0) / 200, 0
+            dtype, scale, zero = "int16", (scale or 0) / WIDE_LEVELS, 0
         if self.is_wide and dtype == "int32" and scale is not None:
-            dtype, scale = "int64", [one / 200 for one in np.atleast_1d(scale)]
+            dtype, scale = "int64", [one / WIDE_LEVELS for one in np.atleast_1d(scale)]
         kind, numpy_type = KINDS[dtype]
         made = schema.TensorT()
         made.shape = np.asarray(shape, dtype=np.int32)
