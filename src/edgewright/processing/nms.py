@@ -31,7 +31,8 @@ class Nms(Step):
 
     Two boxes overlap where intersection > iou * union, in float32; union = (area + other area) - intersection.
     A score is reduced by the factor 1 - intersection / union where they overlap (linear), or by
-    exp(-(intersection / union)**2 / sigma) for every box (gaussian), the exponential in float64.
+    exp(-(intersection / union)**2 / sigma) for every box (gaussian), the exponential in float64. Where intersection /
+    union is no number, because an area is beyond float32, it is 0.
     Source: Bodla et al., "Soft-NMS", 2017.
 
     Attributes:
@@ -132,7 +133,7 @@ class Nms(Step):
             if self.mode == "hard":
                 left[others[over]] = False
                 continue
-            share = shared / union
+            share = np.nan_to_num(shared / union, nan=0.0)
             if self.mode == "linear":
                 factor = np.where(over, np.float32(1) - share, np.float32(1))
             else:

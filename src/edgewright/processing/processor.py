@@ -20,7 +20,7 @@ from edgewright.processing.specification import (
     specification_record,
 )
 from edgewright.processing.step import Frame, Geometry, Step
-from edgewright.processing.values import ValueType, fits, tensor_type
+from edgewright.processing.values import MAX_SIDE, ValueType, fits, tensor_type
 
 Raw = Array | str
 Execute = Callable[
@@ -346,7 +346,9 @@ class Processor:
                 folder=self.folder,
                 state=self._step_states[id(item), index],
             )
-            taken = (step.apply(taken, frame),)
+            # A model may give anything; what is no number is for the steps to leave out, not to warn of.
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                taken = (step.apply(taken, frame),)
             self._step_states[id(item), index] = frame.state
             if geometry is not None:
                 geometry = step.move(geometry)
@@ -419,6 +421,10 @@ def _checked(name: str, want: ValueType, raw: Mapping[str, Raw]) -> Array:
     )
     if have is None or not fits(have, want) or 0 in array.shape:
         raise DataError(f"input {name!r} is {array.dtype}{list(array.shape)}, but {want} is expected.")
+    if want.kind == "image" and max(array.shape[:2]) > MAX_SIDE:
+        raise DataError(
+            f"input {name!r} has {array.shape[1]}x{array.shape[0]} pixels; sides of up to {MAX_SIDE} are expected."
+        )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"input {name!r} holds NaN or infinite values. Mend what records it.")
     return array
