@@ -201,7 +201,7 @@ def result_lines(name: str, result: Result) -> list[str]:
     if isinstance(result, Points):
         return [f"{name} {n}: {p.x:.1f} {p.y:.1f}  {p.score:.4f}" for n, p in enumerate(result.points)]
     if isinstance(result, Values):
-        return [f"{name}: {np.array2string(result.array, precision=4, threshold=16, edgeitems=4)}"]
+        return [f"{name}: {np.array2string(result.array.squeeze(), precision=4, threshold=16, edgeitems=4)}"]
     return [f"{name}: {result.to_json()}"]
 
 
