@@ -92,13 +92,15 @@ def read_wav(path: Path) -> Clip:
             raise DataError(f"{path} is no file. {_EXPECTED}")
         with path.open("rb") as stream:
             found, size = _find_data(stream, path)
+            # Looked up before, as a buffer of the promised size is made before anything is read.
+            there = path.stat().st_size - stream.tell()
+            if there < size:
+                raise DataError(
+                    f"{path} is truncated: {there} of {size} bytes of sound are there. Record it again."
+                )
             raw = stream.read(size)
     except OSError as err:
         raise DataError(f"{path} cannot be read: {err.strerror or err}. Check the path.") from err
-    if len(raw) < size:
-        raise DataError(
-            f"{path} is truncated: {len(raw)} of {size} bytes of sound are there. Record it again."
-        )
     channels = _samples(raw, found)
     if not np.isfinite(channels).all():
         raise DataError(f"{path} holds NaN or infinite samples. Mend what records it.")

@@ -88,7 +88,7 @@ def _tokenizer(path: Path, changed: int, length: int) -> Tokenizer:
         from tokenizers import Tokenizer
     except ImportError as err:
         raise UnavailableError(
-            "step 'tokenize' needs the package tokenizers: pip install edgewright[text]."
+            "step 'tokenize' needs the package tokenizers: pip install 'edgewright[text]'."
         ) from err
     if path.stat().st_size > _MAX_FILE_BYTES:
         raise IntegrityError(f"tokenizer file {path} has more than {_MAX_FILE_BYTES} bytes.")
