@@ -189,6 +189,8 @@ def _tensor(
         raise ConversionError(
             f"tensor {known.name!r} takes {size} bytes; at most {MAX_TENSOR_BYTES} are made into C."
         )
+    if stored.IsVariable() and known.data_bytes:
+        raise ValueError(f"tensor {known.name!r}, a variable that has a value")
     scales, zero_points, axis = _quantization(stored, known)
     return Tensor(
         index=index,
