@@ -167,8 +167,8 @@ def _port_text(model: TflmModel, side: str, label: str, port: Port) -> str:
         f"  if (!(steps > {low - port.zero_point}.0f)) {{\n    return {low};\n  }}\n"
         f"  if (steps >= {high - port.zero_point}.0f) {{\n    return {high};\n  }}\n"
         f"  whole = (int32_t)steps;\n"
-        f"  if (steps - (float)whole >= 0.5f) {{\n    ++whole;\n  }}\n"
-        f"  if (steps - (float)whole <= -0.5f) {{\n    --whole;\n  }}\n"
+        f"  if (steps - (float)whole >= 0.5f) {{\n    ++whole;\n"
+        f"  }} else if (steps - (float)whole <= -0.5f) {{\n    --whole;\n  }}\n"
         f"  return ({kind})(whole + {macro}_ZERO_POINT);\n}}\n"
     )
 
@@ -352,7 +352,7 @@ def _quantization_text(port: Port) -> str:
 def plain(text: str) -> str:
     """Return a name of the model so that it can end no comment, cell or line."""
     shown = text if len(text) <= _SHOWN_NAME else text[: _SHOWN_NAME - 3] + "..."
-    return re.sub(r"[^A-Za-z0-9_.:;-]", "_", shown)
+    return re.sub(r"[^A-Za-z0-9_.:; -]", "_", shown)
 
 
 def _numbered(side: str, position: int, ports: Sequence[Port]) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 
 STEP = 16
 _SLACK_BYTES = 1 << 14
+_COUNTED = "Input index"  # how it answers to the number behind its last input
 _SECTION = re.compile(r"'([^']+)' used (\d+) bytes")
 _PART = re.compile(r"Arena allocation (\w+) (\d+) bytes")
 
@@ -96,7 +97,8 @@ def _listening() -> Iterator[list[str]]:
             os.close(kept)
             said.seek(0)
             text = said.read(1 << 16).decode("utf-8", "replace")
-            words.extend(line.strip() for line in text.splitlines() if line.strip())
+            lines = [line.strip() for line in text.splitlines()]
+            words.extend(line for line in lines if line and _COUNTED not in line)
 
 
 if __name__ == "__main__":
