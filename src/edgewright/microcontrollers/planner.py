@@ -265,19 +265,24 @@ def _search(blocks: Sequence[_Block], start: int, goal: int) -> _Placed:
     best: _Placed = {}
     draw = random.Random(_SEED)
     looks = sum(len(block.near) for block in blocks) * len(orders)
+    moves = min(_MOVES, 6 * len(blocks), _MOST_LOOKS // max(looks, 1)) if len(blocks) > 1 else 0
+    best_total = -1
     for order in orders:
         now = _place(order, start)
-        for _ in range(min(_MOVES, _MOST_LOOKS // max(looks, 1))):
-            if _total(now) <= goal:
-                return now
+        total = _total(now)
+        for _ in range(moves):
+            if total <= goal:
+                break
             moved = list(now)
             block = moved.pop(draw.randrange(len(moved)))
             moved.insert(draw.randrange(len(moved) + 1), block)
             then = _place(moved, start)
-            if _total(then) <= _total(now):
-                now = then
-        if not best or _total(now) < _total(best):
-            best = now
+            if _total(then) <= total:
+                now, total = then, _total(then)
+        if best_total < 0 or total < best_total:
+            best, best_total = now, total
+        if best_total <= goal:
+            break
     return best
 
 

@@ -39,7 +39,7 @@ def plan_streamed(graph: Graph, layers: Sequence[Layer]) -> Plan:
     plain = plan_memory(graph, layers)
     if len(layers) > MOST_LAYERS:
         return plain
-    found = _Segments(graph, layers)
+    found = Segments(graph, layers)
     if not found.chainable():
         return plain
     best, best_value = plain, _value(plain)
@@ -58,7 +58,7 @@ def _value(plan: Plan) -> float:
     return plan.arena_bytes * (1 + _WORTH * chained)
 
 
-def _limits(found: _Segments, count: int) -> list[int]:
+def _limits(found: Segments, count: int) -> list[int]:
     """Return peaks from the least that can be reached to the one without chains."""
     least = _least_peak(found.peak, count)
     most = max(found.peak(at, at) for at in range(count))
@@ -93,7 +93,7 @@ def _division(peak: _Cost, count: int, limit: int) -> list[tuple[int, int]]:
     return found[1]
 
 
-class _Segments:
+class Segments:
     """Runs of layers, and the most bytes that are alive while each runs as a chain."""
 
     def __init__(self, graph: Graph, layers: Sequence[Layer]) -> None:
@@ -106,7 +106,7 @@ class _Segments:
 
     def chainable(self) -> bool:
         """Return whether any two layers can run as a chain."""
-        return any(self._can_chain(at, at + 1) for at in range(len(self._layers) - 1))
+        return any(self.can_chain(at, at + 1) for at in range(len(self._layers) - 1))
 
     def known(self) -> list[tuple[int, int]]:
         """Return the segments whose peak was asked for and that can run."""
@@ -127,7 +127,7 @@ class _Segments:
         written = {self._layers[at].writes[0] for at in range(first, last + 1)}
         return chain_of(self._layers, first, last, frozenset(written - set(inner)))
 
-    def _can_chain(self, first: int, last: int) -> bool:
+    def can_chain(self, first: int, last: int) -> bool:
         """Return whether all of the layers are by rows, and each but the last makes something for another."""
         for at in range(first, last + 1):
             layer = self._layers[at]
@@ -141,7 +141,7 @@ class _Segments:
     def _measured(self, first: int, last: int) -> int:
         chains: tuple[Chain, ...] = ()
         if last > first:
-            if not self._can_chain(first, last):
+            if not self.can_chain(first, last):
                 return self._impossible
             chains = (self._chain(first, last),)
             if len(chains[0].steps) > MOST_CHAIN_STEPS:

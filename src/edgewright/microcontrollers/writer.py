@@ -17,7 +17,7 @@ _HEADER = """\
  * model      sha256 {{ sha256 }}
  * arena      {{ arena_bytes }} bytes of RAM, inputs and outputs within
  * flash      {{ table_bytes }} bytes of tables, and the code
- * stack      {{ stack_bytes }} bytes of arrays at most, and the frames of {{ 'five' if chains else 'four' }} nested calls
+ * stack      {{ stack_bytes }} bytes of arrays at most, and the frames of {{ depth }} nested calls
  * MACs       {{ macs }} a run
 {% for chain in chains %}
  * by rows    layers {{ chain.first }} to {{ chain.last }}: of what lies between them, only some rows are kept
@@ -341,6 +341,7 @@ def _values(graph: Graph, name: str, layers: Sequence[Layer], plan: Plan) -> dic
         "table_bytes": sum(constant.size_bytes for constant in constants_of(graph, name, layers, plan)),
         "stack_bytes": stack_bytes(layers, plan),
         "chains": plan.chains,
+        "depth": "five" if plan.chains else "four",
         "macs": sum(layer.macs for layer in layers),
         "inputs": inputs,
         "outputs": outputs,
