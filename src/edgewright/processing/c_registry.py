@@ -1,0 +1,44 @@
+"""Which function makes the C of a step. A step without a row has no C and is refused by name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from functools import cache
+
+from edgewright.processing.c_site import CValue, Site
+from edgewright.processing.step import Step
+from edgewright.processing.values import ValueType
+
+# What a step is given, and the type that it makes.
+Emit = Callable[[Site, Step, tuple[CValue, ...], ValueType], CValue]
+
+# name of the step -> module of edgewright.processing : function.
+EMITTERS: Mapping[str, str] = {
+    "cast": "c_steps_images:cast_image",
+    "scale": "c_steps_images:scale_image",
+    "quantize": "c_steps_images:quantize_image",
+    "dequantize": "c_steps_tensors:dequantize",
+    "reshape": "c_steps_tensors:reshape",
+    "transpose": "c_steps_tensors:transpose",
+    "softmax": "c_steps_tensors:softmax",
+    "sigmoid": "c_steps_tensors:sigmoid",
+    "top_k": "c_steps_tensors:top_k",
+    "channels": "c_steps_images:channels",
+    "crop": "c_steps_images:crop",
+    "normalize": "c_steps_images:normalize",
+    "layout": "c_steps_images:layout",
+    "resize": "c_steps_images:resize",
+    "short_side": "c_steps_images:short_side",
+    "letterbox": "c_steps_images:letterbox",
+}
+
+
+@cache
+def emitter(name: str) -> Emit | None:
+    """Return the function that makes the C of the step called `name`; None where there is none."""
+    if name not in EMITTERS:
+        return None
+    module, _, function = EMITTERS[name].partition(":")
+    found: Emit = getattr(importlib.import_module(f"edgewright.processing.{module}"), function)
+    return found
