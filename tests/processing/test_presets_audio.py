@@ -51,7 +51,7 @@ SILERO = model(
 DTLN = {
     f"model_{n}": model(
         [(f"in{n}", (1, 1, size), "float32"), (f"h{n}", (1, 2, 128, 2), "float32")],
-        [(f"out{n}", (1, 1, size), "float32"), (f"k{n}", (1, 2, 128, 2), "float32")],
+        [(f"out{n}", (None, 1, size), "float32"), (f"k{n}", (None, 2, 128, 2), "float32")],
     )
     for n, size in ((1, 257), (2, 512))
 }

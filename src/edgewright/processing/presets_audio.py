@@ -190,8 +190,14 @@ def _dtln_part(models: Mapping[str, Subject], size: int) -> tuple[str, str, str,
 def _split(
     specs: tuple[TensorSpec, ...], shape: tuple[int, ...]
 ) -> tuple[list[TensorSpec], list[TensorSpec]]:
-    """Return the tensors of that shape, and the others."""
-    return [s for s in specs if s.shape == shape], [s for s in specs if s.shape != shape]
+    """Return the tensors that can have that shape, and the others."""
+    fitting = [
+        spec
+        for spec in specs
+        if len(spec.shape) == len(shape)
+        and all(a in (None, b) for a, b in zip(spec.shape, shape, strict=True))
+    ]
+    return fitting, [spec for spec in specs if spec not in fitting]
 
 
 def _exactly(specs: tuple[TensorSpec, ...], count: int, preset: str, what: str) -> tuple[TensorSpec, ...]:
