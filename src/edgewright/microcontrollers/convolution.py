@@ -8,20 +8,24 @@ Source: LiteRT 8-bit quantization specification (CONV_2D, DEPTHWISE_CONV_2D, FUL
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+
+import numpy as np
 
 from edgewright.microcontrollers.graph import ITEM_BYTES, Tensor
 from edgewright.microcontrollers.layer import (
     STACK_BUFFER_BYTES,
     ByRows,
+    Constant,
     Layer,
     Reach,
     Site,
+    integers,
     render,
     require,
 )
-from edgewright.microcontrollers.products import PIXELS_AT_ONCE, WIDE_BYTES, row_products
+from edgewright.microcontrollers.products import PIXELS_AT_ONCE, WIDE_BYTES, WORD_BYTES, row_products
 from edgewright.microcontrollers.sums import Sums, sums_of
 
 _CONVOLUTION = """\
@@ -29,10 +33,16 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
     {{ tables }}, int32_t first, int32_t last, int32_t in_rows)
 {
     const {{ type }} *lines[{{ kernel_y }}];
-{% if scratch %}
-    {{ type }} *const patch = ({{ type }} *)(void *)(scratch + {{ wide_bytes }});
+{% if scratch and rows == 2 %}
+#ifdef HAS_DSP
+    int8_t *const patch = scratch + {{ wide_bytes }};
+#else
+    int8_t *const patch = scratch;
+#endif
+{% elif scratch %}
+    {{ type }} *const patch = ({{ type }} *)(void *)scratch;
 {% elif not is_pointwise %}
-    {{ type }} patch[{{ rows * taps * depth }}];
+    {{ type }} patch[{{ "GATHERED * " if rows == 2 }}{{ row }}];
 {% endif %}
 {% if suffix %}
     {{ wide }}
@@ -41,42 +51,64 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
     int32_t filled = 0;
 {% endif %}
     int32_t n, y, x, i{{ ", c, k" if not suffix }};
-{% if not is_pointwise %}
+{% if not is_pointwise and dilation_x > 1 %}
     int32_t j;
 {% endif %}
 {% if groups > 1 %}
     int32_t t;
 {% endif %}
+{% if row > taps * depth %}
+    memset(patch, 0, GATHERED * {{ row }});
+{% endif %}
     for (n = 0; n < {{ batch }}; ++n, in += {{ height * width * depth }}) {
         for (y = first; y < last; ++y) {
+{% if is_padded and dilation_x == 1 and not is_pointwise %}
+            int32_t is_inside = 1;
+{% endif %}
             for (i = 0; i < {{ kernel_y }}; ++i) {
                 const int32_t row = y * {{ stride_y }} + i * {{ dilation_y }} - {{ pad_y }};
-{% if is_padded %}
-                lines[i] = row < 0 || row >= {{ height }} ? NULL : in + row % in_rows * {{ width * depth }};
-{% else %}
                 lines[i] = in + row % in_rows * {{ width * depth }};
+{% if is_padded %}
+                if (row < 0 || row >= {{ height }}) {
+                    lines[i] = NULL;
+{% if dilation_x == 1 and not is_pointwise %}
+                    is_inside = 0;
+{% endif %}
+                }
 {% endif %}
             }
             for (x = 0; x < {{ out_width }}; ++x) {
 {% if is_pointwise %}
                 const {{ type }} *patch = lines[0] + x * {{ stride_x * depth }};
 {% else %}
-                {{ type }} *to = patch{{ " + filled * %d" % (taps * depth) if rows == 2 }};
-                for (i = 0; i < {{ kernel_y }}; ++i) {
-{% if dilation_x == 1 and kernel_x > 1 %}
-                    const int32_t left = x * {{ stride_x }} - {{ pad_x }};
+                {{ type }} *to = patch{{ " + filled * %d" % row if rows == 2 }};
+                const int32_t left = x * {{ stride_x }} - {{ pad_x }};
+{% if dilation_x == 1 %}
 {% if is_padded %}
-                    if (lines[i] != NULL && left >= 0 && left <= {{ width - kernel_x }}) {
-{% else %}
-                    {
+                const int32_t begin = left < 0 ? 0 : left;
+                const int32_t end = left < {{ width - kernel_x }} ? left + {{ kernel_x }} : {{ width }};
 {% endif %}
-                        memcpy(to, lines[i] + left * {{ depth }}, {{ kernel_x * depth }} * sizeof *to);
-                        to += {{ kernel_x * depth }};
-                        continue;
+{% if is_padded %}
+                const int32_t count = end - begin;
+                if (!is_inside || count < {{ kernel_x }}) {
+                    memset(to, {{ zero }}, {{ taps * depth }} * sizeof *to);
+                    for (i = 0; i < {{ kernel_y }}; ++i, to += {{ kernel_x * depth }}) {
+                        if (lines[i] != NULL && count == {{ kernel_x }}) {
+                            memcpy(to, lines[i] + left * {{ depth }}, {{ kernel_x * depth }} * sizeof *to);
+                        } else if (lines[i] != NULL) {
+                            memcpy(to + (begin - left) * {{ depth }}, lines[i] + begin * {{ depth }},
+                                   (size_t)count * {{ depth }} * sizeof *to);
+                        }
                     }
+                } else
 {% endif %}
+                    for (i = 0; i < {{ kernel_y }}; ++i, to += {{ kernel_x * depth }}) {
+                        memcpy(to, lines[i] + left * {{ depth }}, {{ kernel_x * depth }} * sizeof *to);
+                    }
+{% else %}
+                for (i = 0; i < {{ kernel_y }}; ++i) {
                     for (j = 0; j < {{ kernel_x }}; ++j, to += {{ depth }}) {
-                        const int32_t column = x * {{ stride_x }} + j * {{ dilation_x }} - {{ pad_x }};
+                        const int32_t column = left + j * {{ dilation_x }};
 {% if is_padded %}
                         if (lines[i] == NULL || column < 0 || column >= {{ width }}) {
                             memset(to, {{ zero }}, {{ depth }} * sizeof *to);
@@ -87,16 +119,15 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
                     }
                 }
 {% endif %}
+{% endif %}
 {% if rows == 2 %}
-                if (++filled == 2) {
-                    rows{{ suffix }}(patch, out, weights, bias, mantissa, shift,
-                        2, {{ taps * depth }}, {{ channels }}, wide);
-                    out += {{ 2 * channels }};
+                if (++filled == GATHERED) {
+                    rows{{ suffix }}(patch, out, tables, GATHERED, {{ row }}, {{ channels }}, wide);
+                    out += GATHERED * {{ channels }};
                     filled = 0;
                 }
 {% elif suffix %}
-                rows{{ suffix }}(patch, out, weights, bias, mantissa, shift,
-                    1, {{ taps * depth }}, {{ channels }}, wide);
+                rows{{ suffix }}(patch, out, tables, 1, {{ row }}, {{ channels }}, wide);
                 out += {{ channels }};
 {% else %}
                 for (c = 0; c < {{ channels }}; ++c) {
@@ -124,9 +155,9 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
             }
         }
     }
-{% if rows == 2 and is_odd %}
+{% if rows == 2 %}
     if (filled > 0) {
-        rows{{ suffix }}(patch, out, weights, bias, mantissa, shift, 1, {{ taps * depth }}, {{ channels }}, wide);
+        rows{{ suffix }}(patch, out, tables, filled, {{ row }}, {{ channels }}, wide);
     }
 {% endif %}
 }
@@ -163,16 +194,18 @@ static void @(const {{ type }} *in, {{ type }} *out,
 
 _WHOLE = """\
 static void @(const int8_t *in, int8_t *out{{ ", int8_t *scratch" if scratch }},
-    {{ tables }}, int32_t rows)
+    {{ tables }}, int32_t depth, int32_t channels, int32_t rows)
 {
     {{ wide }}
-    rows{{ suffix }}(in, out, weights, bias, mantissa, shift, rows, {{ depth }}, {{ channels }}, wide);
+    rows{{ suffix }}(in, out, tables, rows, depth, channels, wide);
 }
 """
 
 # Convolutions keep as many pointers to rows on the stack.
 MOST_LINES = 512
 POINTER_BYTES = 8
+# Buffers for two rows as int16 have one of these sizes, so that layers share their code.
+_WIDES_BYTES = (256, 1024, STACK_BUFFER_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,8 +271,12 @@ def convolution(site: Site) -> Layer:
     return convolution_with(site, site.input(1))
 
 
-def convolution_with(site: Site, weights: Tensor) -> Layer:
-    """Return a convolution with `weights` [channels, height, width, depth of a group]."""
+def convolution_with(site: Site, weights: Tensor, *, marked: str = "") -> Layer:
+    """Return a convolution with `weights` [channels, height, width, depth of a group].
+
+    Args:
+        marked: what the name of the table of weights ends with, where they are not those of the model's tensor.
+    """
     image, output = site.input(0), site.output()
     require(len(image.shape) == len(weights.shape) == len(output.shape) == 4, "a rank other than 4")
     channels, kernel_y, kernel_x, group_depth = weights.shape
@@ -260,6 +297,9 @@ def convolution_with(site: Site, weights: Tensor) -> Layer:
     )  # fmt: skip
     require(kernel_y <= MOST_LINES, f"a window of {kernel_y} rows; up to {MOST_LINES} are made")
     sums = sums_of(site, image, weights, output, axis=0, has_ending=groups == 1)
+    if marked:
+        table = sums.constants[0]
+        sums = sums.with_weights(replace(table, name=f"{table.name}{marked}"))
     taps, item = kernel_y * kernel_x, ITEM_BYTES[image.dtype]
     is_padded = tall.is_padded or wide.is_padded
     is_pointwise = taps == 1 and not is_padded
@@ -268,18 +308,22 @@ def convolution_with(site: Site, weights: Tensor) -> Layer:
     is_pointwise = is_pointwise and sums.ending is None
     pixels = batch * output.shape[1] * output.shape[2]
     rows = 2 if sums.ending and pixels > 1 else 1
-    patch_bytes = 0 if is_pointwise else rows * taps * depth * item
-    wide_bytes = WIDE_BYTES * taps * depth if rows == 2 else 0
+    row = taps * depth
+    if rows == 2 and row % WORD_BYTES:
+        # Rows of whole words, with weights of zero behind the others.
+        row += -row % WORD_BYTES
+        sums = sums.with_weights(_filled(weights, sums.constants[0], row))
+    patch_bytes = 0 if is_pointwise else rows * row * item
+    wide_bytes = WIDE_BYTES * row if rows == 2 else 0
     is_large = patch_bytes + wide_bytes > STACK_BUFFER_BYTES
     values = dict(sums.values) | window_values(tall, wide) | {
         "batch": batch, "depth": depth, "channels": channels, "taps": taps, "groups": groups,
         "group_depth": group_depth, "is_pointwise": is_pointwise, "is_padded": is_padded, "scratch": is_large,
-        "rows": rows, "is_odd": batch > 1 or output.shape[2] % 2, "wide": _wide(wide_bytes, is_large),
-        "wide_bytes": wide_bytes,
+        "rows": rows, "row": row, "wide": _wide(wide_bytes, is_large), "wide_bytes": wide_bytes,
     }  # fmt: skip
     return Layer(
         operator=site.operator,
-        arguments=(*(constant.name for constant in sums.constants), *row_arguments(tall)),
+        arguments=(*sums.arguments, *row_arguments(tall)),
         text=render(_CONVOLUTION, values),
         reads=(image.index,),
         writes=(output.index,),
@@ -291,6 +335,14 @@ def convolution_with(site: Site, weights: Tensor) -> Layer:
         macs=output.count * taps * group_depth,
         by_rows=by_window(batch, tall),
     )
+
+
+def _filled(weights: Tensor, table: Constant, row: int) -> Constant:
+    """Return the table of weights with zeros behind each channel's, `row` values in all."""
+    assert weights.value is not None
+    matrix = weights.value.reshape(weights.shape[0], -1)
+    filled = np.pad(matrix, ((0, 0), (0, row - matrix.shape[1])))
+    return integers(f"{table.name}_filled", "int8_t", filled.reshape(-1).tolist(), 1)
 
 
 def _wide(wide_bytes: int, is_large: bool) -> str:
@@ -321,12 +373,11 @@ def fully_connected(site: Site) -> Layer:
 def _rows(site: Site, image: Tensor, output: Tensor, sums: Sums, *, sizes: tuple[int, int, int]) -> Layer:
     """Return the layer that multiplies `sizes` = rows, depth, channels; all layers of the kind share the code."""
     count, depth, channels = sizes
-    tables = [constant.name for constant in sums.constants]
     by_rows = _by_pixels(image, output, count)
     if sums.ending is None:
         return Layer(
             operator=site.operator,
-            arguments=(*tables, str(depth), str(channels), str(count)),
+            arguments=(*sums.arguments, str(depth), str(channels), str(count)),
             text=render(_ROWS, sums.values),
             reads=(image.index,),
             writes=(output.index,),
@@ -335,14 +386,13 @@ def _rows(site: Site, image: Tensor, output: Tensor, sums: Sums, *, sizes: tuple
             macs=prod(sizes),
             by_rows=by_rows,
         )
-    wide_bytes = WIDE_BYTES * depth if count > 1 else 0
+    wide_bytes = next((size for size in _WIDES_BYTES if size >= WIDE_BYTES * depth), WIDE_BYTES * depth)
+    wide_bytes = wide_bytes if count > 1 else 0
     is_large = wide_bytes > STACK_BUFFER_BYTES
-    values = dict(sums.values) | {
-        "depth": depth, "channels": channels, "scratch": is_large, "wide": _wide(wide_bytes, is_large)
-    }  # fmt: skip
+    values = dict(sums.values) | {"scratch": is_large, "wide": _wide(wide_bytes, is_large)}
     return Layer(
         operator=site.operator,
-        arguments=(*tables, str(count)),
+        arguments=(*sums.arguments, str(depth), str(channels), str(count)),
         text=render(_WHOLE, values),
         reads=(image.index,),
         writes=(output.index,),

@@ -81,7 +81,7 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
                 is_ready = is_whole;
                 at = is_whole ? left * depth : 0;
 {% if suffix %}
-                taps{{ suffix }}(tap, at, out, weights, bias, mantissa, shift, depth);
+                taps{{ suffix }}(tap, at, out, tables, depth);
                 out += depth;
 {% else %}
                 for (c = 0; c < depth; ++c, ++at) {
@@ -145,22 +145,21 @@ def depthwise_convolution(site: Site) -> Layer:
         "batch": batch, "taps": taps, "multiplier": channels // depth, "scratch": is_large,
         "border": border_bytes // item, "sizes": _SIZES, "reach": wide.extent, "size_type": window.c_type,
     }  # fmt: skip
-    constants = (*sums.constants, window)
     helpers: tuple[str, ...] = ()
     if sums.ending is not None:
         assert weights.value is not None
         matrix = weights.value.reshape(taps, channels)
         values["suffix"] = suffix(sums.ending, matrix)
         helpers = depthwise_taps(sums.ending, matrix)
-        table = integers(f"{constants[0].name}_blocks", "int8_t", blocked(matrix).tolist(), 1)
-        constants = (table, *constants[1:])
+        name = f"{sums.constants[0].name}_blocks"
+        sums = sums.with_weights(integers(name, "int8_t", blocked(matrix).tolist(), 1))
     return Layer(
         operator=site.operator,
-        arguments=(*(constant.name for constant in constants), *row_arguments(tall)),
+        arguments=(*sums.arguments, window.name, *row_arguments(tall)),
         text=render(_DEPTHWISE, values),
         reads=(image.index,),
         writes=(output.index,),
-        constants=constants,
+        constants=(*sums.constants, window),
         needs=sums.needs,
         helpers=helpers,
         scratch_bytes=border_bytes if is_large else 0,
@@ -185,11 +184,5 @@ def _of_one_channel(site: Site, weights: Tensor) -> Layer:
         value=np.ascontiguousarray(weights.value.transpose(3, 1, 2, 0)),
         axis=0,
     )
-    layer = convolution_with(site, turned)
     # Another layer may use the same weights as they are.
-    table = replace(layer.constants[0], name=f"{layer.constants[0].name}_turned")
-    return replace(
-        layer,
-        constants=(table, *layer.constants[1:]),
-        arguments=(table.name, *layer.arguments[1:]),
-    )
+    return convolution_with(site, turned, marked="_turned")

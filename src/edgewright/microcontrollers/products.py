@@ -23,16 +23,22 @@ static inline int32_t both(uint32_t left, uint32_t right, int32_t sum)
 
 _SUMS_OF_FOUR = """\
 #ifdef HAS_HELIUM
-/* Sums of products of one row, with four channels; where there are fewer, the last one stands for the others. */
-static inline int32x4_t sums_of_four(const int8_t *w0, const int8_t *x, int32_t depth, int32_t channels)
+/* Sums of products of one row, with four channels whose weights lie `step` apart. `row` moves on by whole vectors. */
+static inline int32x4_t sums_of_four(const int8_t *weights, int32_t step, const int8_t **row, int32_t depth)
 {
-    const int8_t *w1 = w0 + (channels > 1 ? depth : 0);
-    const int8_t *w2 = w1 + (channels > 2 ? depth : 0);
-    const int8_t *w3 = w2 + (channels > 3 ? depth : 0);
-    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    const int8_t *x = *row, *w0, *w1, *w2, *w3;
+    int32_t s0, s1, s2, s3;
     int32x4_t sums;
     /* Compilers do not make loops of this kind: the last turn deals with the values that are left. */
     __asm__ volatile(
+        "mov %[w0], %[weights]\\n"
+        "add %[w1], %[w0], %[step]\\n"
+        "add %[w2], %[w1], %[step]\\n"
+        "add %[w3], %[w2], %[step]\\n"
+        "mov %[s0], #0\\n"
+        "mov %[s1], #0\\n"
+        "mov %[s2], #0\\n"
+        "mov %[s3], #0\\n"
         "dlstp.8 lr, %[depth]\\n"
         "1: vldrb.8 q0, [%[x]], #16\\n"
         "vldrb.8 q1, [%[w0]], #16\\n"
@@ -46,10 +52,11 @@ static inline int32x4_t sums_of_four(const int8_t *w0, const int8_t *x, int32_t 
         "letp lr, 1b\\n"
         "vmov %q[sums][2], %q[sums][0], %[s0], %[s2]\\n"
         "vmov %q[sums][3], %q[sums][1], %[s1], %[s3]"
-        : [s0] "+&Te"(s0), [s1] "+&Te"(s1), [s2] "+&Te"(s2), [s3] "+&Te"(s3), [x] "+&r"(x), [w0] "+&r"(w0),
-          [w1] "+&r"(w1), [w2] "+&r"(w2), [w3] "+&r"(w3), [sums] "=w"(sums)
-        : [depth] "r"(depth)
+        : [s0] "=&Te"(s0), [s1] "=&Te"(s1), [s2] "=&Te"(s2), [s3] "=&Te"(s3), [x] "+&r"(x), [w0] "=&r"(w0),
+          [w1] "=&r"(w1), [w2] "=&r"(w2), [w3] "=&r"(w3), [sums] "=w"(sums)
+        : [depth] "r"(depth), [step] "r"(step), [weights] "r"(weights)
         : "q0", "q1", "lr", "memory");
+    *row = x;
     return sums;
 }
 #endif
@@ -57,26 +64,10 @@ static inline int32x4_t sums_of_four(const int8_t *w0, const int8_t *x, int32_t 
 
 _SUMS = """\
 #ifndef HAS_HELIUM
-/* Sums of products of one row, with one channel. */
-static inline int32_t sum_of_one(const int8_t *w, const int8_t *x, int32_t depth, int32_t sum)
+/* Sums of products of one row, with two channels; the second one's weights lie `step` behind the first one's. */
+static inline void sums_of_two(const int8_t *w, int32_t step, const int8_t *x, int32_t depth, int32_t sums[2])
 {
-    int32_t k = depth;
-#ifdef HAS_DSP
-    for (; k >= 4; k -= 4, w += 4, x += 4) {
-        const uint32_t a = word(w), b = word(x);
-        sum = both(odd(a), odd(b), both(even(a), even(b), sum));
-    }
-#endif
-    for (; k > 0; --k) {
-        sum += *w++ * *x++;
-    }
-    return sum;
-}
-
-/* One row, two channels. */
-static inline void sums_of_two(const int8_t *w, const int8_t *x, int32_t depth, int32_t sums[2])
-{
-    const int8_t *v = w + depth;
+    const int8_t *v = w + step;
     int32_t k = depth, first = sums[0], second = sums[1];
 #ifdef HAS_DSP
     for (; k >= 4; k -= 4, w += 4, v += 4, x += 4) {
@@ -97,13 +88,13 @@ static inline void sums_of_two(const int8_t *w, const int8_t *x, int32_t depth, 
 }
 
 /* Two rows, two channels: sums[0] and [1] of the first row. `wide` holds what `widen` made of the rows. */
-static inline void sums_of_four(const int8_t *w, const int8_t *x, const uint32_t *wide, int32_t depth, int32_t sums[4])
+static inline void sums_of_four(const int8_t *w, int32_t step, const int8_t *x, const uint32_t *wide, int32_t depth,
+    int32_t sums[4])
 {
-    const int32_t whole = depth & ~3;
     int32_t k = depth, s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
-    const int8_t *y = x + depth;
+    const int8_t *v = w + step, *y = x + depth;
 #ifdef HAS_DSP
-    const int8_t *v = w + depth;
+    const int32_t whole = depth & ~3;
     const int8_t *const end = w + whole;
     if (whole > 0) {
         uint32_t a, c, pair, left, right;
@@ -138,10 +129,9 @@ static inline void sums_of_four(const int8_t *w, const int8_t *x, const uint32_t
     y += whole;
 #else
     (void)wide;
-    (void)whole;
 #endif
     for (; k > 0; --k) {
-        const int32_t c = w[depth], a = *w++, b = *x++, d = *y++;
+        const int32_t a = *w++, b = *x++, c = *v++, d = *y++;
         s0 += a * b;
         s1 += c * b;
         s2 += a * d;
@@ -175,65 +165,72 @@ static inline void widen(const int8_t *x, uint32_t *wide, int32_t depth)
 """
 
 _ROWS = """\
-/* Rows of `depth` values times the weights of all channels. */
-static void rows{{ suffix }}(const int8_t *in, int8_t *out, const int8_t *weights, const int32_t *bias,
-    const int32_t *mantissa, const int8_t *places, int32_t rows, int32_t depth, int32_t channels,
-    uint32_t *wide)
+/* Rows of `depth` values times the weights of all channels; see `tables` in the first lines. */
+static void rows{{ suffix }}(const int8_t *in, int8_t *out, const void *const *tables, int32_t rows, int32_t depth,
+    int32_t channels, uint32_t *wide)
 {
+    const int8_t *const weights = tables[0];
+    const int32_t *const scales = tables[1];
+    const int8_t *const places = tables[2];
     int32_t c;
 #ifdef HAS_HELIUM
+    /* Fewer than four channels are computed one by one. */
+    const int32_t step = channels < 4 ? 0 : depth, back = depth - ((depth + 15) & ~15);
     (void)wide;
     for (; rows > 0; rows -= {{ pixels }}, in += {{ pixels }} * depth, out += {{ pixels }} * channels) {
         const int32_t some = rows < {{ pixels }} ? rows : {{ pixels }};
-        for (c = 0; c < channels; c += 4) {
-            const mve_pred16_t within = vctp32q((uint32_t)(channels - c));
-            const int32x4_t first = vldrwq_z_s32(bias + c, within), by = vldrwq_z_s32(mantissa + c, within);
-            const int32x4_t shifts = vmvnq_s32(vldrbq_z_s32(places + c, within));
+        for (c = 0; c < channels; c += step ? 4 : 1) {
+            int32x4x2_t scale;
+            int32x4_t shifts;
             const int8_t *x = in;
-            int8_t *to = out + c;
+            int8_t *to;
             int32_t n;
-            for (n = some; n > 0; --n, x += depth, to += channels) {
-                int32x4_t sums = vaddq_s32(sums_of_four(weights + c * depth, x, depth, channels - c), first);
-                sums = vaddq_n_s32(scaled_by{{ suffix }}(sums, by, shifts), {{ zero }});
+            if (step && c > channels - 4) {
+                c = channels - 4;
+            }
+            scale = vld2q_s32(scales + 2 * c);
+            shifts = vmvnq_s32(vldrbq_s32(places + c));
+            to = out + c;
+            for (n = some; n > 0; --n, x += back, to += channels) {
+                int32x4_t sums = sums_of_four(weights + c * depth, step, &x, depth);
+                sums = scaled_by{{ suffix }}(vaddq_s32(sums, scale.val[0]), scale.val[1], shifts);
+                sums = vaddq_n_s32(sums, {{ zero }});
                 sums = vminq_s32(vmaxq_s32(sums, vdupq_n_s32({{ low }})), vdupq_n_s32({{ high }}));
-                vstrbq_p_s32(to, sums, within);
+                if (step) {
+                    vstrbq_s32(to, sums);
+                } else {
+                    *to = (int8_t)vgetq_lane_s32(sums, 0);
+                }
             }
         }
     }
 #else
-    for (; rows > 1; rows -= 2, in += 2 * depth, out += 2 * channels) {
-        const int8_t *w = weights;
-        widen(in, wide, depth);
-        for (c = 0; c + 1 < channels; c += 2, w += 2 * depth) {
-            const int32_t m0 = mantissa[c], m1 = mantissa[c + 1], p0 = places[c], p1 = places[c + 1];
-            int8_t *const to = out + c;
-            int32_t sums[4];
-            sums[0] = sums[2] = bias[c];
-            sums[1] = sums[3] = bias[c + 1];
-            sums_of_four(w, in, wide, depth, sums);
+    for (; rows > 0; rows -= 2, in += 2 * depth, out += 2 * channels) {
+        const int8_t *w = weights, *p = places;
+        const int32_t *s = scales;
+        int8_t *to = out;
+        if (rows > 1) {
+            widen(in, wide, depth);
+        }
+        for (c = channels; c > 0; c -= 2, w += 2 * depth, s += 4, p += 2, to += 2) {
+            /* Where the last channel is alone, it is computed twice. */
+            const int32_t next = c > 1;
+            int32_t sums[4], m0, m1, p0, p1;
+            sums[0] = sums[2] = s[0];
+            sums[1] = sums[3] = s[2];
+            if (rows > 1) {
+                sums_of_four(w, next ? depth : 0, in, wide, depth, sums);
+            } else {
+                sums_of_two(w, next ? depth : 0, in, depth, sums);
+            }
+            m0 = s[1], m1 = s[3], p0 = p[0], p1 = p[1];
+            if (rows > 1) {
+                int8_t *const below = to + channels;
+                below[next] = level{{ suffix }}(sums[3], m1, p1);
+                below[0] = level{{ suffix }}(sums[2], m0, p0);
+            }
+            to[next] = level{{ suffix }}(sums[1], m1, p1);
             to[0] = level{{ suffix }}(sums[0], m0, p0);
-            to[1] = level{{ suffix }}(sums[1], m1, p1);
-            to[channels] = level{{ suffix }}(sums[2], m0, p0);
-            to[channels + 1] = level{{ suffix }}(sums[3], m1, p1);
-        }
-        if (c < channels) {
-            out[c] = level{{ suffix }}(sum_of_one(w, in, depth, bias[c]), mantissa[c], places[c]);
-            out[channels + c] =
-                level{{ suffix }}(sum_of_one(w, in + depth, depth, bias[c]), mantissa[c], places[c]);
-        }
-    }
-    if (rows > 0) {
-        const int8_t *w = weights;
-        for (c = 0; c + 1 < channels; c += 2, w += 2 * depth) {
-            int32_t sums[2];
-            sums[0] = bias[c];
-            sums[1] = bias[c + 1];
-            sums_of_two(w, in, depth, sums);
-            out[c] = level{{ suffix }}(sums[0], mantissa[c], places[c]);
-            out[c + 1] = level{{ suffix }}(sums[1], mantissa[c + 1], places[c + 1]);
-        }
-        if (c < channels) {
-            out[c] = level{{ suffix }}(sum_of_one(w, in, depth, bias[c]), mantissa[c], places[c]);
         }
     }
 #endif
@@ -242,6 +239,8 @@ static void rows{{ suffix }}(const int8_t *in, int8_t *out, const int8_t *weight
 
 # The functions for rows take a buffer of this type for two rows as int16.
 WIDE_BYTES = 4
+# Of values that the DSP extension multiplies at a time.
+WORD_BYTES = 4
 # Rows of which `rows<suffix>` reads values after it has written some outputs of the same rows.
 PIXELS_AT_ONCE = 8
 

@@ -7,7 +7,7 @@ begin at 0, take the bias last and are limited, in the order of the interpreter.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,13 +34,27 @@ class Sums:
     Attributes:
         values: type, tables (parameters), begin and end (statements, # for the channel), product, zero, and more.
         needs: arithmetic functions.
-        ending: of sums that are small enough for the functions of `products`; the table of shifts is theirs then.
+        ending: of sums that are small enough for the functions of `products` and `taps`, whose tables they have then:
+            weights, pairs of biases and mantissas, shifts, and pointers to these.
     """
 
     constants: tuple[Constant, ...]
     values: Mapping[str, object]
     needs: tuple[str, ...]
     ending: Ending | None = None
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What the functions of the layer take as `tables`: all constants, or with an ending a table of pointers."""
+        names = tuple(constant.name for constant in self.constants)
+        return names[-1:] if self.ending else names
+
+    def with_weights(self, weights: Constant) -> Sums:
+        """Return the same sums with another table of weights."""
+        constants = (weights, *self.constants[1:])
+        if self.ending:
+            constants = (*constants[:-1], _pointers(constants[-1].name, constants[:-1]))
+        return replace(self, constants=constants)
 
 
 def sums_of(
@@ -261,10 +275,25 @@ def _requantized(
     if has_ending and is_folded and weight_zero == 0 and int(reach.max()) < 2**30 and min(downs) >= 0:
         ending = Ending(zero=output.zero_point, low=low, high=high)
         shifts = downs
+    biases, mantissas = [wrapped(int(value)) for value in folded], [by.mantissa for by in factors]
+    if ending is not None:
+        # The functions read four channels at a time, or two.
+        filling = [0] * (3 if channels < 4 else channels % 2)
+        pairs = zip(biases + filling, mantissas + filling, strict=True)
+        tables = (
+            _weights(site, weights),
+            site.table("scales", "int32_t", [value for pair in pairs for value in pair], 4),
+            site.table("places", "int8_t", shifts + filling, 1),
+        )
+        layer = _pointers(f"{site.prefix}_tables_{site.operator.position}", tables)
+        values: dict[str, object] = {
+            "type": "int8_t", "zero": image.zero_point, "suffix": ending.suffix, "tables": "const void *const *tables"
+        }  # fmt: skip
+        return (*tables, layer), values, ending
     constants = (
         _weights(site, weights),
-        site.table("bias", "int32_t", [wrapped(int(value)) for value in folded], 4),
-        site.table("mantissa", "int32_t", [by.mantissa for by in factors], 4),
+        site.table("bias", "int32_t", biases, 4),
+        site.table("mantissa", "int32_t", mantissas, 4),
         site.table("shift", "int8_t", shifts, 1),
     )
     begin = f"{'uint32_t sum = (uint32_t)' if is_wrapping else 'int32_t sum = '}bias[#];"
@@ -279,8 +308,8 @@ def _requantized(
         "weight_zero": weight_zero, "begin": begin, "end": end,
         "tables": "const int8_t *weights, const int32_t *bias, const int32_t *mantissa, const int8_t *shift",
         "product": "(uint32_t)((int32_t)%s)" if is_wrapping else "(int32_t)%s", "start": back,
-        "suffix": ending.suffix if ending else "",
-    }, ending  # fmt: skip
+        "suffix": "",
+    }, None  # fmt: skip
 
 
 def _settled(
@@ -311,6 +340,14 @@ def _settled(
         new_biases[channel] = (ends.pop() - ending.zero) * 2**places
         new_factors[channel] = Multiplier(1 << 30, 1 - places)
     return new_biases, new_factors
+
+
+def _pointers(name: str, tables: Sequence[Constant]) -> Constant:
+    """Return the table of pointers to `tables`; 4 bytes each on the cores that the code is for."""
+    names = ", ".join(table.name for table in tables)
+    return Constant(
+        name=name, c_type="void *const", count=len(tables), size_bytes=4 * len(tables), values=f"    {names}"
+    )
 
 
 def _weights(site: Site, weights: Tensor) -> Constant:

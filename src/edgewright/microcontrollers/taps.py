@@ -57,10 +57,10 @@ _TAP = """\
         uint32_t a;                                                                                        \\
         __asm__ volatile(PRODUCTS next                                                                     \\
                          "vmovlb.s16 q1, q0\\n"                                                             \\
-                         "vadd.i32 %q[s0], %q[s0], q1\\n"                                                   \\
+                         "vadd.i32 %q[even], %q[even], q1\\n"                                                   \\
                          "vmovlt.s16 q0, q0\\n"                                                             \\
-                         "vadd.i32 %q[s1], %q[s1], q0"                                                     \\
-                         : [s0] "+&w"(sums.val[0]), [s1] "+&w"(sums.val[1]), [a] "=&r"(a)                  \\
+                         "vadd.i32 %q[odd], %q[odd], q0"                                                     \\
+                         : [even] "+&w"(even), [odd] "+&w"(odd), [a] "=&r"(a)                  \\
                          : [tap] "r"(from), [in_tap] "i"(in_from), [weight] "r"(w), [in_weight] "i"(in_w), \\
                            [channel] "r"(at)                                                               \\
                          : "q0", "q1", "q2", "memory");                                                    \\
@@ -70,15 +70,18 @@ _TAP = """\
 
 _TAPS = """\
 /* One pixel of a depthwise convolution: {{ taps }} pointers, from which the pixels under the window are `at` away. */
-static void taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, const int8_t *weights,
-    const int32_t *bias, const int32_t *mantissa, const int8_t *places, int32_t channels)
+static void taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, const void *const *tables,
+    int32_t channels)
 {
+    const int8_t *const weights = tables[0], *const places = tables[2];
+    const int32_t *scales = tables[1];
     int32_t c, t;
 #ifdef HAS_HELIUM
     const int32_t whole = channels & ~7;
     for (c = 0; c < whole; c += 8, at += 8) {
         /* Channels 0, 2, 4, 6 of the eight, and 1, 3, 5, 7. */
-        int32x4x2_t sums = vld2q_s32(bias + c), by;
+        const int32x4x4_t scale = vld4q_s32(scales + 2 * c);
+        int32x4_t even = scale.val[0], odd = scale.val[2];
         const int8_t *w = weights + c * {{ taps }};
         int16x8_t made;
 {% if unrolled %}
@@ -93,11 +96,10 @@ static void taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, 
         TAP("", tap + t, 0, w, 0)
 {% endif %}
 {% endif %}
-        by = vld2q_s32(mantissa + c);
         made = vmvnq_s16(vldrbq_s16(places + c));
-        sums.val[0] = scaled_by{{ ending }}(sums.val[0], by.val[0], vmovlbq_s16(made));
-        sums.val[1] = scaled_by{{ ending }}(sums.val[1], by.val[1], vmovltq_s16(made));
-        made = vqmovntq_s32(vqmovnbq_s32(made, sums.val[0]), sums.val[1]);
+        even = scaled_by{{ ending }}(even, scale.val[1], vmovlbq_s16(made));
+        odd = scaled_by{{ ending }}(odd, scale.val[3], vmovltq_s16(made));
+        made = vqmovntq_s32(vqmovnbq_s32(made, even), odd);
         made = vqaddq_n_s16(made, {{ zero }});
 {% if is_whole %}
         made = vreinterpretq_s16_s8(vqmovnbq_s16(vreinterpretq_s8_s16(made), made));
@@ -110,7 +112,7 @@ static void taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, 
     const int32_t whole = channels & ~3;
     for (c = 0; c < whole; c += 4, at += 4) {
         const int8_t *w = weights + (c & ~7) * {{ taps }} + (c & 4);
-        int32_t s0 = bias[c], s1 = bias[c + 1], s2 = bias[c + 2], s3 = bias[c + 3];
+        int32_t s0 = scales[0], s1 = scales[2], s2 = scales[4], s3 = scales[6];
 #ifdef HAS_DSP
 {% if unrolled %}
 {% for t in range(taps) %}
@@ -131,22 +133,24 @@ static void taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, 
         }
 #endif
         {
-            const int32_t m0 = mantissa[c], m1 = mantissa[c + 1], m2 = mantissa[c + 2], m3 = mantissa[c + 3];
+            const int32_t m0 = scales[1], m1 = scales[3], m2 = scales[5], m3 = scales[7];
             const int32_t p0 = places[c], p1 = places[c + 1], p2 = places[c + 2], p3 = places[c + 3];
             out[c] = level{{ ending }}(s0, m0, p0);
             out[c + 1] = level{{ ending }}(s1, m1, p1);
             out[c + 2] = level{{ ending }}(s2, m2, p2);
             out[c + 3] = level{{ ending }}(s3, m3, p3);
+            scales += 8;
         }
     }
 #endif
+    scales = tables[1];
     for (c = whole; c < channels; ++c, ++at) {
         const int8_t *w = weights + (c & ~7) * {{ taps }} + (c & 7);
-        int32_t sum = bias[c];
+        int32_t sum = scales[2 * c];
         for (t = 0; t < {{ taps }}; ++t, w += 8) {
             sum += *w * tap[t][at];
         }
-        out[c] = level{{ ending }}(sum, mantissa[c], places[c]);
+        out[c] = level{{ ending }}(sum, scales[2 * c + 1], places[c]);
     }
 }
 """

@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from edgewright.microcontrollers.layer import render
 
 VARIANTS = """\
+/* `tables` of a layer point to its weights; to pairs, for each channel, of what its sum begins with (the bias, and the
+ * zero point of the input times the weights) and of a mantissa; and to the places by which it is shifted, less one.
+ */
+
 /* What the core has beyond C: Helium (M55), or the DSP extension (M4, M7, M33). */
 #if !defined(EDGEWRIGHT_PORTABLE) && defined(__ARM_FEATURE_MVE) && defined(__GNUC__)
 #define HAS_HELIUM
+#define GATHERED 4 /* pixels at a time, of convolutions with windows */
 #include <arm_mve.h>
 #elif !defined(EDGEWRIGHT_PORTABLE) && defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
 #define HAS_DSP
@@ -42,6 +47,9 @@ static inline uint32_t odd(uint32_t bytes)
     __asm__("sxtb16 %0, %1, ror #8" : "=r"(pair) : "r"(bytes));
     return pair;
 }
+#endif
+#ifndef GATHERED
+#define GATHERED 2
 #endif
 """
 
