@@ -11,8 +11,8 @@ import pytest
 from tests.backends import programs
 
 from edgewright.backends.c import CBackend
-from edgewright.core.errors import ConversionError, IntegrityError, UnavailableError
-from edgewright.core.files import sha256_of_files
+from edgewright.core.errors import ConversionError, IntegrityError, UnavailableError, UsageError
+from edgewright.core.files import sha256_of, sha256_of_files
 from edgewright.core.target import Precision, Target
 from edgewright.microcontrollers import oracle
 from edgewright.sources.load import load
@@ -64,6 +64,39 @@ def test_an_int8_file_becomes_c_that_runs_and_says_who_agreed(assets: Path, tmp_
     first = session.run({name: given})
     assert first[artifact.outputs[0].name].shape == (1, 1)
     session.close()
+
+
+def test_name_and_labels_are_chosen_and_their_content_is_part_of_the_target(
+    assets: Path, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("an angle\n", encoding="utf-8")
+    settled = CBackend().settle_options(["name=sine", f"labels={labels}"])
+    assert settled == ("name=sine", f"labels={labels}", f"labels_sha256={sha256_of(labels)}")
+    program = load(str(assets / "models/tflite-micro/hello_world_int8.tflite"), workdir=tmp_path / "source")
+    target = replace(INT8, options=settled)
+    artifact = CBackend().convert(program, target, None, tmp_path / "c")
+    assert artifact.path.name == "sine.c" and '"an angle"' in artifact.path.read_text(encoding="utf-8")
+    assert "sine_labels.txt" in artifact.names
+    CBackend().open(artifact, target).close()
+    labels.write_text("another\n", encoding="utf-8")
+    with pytest.raises(IntegrityError, match="have changed since they were chosen"):
+        CBackend().convert(program, target, None, tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        ("nam=a", "Did you mean 'name'"),
+        ("name=int", "no word or header of C"),
+        ("name=string", "Call it 'string_model'"),
+        ("name=a b", "Call it 'a_b'"),
+        ("labels=none.txt", "cannot be read"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_at_once(option: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        CBackend().settle_options([option])
 
 
 def test_code_that_was_changed_is_not_built(assets: Path, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from edgewright.backends.litert import LiteRTBackend
 from edgewright.backends.signed import SignedSession
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Calibration, LayerCost, Support
-from edgewright.core.errors import DataError, FormatMismatchError
-from edgewright.core.files import sha256_of_files
-from edgewright.core.options import read_settings
+from edgewright.core.errors import DataError, FormatMismatchError, IntegrityError
+from edgewright.core.files import sha256_of, sha256_of_files
+from edgewright.core.options import options_record, read_settings
 from edgewright.core.program import Program
 from edgewright.core.target import Precision, Quantizer, Target
 from edgewright.core.tensors import Arrays, check_arrays
@@ -50,10 +50,12 @@ class COptions:
     Attributes:
         name: prefix of every name in the C files; default: made of the model's name.
         labels: a text file with a name for each class, one a line; default: what the model's own metadata has.
+        labels_sha256: of that file, filled in.
     """
 
     name: str = ""
     labels: str = ""
+    labels_sha256: str = ""
 
 
 class CBackend:
@@ -87,9 +89,22 @@ class CBackend:
             return f"a microcontroller has one thread, not {target.threads}"
         return vendor.refuses(program, target, self.consumes)
 
-    def read_options(self, texts: Sequence[str]) -> COptions:
-        """Return the options made of `texts`, see `core.options.read_settings`."""
-        return read_settings(COptions, texts, what=self.name)
+    def settle_options(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """Return `texts` as options that are checked and complete, see `COptions`."""
+        options = self._settled(read_settings(COptions, texts, what=self.name))
+        return tuple(f"{name}={value}" for name, value in options_record(options).items() if value)
+
+    def _settled(self, options: COptions) -> COptions:
+        if options.name:
+            check_name(options.name)
+        if not options.labels:
+            return options
+        path = Path(options.labels).resolve()
+        read_labels(path)
+        digest = sha256_of(path)
+        if options.labels_sha256 not in ("", digest):
+            raise IntegrityError(f"the labels {path} have changed since they were chosen. Build again.")
+        return replace(options, labels=str(path), labels_sha256=digest)
 
     def quantizer(self, program: Program, target: Target) -> Quantizer | None:
         """Return who quantizes this pair, as for LiteRT."""
@@ -109,9 +124,8 @@ class CBackend:
         if reason:
             raise FormatMismatchError(f"c cannot make {target.precision} of {program.path.name}: {reason}.")
         workdir.mkdir(parents=True, exist_ok=True)
-        options = self.read_options(target.options)
+        options = self._settled(read_settings(COptions, target.options, what=self.name))
         name = options.name or identifier(_stem(program))
-        check_name(name)
         labels = read_labels(Path(options.labels)) if options.labels else ()
         with tempfile.TemporaryDirectory(prefix=".c-", dir=workdir) as folder:
             lowered = self._litert.convert(

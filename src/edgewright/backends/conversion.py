@@ -12,7 +12,6 @@ from edgewright.bridges.registry import route
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Backend, Bridge, Calibration
 from edgewright.core.errors import ConversionError, EdgewrightError, UnavailableError, UnknownNameError
-from edgewright.core.files import sha256_of
 from edgewright.core.program import Program
 from edgewright.core.progress import Progress
 from edgewright.core.target import INTEGER_PRECISIONS, Precision, Quantizer, Target
@@ -123,7 +122,6 @@ def _request(
         "program": program.sha256,
         "inputs": [spec.to_json() for spec in program.inputs],
         "target": target.to_json(),
-        "files": _option_files(target),
         "calibration": used.sha256 if used else None,
         "versions": support.versions,
         "route": [[bridge.name, bridge.probe().versions] for bridge in bridges],
@@ -137,12 +135,6 @@ def _request(
         needs_pt2e=backend.quantizer(lowered, target) is Quantizer.PT2E,
         key=cache.key("convert", parts),
     )
-
-
-def _option_files(target: Target) -> dict[str, str]:
-    """Return the digests of the files that the target's options name: their content decides, too."""
-    named = [Path(option.partition("=")[2]) for option in target.options]
-    return {str(path): sha256_of(path) for path in named if path.is_file()}
 
 
 def _convert_otherwise(
