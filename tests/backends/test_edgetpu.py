@@ -29,22 +29,22 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.toolchain("ai_edge_litert", "ai_edge_quantizer", "litert_torch", "torch")
 BACKEND = EdgeTpuBackend()
 COMPILED = "models/coral/mobilenet_v1_0.25_128_quant_edgetpu.tflite"
-# What the compiler printed for a YOLOv3-tiny, as its user wrote it down.
+# What the compiler printed for a YOLOv3-tiny, as its user wrote it down (paths are shortened).
 RECORDED = """\
 Edge TPU Compiler version 15.0.340273435
 
 Model compiled successfully in 577 ms.
 
-Input model: /home/yolo/yolov3-tiny_int8.tflite
+Input model: yolov3-tiny_int8.tflite
 Input size: 8.58MiB
-Output model: /home/yolo/yolov3-tiny_int8_edgetpu.tflite
+Output model: yolov3-tiny_int8_edgetpu.tflite
 Output size: 8.70MiB
 On-chip memory used for caching model parameters: 3.00KiB
 On-chip memory remaining for caching model parameters: 7.67MiB
 Off-chip memory used for streaming uncached model parameters: 0.00B
 Number of Edge TPU subgraphs: 1
 Total number of operations: 36
-Operation log: /home/yolo/yolov3-tiny_int8_edgetpu.log
+Operation log: yolov3-tiny_int8_edgetpu.log
 
 Model successfully compiled but not all operations are supported by the Edge TPU. A percentage of the model will \
 instead run on the CPU, which is slower. If possible, consider updating your model to use only operations supported \
