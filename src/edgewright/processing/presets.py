@@ -19,6 +19,16 @@ from edgewright.processing.tensors import INTEGER_TYPES, Dequantize, IntegerType
 
 # name -> module of edgewright.processing : function. The first line of its docstring is its summary.
 PRESETS: Mapping[str, str] = {
+    "imagenet": "presets_images:imagenet",
+    "mobilenet_v1": "presets_images:mobilenet_v1",
+    "person_detect": "presets_images:person_detect",
+    "cifar": "presets_images:cifar",
+    "deeplab": "presets_images:deeplab",
+    "ssd": "presets_boxes:ssd",
+    "yolo": "presets_boxes:yolo",
+    "fastestdet": "presets_boxes:fastestdet",
+    "ultraface": "presets_boxes:ultraface",
+    "ultraface_raw": "presets_boxes:ultraface_raw",
     "kws_mfcc": "presets_audio:kws_mfcc",
     "silero_vad": "presets_audio:silero_vad",
     "dtln": "presets_audio:dtln",

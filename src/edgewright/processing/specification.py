@@ -16,7 +16,7 @@ from edgewright.core.files import write_text
 from edgewright.core.options import options_record, read_options
 from edgewright.processing.registry import read_step, step_record
 from edgewright.processing.step import Step
-from edgewright.processing.values import Order, ValueType, image_type
+from edgewright.processing.values import MAX_SIDE, Order, ValueType, image_type
 
 PROCESSING_NAME = "processing.toml"
 PROCESSING_VERSION = 1
@@ -44,6 +44,7 @@ class RawInput:
     Attributes:
         kind: image, audio, series, landmarks, text or tensor.
         order: of an image's channels as they reach the first step.
+        height, width: of an image that always has the same size; 0 is any.
         rate_hz: of audio; what has another rate is refused, unless the first step is "resample" and this is 0.
         samples: of audio in one run: a clip's length, or a hop's of a stream. 0 is any length.
         shape: of a series, landmarks or a tensor; 0 is any length.
@@ -53,6 +54,8 @@ class RawInput:
     name: str
     kind: Literal["image", "audio", "series", "landmarks", "text", "tensor"]
     order: Order = ""
+    height: int = 0
+    width: int = 0
     rate_hz: int = 0
     samples: int = 0
     shape: tuple[int, ...] = ()
@@ -62,13 +65,28 @@ class RawInput:
         _check_name(self.name, "input")
         if self.kind == "image" and not self.order:
             object.__setattr__(self, "order", "rgb")
-        for what, number, most in (("rate_hz", self.rate_hz, 1 << 20), ("samples", self.samples, 1 << 26)):
+        for what, number, most in (
+            ("rate_hz", self.rate_hz, 1 << 20),
+            ("samples", self.samples, 1 << 26),
+            ("height", self.height, MAX_SIDE),
+            ("width", self.width, MAX_SIDE),
+        ):
             if not 0 <= number <= most:
                 raise RecipeError(f"input {self.name!r} has {what} = {number}; 0..{most} is expected.")
-        used = {"image": {"order"}, "audio": {"rate_hz", "samples"}, "text": set()}.get(
+        if (self.height == 0) != (self.width == 0):
+            raise RecipeError(
+                f"input {self.name!r} has a height or a width alone; both, or none, are expected."
+            )
+        used = {"image": {"order", "height", "width"}, "audio": {"rate_hz", "samples"}, "text": set()}.get(
             self.kind, {"shape", "dtype"}
         )
-        given = {"order": self.order, "rate_hz": self.rate_hz, "samples": self.samples, "shape": self.shape}
+        sides = {"height": self.height, "width": self.width}
+        given = sides | {
+            "order": self.order,
+            "rate_hz": self.rate_hz,
+            "samples": self.samples,
+            "shape": self.shape,
+        }
         for what, value in given.items():
             if value and what not in used:
                 raise RecipeError(
@@ -79,7 +97,7 @@ class RawInput:
     def type(self) -> ValueType:
         """The type of the value that the steps get."""
         if self.kind == "image":
-            return image_type(self.order)
+            return image_type(self.order, height=self.height or None, width=self.width or None)
         if self.kind == "audio":
             return ValueType(
                 kind="audio", shape=(self.samples or None,), dtype="float32", rate_hz=self.rate_hz
@@ -300,20 +318,31 @@ def read_labels(path: Path) -> tuple[str, ...]:
     try:
         if path.stat().st_size > _MAX_LABEL_BYTES:
             raise RecipeError(f"label file {path} has more than {_MAX_LABEL_BYTES} bytes.")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as err:
         raise RecipeError(
             f"label file {path} cannot be read: {err}. One label a line, in UTF-8, is expected."
         ) from err
+    return checked_labels(text.splitlines(), what=f"label file {path}")
+
+
+def checked_labels(lines: Sequence[str], *, what: str) -> tuple[str, ...]:
+    """Return `lines` as labels, without spaces around them and without empty ones at the end.
+
+    Args:
+        what: where they come from, for messages.
+    Raises:
+        RecipeError: there is none, there are too many, or one is too long or holds control characters.
+    """
     labels = tuple(line.strip() for line in lines)
     while labels and not labels[-1]:
         labels = labels[:-1]
     if not 1 <= len(labels) <= MAX_LABELS:
-        raise RecipeError(f"label file {path} has {len(labels)} labels; 1..{MAX_LABELS} are expected.")
+        raise RecipeError(f"{what} has {len(labels)} labels; 1..{MAX_LABELS} are expected.")
     for number, label in enumerate(labels, start=1):
         if len(label) > _MAX_LABEL_LENGTH or not label.isprintable():
             raise RecipeError(
-                f"label file {path}, line {number}: a label has up to {_MAX_LABEL_LENGTH} printable characters."
+                f"{what}, line {number}: a label has up to {_MAX_LABEL_LENGTH} printable characters."
             )
     return labels
 

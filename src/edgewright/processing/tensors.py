@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from edgewright.core.errors import UsageError
+from edgewright.core.errors import DataError, UsageError
 from edgewright.core.tensors import Array
 from edgewright.processing.step import Frame, Step, floats
 from edgewright.processing.values import ValueType
@@ -168,7 +168,12 @@ class Reshape(Step):
         return ValueType(kind="tensor", shape=shape, dtype=have.dtype, rate_hz=have.rate_hz)
 
     def apply(self, values: tuple[Array, ...], frame: Frame) -> Array:
-        return values[0].reshape(self.shape)
+        try:
+            return values[0].reshape(self.shape)
+        except ValueError as err:  # a length that only shows when it runs
+            raise DataError(
+                f"step 'reshape' got {list(values[0].shape)}, but {list(self.shape)} is expected."
+            ) from err
 
 
 @dataclass(frozen=True, kw_only=True)
