@@ -24,8 +24,9 @@ class Resize(Step):
     - bicubic: OpenCV INTER_CUBIC; torch bicubic, antialias=False (a = -0.75).
     - bilinear or bicubic with antialias: Pillow BILINEAR and BICUBIC (a = -0.5), to the byte, one direction after the
       other. Pillow 13 takes the rows first for some sizes; this step always takes the columns first.
-    - area: OpenCV INTER_AREA, where both sides shrink or both grow.
-    - nearest: Pillow NEAREST (half_pixel; a tie between two pixels takes the latter), OpenCV INTER_NEAREST and TF1 (asymmetric).
+    - area: OpenCV INTER_AREA, where both sides shrink.
+    - nearest: Pillow NEAREST (half_pixel; a tie between two pixels takes the latter), OpenCV INTER_NEAREST and TF1
+      (asymmetric).
     - bilinear with corners align or asymmetric: TF1 resize_bilinear with align_corners=True, or neither that nor
       half_pixel_centers.
 
