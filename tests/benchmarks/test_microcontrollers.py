@@ -41,13 +41,14 @@ def test_devices_stand_beside_their_limits(repo_root: Path, assets: Path, tmp_pa
     if missing:
         pytest.skip(f"needs the tools of {', '.join(missing)}; see edgewright doctor")
     code, said, rows = _run("devices.py", repo_root, tmp_path / "d.json", assets, "--only", "hello_world")
-    assert code == 0 and "bit-exact on 20 inputs each: 5 of 5" in said
+    assert code == 0 and f"bit-exact on 20 inputs each: {len(DEVICES)} of {len(DEVICES)}" in said
     assert [row["device"] for row in rows] == list(DEVICES)
     for row in rows:
         assert row["instructions_per_mac"] == row["instructions"] / 288
         assert row["is_within_flash"] and row["flash_bytes"] < row["flash_limit_bytes"]
     # So few MACs cannot pay for the calls around them: the limits are broken, and the table says so.
-    assert [row["is_within_per_mac"] for row in rows] == [None, False, False, False, None]
+    judged = {row["device"]: row["is_within_per_mac"] for row in rows if row["is_within_per_mac"] is not None}
+    assert judged == {"cortex-m4": False, "cortex-m7": False, "cortex-m55": False}
     assert "cortex-m55, at most 0.6 instructions per MAC: none; over: hello_world" in said
 
 

@@ -120,11 +120,11 @@ ALL = (
     # RP2040 datasheet; flash of the board
     _board("pico", "Raspberry Pi Pico", "cortex-m0plus", 133, 2 * MIB, 264 * KIB, device="cortex-m3"),
     # RP2350 datasheet; flash of the board
-    _board("pico-2", "Raspberry Pi Pico 2", "cortex-m33", 150, 4 * MIB, 520 * KIB, device="cortex-m4"),
+    _board("pico-2", "Raspberry Pi Pico 2", "cortex-m33", 150, 4 * MIB, 520 * KIB),
     # nRF5340 product specification: application core
-    _board("nrf5340-dk", "nRF5340 DK", "cortex-m33", 128, MIB, 512 * KIB, device="cortex-m4"),
+    _board("nrf5340-dk", "nRF5340 DK", "cortex-m33", 128, MIB, 512 * KIB),
     # STM32U575xx datasheet (DS13737): SRAM1, SRAM2 and SRAM3 side by side
-    _board("nucleo-u575zi-q", "STM32 Nucleo U575ZI-Q", "cortex-m33", 160, 2 * MIB, 768 * KIB, device="cortex-m4"),
+    _board("nucleo-u575zi-q", "STM32 Nucleo U575ZI-Q", "cortex-m33", 160, 2 * MIB, 768 * KIB),
     # ESP32 datasheet; ESP-IDF programming guide, memory types: 160 KB may be allocated statically
     _board("esp32-devkitc", "ESP32-DevKitC (4 MB)", "xtensa-lx6", 240, 4 * MIB, 160 * KIB, device="rv32"),
     # ESP32-S3 technical reference manual: SRAM1

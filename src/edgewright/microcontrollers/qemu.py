@@ -82,6 +82,12 @@ DEVICES: Mapping[str, Device] = {
     "cortex-m3": _arm("cortex-m3", "mps2-an385"),
     "cortex-m4": _arm("cortex-m4", "mps2-an386", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"),
     "cortex-m7": _arm("cortex-m7", "mps2-an500", "-mfloat-abi=hard", "-mfpu=fpv5-d16"),
+    "cortex-m33": replace(
+        _arm("cortex-m33", "mps2-an505", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"),
+        code=(0x10000000, 4 << 20),
+        memory=(0x38000000, 2 << 20),
+        instructions_per_tick=50.0,  # 20 MHz
+    ),
     "cortex-m55": replace(
         _arm("cortex-m55", "mps3-an547", "-mfloat-abi=hard"),
         code=(0, 512 << 10),
