@@ -30,6 +30,7 @@ PRESETS: Mapping[str, str] = {
     "ultraface": "presets_boxes:ultraface",
     "ultraface_raw": "presets_boxes:ultraface_raw",
     "kws_mfcc": "presets_audio:kws_mfcc",
+    "micro_speech": "presets_audio:micro_speech",
     "silero_vad": "presets_audio:silero_vad",
     "dtln": "presets_audio:dtln",
     "gesture": "presets_series:gesture",

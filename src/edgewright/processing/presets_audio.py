@@ -8,6 +8,7 @@ from edgewright.core.errors import FormatMismatchError
 from edgewright.core.tensors import TensorSpec
 from edgewright.processing.audio import Context, FitLength, Peak
 from edgewright.processing.mel import Dct, Log, Mel
+from edgewright.processing.pcan import Pcan
 from edgewright.processing.presets import Subject, from_tensor, only, to_tensor
 from edgewright.processing.processor import Signature
 from edgewright.processing.scores import TopK
@@ -22,13 +23,15 @@ from edgewright.processing.specification import (
     State,
 )
 from edgewright.processing.spectrum import Cut, Fft, InverseFft, Magnitude, Multiply, OverlapAdd
-from edgewright.processing.tensors import Reshape
+from edgewright.processing.tensors import Reshape, Scale
 
 _RATE_HZ = 16_000
 _KEYWORDS = (
     "down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes", "silence", "unknown",
 )  # fmt: skip
 _KWS_FRAMES, _KWS_COEFFICIENTS = 49, 10
+_MICRO_FRAMES, _MICRO_CHANNELS = 49, 40
+_MICRO_LABELS = ("silence", "unknown", "yes", "no")
 _VAD_HOP, _VAD_CONTEXT = 512, 64
 _DTLN_BLOCK, _DTLN_HOP = 512, 128
 _DTLN_BINS = _DTLN_BLOCK // 2 + 1
@@ -84,6 +87,56 @@ def kws_mfcc(models: Mapping[str, Subject]) -> Specification:
                 sources=(given.name,),
                 steps=(*from_tensor(subject, given), TopK(k=min(5, classes))),
                 labels=_KEYWORDS if classes == len(_KEYWORDS) else (),
+            ),
+        ),
+    )
+
+
+def micro_speech(models: Mapping[str, Subject]) -> Specification:
+    """Yes and no in clips of 1 s at 16 kHz, by the example of LiteRT for Microcontrollers: 49 frames of 40 features.
+
+    The micro front end with its noise reduction and normalisation (the step `pcan`), in float: most features are those
+    of the fixed-point front end, those of weak channels differ.
+
+    Raises:
+        FormatMismatchError: the model takes or gives another shape.
+    """
+    subject = only("micro_speech", models)
+    (taken,) = _exactly(subject.signature.inputs, 1, "micro_speech", "inputs")
+    (given,) = _exactly(subject.signature.outputs, 1, "micro_speech", "outputs")
+    features = _MICRO_FRAMES * _MICRO_CHANNELS
+    if taken.shape[1:] != (features,):
+        raise _misfit("micro_speech", taken, f"{features} features")
+    if given.shape[1:] != (len(_MICRO_LABELS),):
+        raise _misfit("micro_speech", given, f"{len(_MICRO_LABELS)} scores")
+    return Specification(
+        task="audio-classification",
+        inputs=(RawInput(name="clip", kind="audio", rate_hz=_RATE_HZ),),
+        tensors=(
+            Flow(
+                name=taken.name,
+                sources=("clip",),
+                steps=(
+                    FitLength(samples=_RATE_HZ),
+                    Cut(length=480, hop=320, periodic=False),
+                    Fft(size=512),
+                    Magnitude(power=2),
+                    Mel(bins=_MICRO_CHANNELS, low_hz=125.0, high_hz=7500.0, triangles="mel"),
+                    Pcan(),
+                    Scale(
+                        factor=(1 / 25.6,)
+                    ),  # the fixed-point features of the training, as its example says
+                    Reshape(shape=(features,)),
+                    *to_tensor(subject, taken),
+                ),
+            ),
+        ),
+        results=(
+            ResultFlow(
+                name="keyword",
+                sources=(given.name,),
+                steps=(*from_tensor(subject, given), TopK(k=len(_MICRO_LABELS))),
+                labels=_MICRO_LABELS,
             ),
         ),
     )

@@ -54,6 +54,7 @@ STEPS: Mapping[str, str] = {
     "mel": "mel:Mel",
     "log": "mel:Log",
     "dct": "mel:Dct",
+    "pcan": "pcan:Pcan",
     "window": "series:SeriesWindow",
     "standardise": "series:Standardise",
     "relative": "landmarks:Relative",
