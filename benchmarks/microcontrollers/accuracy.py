@@ -1,113 +1,140 @@
-"""Accuracy of C models on real data beside LiteRT's with the same int8 model: keyword clips and digits.
+"""Accuracy of C models on real data beside LiteRT's: keyword clips, handwritten digits, hand gestures.
 
     python benchmarks/microcontrollers/accuracy.py --json accuracy.json
 
-kws reads the 400 keyword clips as MFCC features; digits is the sample that comes with the package, quantized here with
-its calibration set and judged on its evaluation set. LiteRT is run twice: with its reference kernels, whose arithmetic
-LiteRT Micro and the C model share, and as it runs by default on this processor (XNNPACK), which rounds otherwise.
+kws takes the MFCC features of 400 real clips; the digits are the sample's evaluation images, through a model that
+`edgewright convert --to c --precision w8a8` makes first; the gestures are landmarks, through a float32 model. LiteRT
+runs the same files, with its reference kernels and with those that it chooses itself.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-import edgewright
-from edgewright import sample
-from edgewright.core.errors import EdgewrightError
 from edgewright.core.tensors import Array
+from edgewright.microcontrollers import host
+from edgewright.microcontrollers.emit import compile_model, write_sources
 
-CLIPS = "data/speech-commands-mfcc-int8"
 KWS = "models/mlperf-tiny/kws_dscnn_int8.tflite"
-CLIP_SHAPE = (49, 10, 1)
-RUNTIMES = ("litert", "c")
+CLIPS = "data/speech-commands-mfcc-int8"
+GESTURES = "models/hand-gesture/keypoint_classifier.tflite"
+LANDMARKS = "data/hand-gesture/keypoint.csv"
+_GESTURE_COUNT = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table: `same_*` count samples whose outputs agree bit by bit."""
+
+    name: str
+    samples: int
+    accuracy_c: float
+    accuracy_litert: float
+    same_classes: int
+    same_reference: int
+    same_default: int
 
 
 def main() -> int:
-    """Print a line for each model; the exit code is 1 when C is not as accurate as the reference kernels."""
+    """Print the table; the exit code is 1 when a class differs from LiteRT's."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--assets", type=Path, default=Path("../shared/assets"))
-    parser.add_argument("--only", default="", help="kws or digits")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    rows = []
+    rows = [_kws(arguments.assets), _digits(), _gestures(arguments.assets)]
     print(
-        f"{'model':<10}{'samples':>8}{'C':>9}{'LiteRT reference':>18}{'LiteRT default':>16}  C is the reference's"
+        f"{'model':<10}{'samples':>8}{'C':>9}{'LiteRT':>9}{'same class':>12}{'same bits: reference':>22}{'default':>9}"
     )
-    for name in arguments.only.split(",") if arguments.only else ("kws", "digits"):
-        with tempfile.TemporaryDirectory() as folder:
-            row = measure(name, arguments.assets, Path(folder) / "out")
-        rows.append(row)
-        figures = f"{row['c']:>9.4f}{row['litert_reference']:>18.4f}{row['litert']:>16.4f}"
+    for row in rows:
         print(
-            f"{name:<10}{row['samples']:>8}{figures}  {'yes' if row['is_equal'] else 'NO'}",
-            flush=True,
+            f"{row.name:<10}{row.samples:>8}{row.accuracy_c:>9.4f}{row.accuracy_litert:>9.4f}{row.same_classes:>12}"
+            f"{row.same_reference:>22}{row.same_default:>9}"
         )
     if arguments.json:
-        arguments.json.write_text(json.dumps({"rows": rows}, indent=1), encoding="utf-8")
-    return 0 if all(row["is_equal"] for row in rows) else 1
+        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    return 1 if any(row.same_classes != row.samples for row in rows) else 0
 
 
-def measure(name: str, assets: Path, out: Path) -> dict[str, Any]:
-    """Return the samples and the top-1 of C, LiteRT's reference kernels and LiteRT."""
-    if name == "kws":
-        files = sorted((assets / CLIPS).glob("*.bin"))
-        inputs = np.stack([np.fromfile(file, dtype=np.int8).reshape(CLIP_SHAPE) for file in files])
-        labels = np.array([int(file.stem.rsplit("_", 1)[1]) for file in files])
-        found = edgewright.build(
-            assets / KWS, data=(inputs, labels), to=RUNTIMES, precision=("w8a8",), metric="top1", out=out
-        )
-    elif name == "digits":
-        with np.load(sample.EVAL_DATA, allow_pickle=False) as archive:
-            inputs, labels = archive["inputs"], archive["labels"]
-        found = edgewright.build(
-            sample.MODEL,
-            weights=sample.WEIGHTS,
-            input_shapes=("x".join(map(str, sample.INPUT_SHAPE)),),
-            data=(inputs, labels),
-            calibration=sample.CALIBRATION_DATA,
-            to=RUNTIMES,
-            precision=("w8a8",),
-            metric="top1",
-            out=out,
-        )
-    else:
-        sys.exit(f"unknown model {name}; known: kws, digits")
-    values: dict[str, float] = {}
-    for result in found.results:
-        if result.metric is None or result.artifact is None:
-            raise EdgewrightError(f"{name}: {result.id} was not measured: {result.reason}")
-        values[result.target.runtime] = result.metric.value
-        if result.target.runtime == "litert":
-            values["litert_reference"] = reference_top1(out / result.artifact, inputs, labels)
-    is_equal = values["c"] == values["litert_reference"]
-    return {"name": name, "samples": len(labels), **values, "is_equal": is_equal}
+def _kws(assets: Path) -> Row:
+    files = sorted((assets / CLIPS).glob("*.bin"))
+    inputs = [np.fromfile(file, dtype=np.int8) for file in files]
+    labels = [int(file.stem.rsplit("_", 1)[1]) for file in files]
+    return measure("kws", assets / KWS, inputs, labels)
 
 
-def reference_top1(model: Path, inputs: Array, labels: Array) -> float:
-    """Return the accuracy of LiteRT's reference kernels."""
+def _digits() -> Row:
+    from edgewright.sample import data
+
+    with tempfile.TemporaryDirectory() as name:
+        command = [
+            str(Path(sys.executable).parent / "edgewright"), "convert", "edgewright.sample.digits:trained", "--to", "c",
+            "--precision", "w8a8", "--input-shape", "1x1x8x8", "--data", "edgewright.sample.data:evaluation",
+            "--calibration", "edgewright.sample.data:training", "--out", name,
+        ]  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True)
+        (path,) = Path(name).rglob("*.tflite")
+        images, labels = data.evaluation()
+        return measure("digits", path, list(np.asarray(images)), [int(label) for label in labels])
+
+
+def _gestures(assets: Path) -> Row:
+    table = np.loadtxt(assets / LANDMARKS, delimiter=",", dtype=np.float32)
+    chosen = table[np.random.default_rng(1).permutation(len(table))[:_GESTURE_COUNT]]
+    labels = [int(label) for label in chosen[:, 0]]
+    return measure("gestures", assets / GESTURES, list(chosen[:, 1:]), labels)
+
+
+def measure(name: str, path: Path, inputs: list[Array], labels: list[int]) -> Row:
+    """Return what the C model and LiteRT make of `inputs`, each of them reshaped to the model's input."""
+    model = compile_model(path, name=name)
+    tensor = model.graph.tensor(model.graph.inputs[0])
+    rows = [np.ascontiguousarray(one.reshape(tensor.shape)) for one in inputs]
+    with tempfile.TemporaryDirectory() as folder:
+        source, _ = write_sources(model, Path(folder))
+        made = host.HostModel(source, graph=model.graph, folder=Path(folder))
+        own = [made.run([row])[0] for row in rows]
+    reference, default = (_litert(path, rows, is_reference=one) for one in (True, False))
+    return Row(
+        name=name,
+        samples=len(rows),
+        accuracy_c=_hits(own, labels),
+        accuracy_litert=_hits(default, labels),
+        same_classes=sum(int(a.argmax() == b.argmax()) for a, b in zip(own, default, strict=True)),
+        same_reference=sum(a.tobytes() == b.tobytes() for a, b in zip(own, reference, strict=True)),
+        same_default=sum(a.tobytes() == b.tobytes() for a, b in zip(own, default, strict=True)),
+    )
+
+
+def _hits(outputs: list[Array], labels: list[int]) -> float:
+    return float(np.mean([int(one.argmax()) == label for one, label in zip(outputs, labels, strict=True)]))
+
+
+def _litert(path: Path, rows: list[Array], *, is_reference: bool) -> list[Array]:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    interpreter = Interpreter(
-        str(model), experimental_op_resolver_type=OpResolverType.BUILTIN_REF, num_threads=1
-    )
+    kind = OpResolverType.BUILTIN_REF if is_reference else OpResolverType.AUTO
+    interpreter = Interpreter(model_path=str(path), experimental_op_resolver_type=kind, num_threads=1)
     interpreter.allocate_tensors()
-    (entry,), (end,) = interpreter.get_input_details(), interpreter.get_output_details()
-    hits = 0
-    for one, label in zip(inputs, labels, strict=True):
-        given = one.reshape(entry["shape"]).astype(entry["dtype"], casting="safe")
-        interpreter.set_tensor(entry["index"], given)
+    source, result = (
+        interpreter.get_input_details()[0]["index"],
+        interpreter.get_output_details()[0]["index"],
+    )
+    outputs = []
+    for row in rows:
+        interpreter.set_tensor(source, row)
         interpreter.invoke()
-        hits += int(interpreter.get_tensor(end["index"]).argmax()) == int(label)
-    return hits / len(labels)
+        outputs.append(interpreter.get_tensor(result).copy())
+    return outputs
 
 
 if __name__ == "__main__":

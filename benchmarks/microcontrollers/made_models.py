@@ -58,8 +58,9 @@ class Maker:
         axis: int = 0,
         value: np.ndarray | None = None,
         is_variable: bool = False,
+        signature: Sequence[int] | None = None,
     ) -> int:
-        """Add a tensor, with `value` a constant, and return its index."""
+        """Add a tensor, with `value` a constant, and return its index; `signature` is its shape with -1 for free."""
         if self.is_float and scale is not None:
             if value is not None:
                 value = (value.astype(np.float32) - zero) * np.float32(np.mean(scale))
@@ -71,6 +72,8 @@ class Maker:
         kind, numpy_type = KINDS[dtype]
         made = schema.TensorT()
         made.shape = np.asarray(shape, dtype=np.int32)
+        if signature is not None:
+            made.shapeSignature = np.asarray(signature, dtype=np.int32)
         made.type = kind
         made.name = f"t{len(self._graph.tensors)}".encode()
         made.isVariable = is_variable
