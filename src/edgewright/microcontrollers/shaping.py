@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from edgewright.microcontrollers.graph import ITEM_BYTES, Tensor
 from edgewright.microcontrollers.layer import Layer, Site, UnsupportedError, float_literal, render, require
+from edgewright.microcontrollers.padding import padded_image
 
 _MAX_RANK = 8
 _COPY = """\
@@ -246,6 +247,10 @@ def pad(site: Site) -> Layer:
         value = float_literal(float(first)) if output.dtype == "float32" else str(int(first))
     else:
         value = str(output.zero_point) if output.is_quantized else "0"
+    require(source.dtype == output.dtype, f"types {source.dtype}/{output.dtype}")
+    by_rows = padded_image(site, before, after, value, is_zero=float(value.rstrip("f")) == 0.0)
+    if by_rows is not None:
+        return by_rows
     steps = strides(output.shape)
     first = sum(at * step for at, step in zip(before, steps, strict=True))
     copy = Copy(sizes=source.shape, reads=strides(source.shape), writes=steps, first_write=first)
