@@ -17,6 +17,7 @@ from edgewright.core.errors import DataError, FormatMismatchError, UsageError
 from edgewright.core.files import work_folder
 from edgewright.core.tensors import Array
 from edgewright.processing import presets
+from edgewright.processing.audio_files import sound_notes
 from edgewright.processing.choice import choose
 from edgewright.processing.processor import Plan, Raw, Signature, plan
 from edgewright.processing.raw import RAW_SUFFIXES, read_raw
@@ -39,11 +40,16 @@ _MAX_FILES = 100_000
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
-    """The results of one run, by name, and the raw inputs that they were made of."""
+    """The results of one run, by name, and the raw inputs that they were made of.
+
+    Attributes:
+        notes: what is strange about the inputs, as sentences: sound that is silent or clipped.
+    """
 
     results: Mapping[str, Result]
     raw: Mapping[str, Raw]
     source: str = ""
+    notes: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Result:
         return self.results[name]
@@ -51,6 +57,8 @@ class Prediction:
     def to_json(self) -> dict[str, object]:
         """Return the results as JSON values."""
         record: dict[str, object] = {"input": self.source} if self.source else {}
+        if self.notes:
+            record["notes"] = list(self.notes)
         return record | {name: result.to_json() for name, result in self.results.items()}
 
 
@@ -119,7 +127,15 @@ class Predictor:
         raw = self.read(given)
         arrays = self.arrays(raw)
         paths = [str(value) for value in given.values() if isinstance(value, str | Path)]
-        return Prediction(results=self._typed(arrays), raw=raw, source=source or next(iter(paths), ""))
+        notes = [
+            f"{row.name}: {note}"
+            for row in self.specification.inputs
+            if row.kind == "audio"
+            for note in sound_notes(np.asarray(raw[row.name]))
+        ]
+        return Prediction(
+            results=self._typed(arrays), raw=raw, source=source or next(iter(paths), ""), notes=tuple(notes)
+        )
 
     def read(self, given: Mapping[str, RawSource]) -> dict[str, Raw]:
         """Return the raw inputs, by name, of files or arrays; what is not given is left out.

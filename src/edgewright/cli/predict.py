@@ -123,6 +123,8 @@ def _predict_all(
             lines.append(json.dumps({"input": source, "error": str(err)}))
             print(f"edgewright: {source}: {err}", file=sys.stderr)
             continue
+        for note in prediction.notes:
+            print(f"edgewright: note: {source}: {note}", file=sys.stderr)
         lines.append(json.dumps(prediction.to_json()))
         if as_json:
             print(lines[-1], flush=True)

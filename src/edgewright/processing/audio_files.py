@@ -106,9 +106,9 @@ def read_wav(path: Path) -> Clip:
         raise DataError(f"{path} holds NaN or infinite samples. Mend what records it.")
     mono = channels[:, 0] if found.channels == 1 else channels.mean(axis=1, dtype=np.float64)
     samples = np.ascontiguousarray(mono, dtype=np.float32)
-    return Clip(
-        samples=samples, rate_hz=found.rate_hz, channels=found.channels, notes=_notes(samples, found.channels)
-    )
+    notes = [f"the mean of its {found.channels} channels is taken"] if found.channels > 1 else []
+    notes += sound_notes(samples)
+    return Clip(samples=samples, rate_hz=found.rate_hz, channels=found.channels, notes=tuple(notes))
 
 
 def wav_bytes(samples: Floats, rate_hz: int) -> bytes:
@@ -203,10 +203,9 @@ def _samples(raw: bytes, found: _Format) -> Floats:
         return (values.astype(np.float32) / np.float32(full_scale)).reshape(-1, found.channels)
 
 
-def _notes(samples: Floats, channels: int) -> tuple[str, ...]:
+def sound_notes(samples: Floats) -> list[str]:
+    """Return what is strange about `samples`, float32 [n], as sentences: silent, clipped."""
     notes = []
-    if channels > 1:
-        notes.append(f"the mean of its {channels} channels is taken")
     peak = float(np.abs(samples).max())
     if peak < _SILENCE:
         notes.append("it is silent: no sample is within 80 dB of full scale")
@@ -214,4 +213,4 @@ def _notes(samples: Floats, channels: int) -> tuple[str, ...]:
     runs = np.convolve(full, np.ones(_CLIPPED_RUN, dtype=np.int64))
     if (runs >= _CLIPPED_RUN).any():
         notes.append(f"it is clipped: {int(full.sum())} of {samples.size} samples are at full scale")
-    return tuple(notes)
+    return notes
