@@ -68,14 +68,19 @@ class Predictor:
     Called with what the specification takes, by position or by name: the path of an image or of a WAV, or arrays.
     """
 
-    def __init__(self, checked: Plan, artifacts: Mapping[str, Artifact]) -> None:
+    def __init__(self, checked: Plan, artifacts: Mapping[str, Artifact], folder: Path = Path()) -> None:
         """Open a predictor for a checked plan; `load` finds plan and artifacts by itself.
 
+        Args:
+            checked: the processing.
+            artifacts: name of each model -> what is run.
+            folder: that holds the files which steps name, such as a tokenizer's.
         Raises:
             UsageError: the models need environments that differ.
         """
         self.plan = checked
         self.artifacts = dict(artifacts)
+        self._beside = folder.resolve()
         environments = {artifact.environment for artifact in artifacts.values()}
         if len(environments) != 1:
             raise UsageError(
@@ -160,6 +165,7 @@ class Predictor:
                 "edgewright.processing.operations:predict",
                 {
                     "specification": str(self._specification),
+                    "beside": str(self._beside),
                     "artifacts": {name: artifact.to_json() for name, artifact in self.artifacts.items()},
                     "raw": {name: _hand_over(value, work / f"{name}.npy") for name, value in raw.items()},
                     "is_joined": is_joined,
@@ -196,7 +202,7 @@ def load(
         UnavailableError: nothing here runs the model.
     """
     checked, artifacts = _specify(path, processing, labels, threads)
-    return Predictor(checked, artifacts)
+    return Predictor(checked, artifacts, _folder_beside(path, processing))
 
 
 def specify(
@@ -283,6 +289,16 @@ def _specify(
         )
         specification = replace(specification, results=results)
     return plan(specification, signatures), artifacts
+
+
+def _folder_beside(path: Path | str | Sequence[Path], processing: Specification | Path | str | None) -> Path:
+    """Return the folder of the specification's file; the model's where it has none."""
+    is_file = processing is not None and not isinstance(processing, Specification)
+    if is_file and str(processing) not in presets.names():
+        place = Path(str(processing))
+    else:
+        place = Path(path) if isinstance(path, str | Path) else path[0]
+    return place if place.is_dir() else place.parent
 
 
 def _artifact(path: Path, threads: int) -> Artifact:
