@@ -15,6 +15,10 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "ew_taps": ("ew_images.h", "ew_taps.c"),
     "ew_filter": ("ew_images.h", "ew_filter.c"),
     "ew_resample": ("ew_images.h", "ew_resample.c"),
+    "ew_audio": ("ew_audio.c", "ew_audio.h"),
+    "ew_fft": ("ew_fft.c", "ew_fft.h"),
+    "ew_spectrum": ("ew_spectrum.c", "ew_spectrum.h", "ew_math.c"),
+    "ew_series": ("ew_series.c", "ew_series.h", "ew_math.c"),
     "ew_resize_floats": ("ew_images.h", "ew_resize_floats.c", "ew_resize_floats.h"),
 }
 

@@ -116,12 +116,22 @@ def transposed(site: Site, have: CValue, made: ValueType, axes: tuple[int, ...])
 def softmax(site: Site, step: Step, given: tuple[CValue, ...], made: ValueType) -> CValue:
     """Make the C of "softmax"."""
     (have,) = given
+    rows, size = rows_and_size(site, have)
+    value = site.value(made, have)
+    site.call("ew_softmax", have, value, rows, size, file=_SCORES)
+    return value
+
+
+def rows_and_size(site: Site, have: CValue) -> tuple[str, int]:
+    """Return how many rows lie along the last axis, as C, and its size.
+
+    Raises:
+        ConversionError: the size is known only when it runs.
+    """
     if len(have.bound) == 1 and have.rows:
         raise site.refused(f"it gets {have.type}, a row whose size is not known before it runs")
-    value = site.value(made, have)
     size = have.bound[-1]
-    site.call("ew_softmax", have, value, f"({have.count}) / {size}", size, file=_SCORES)
-    return value
+    return (f"({have.count}) / {size}" if have.rows else str(have.most // size)), size
 
 
 def sigmoid(site: Site, step: Step, given: tuple[CValue, ...], made: ValueType) -> CValue:

@@ -113,10 +113,15 @@ class Log(Step):
             raise self.refuse(given, "float32")
         return given[0].of(*given[0].shape, kind="tensor")
 
+    def factor(self) -> float:
+        """Return what the natural logarithm is multiplied by."""
+        return {"natural": 1.0, "log10": 1 / math.log(10), "log2": 1 / math.log(2), "db": 10 / math.log(10)}[
+            self.scale
+        ]
+
     def apply(self, values: tuple[Array, ...], frame: Frame) -> Array:
         lifted = np.maximum(np.asarray(values[0], dtype=np.float64) + self.offset, self.floor)
-        factor = {"natural": 1.0, "log10": 1 / math.log(10), "log2": 1 / math.log(2), "db": 10 / math.log(10)}
-        made = floats(np.log(lifted) * factor[self.scale])
+        made = floats(np.log(lifted) * self.factor())
         if self.span and made.size:
             made = np.maximum(made, made.max() - np.float32(self.span))
         return made

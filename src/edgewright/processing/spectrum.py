@@ -102,10 +102,14 @@ class Cut(Step):
         self._check(samples)
         return have.of(self.frames(samples), self.length, kind="frames")
 
-    def _check(self, samples: int) -> None:
-        least = 1 if self.centre else self.length
+    def least(self) -> int:
+        """Return how many samples there have to be."""
         if self.centre and self.pad == "reflect":
-            least = self.length // 2 + 1
+            return self.length // 2 + 1
+        return 1 if self.centre else self.length
+
+    def _check(self, samples: int) -> None:
+        least = self.least()
         if samples < least:
             raise DataError(
                 f"step 'frame' got {samples} samples; {least} at least are expected for frames of {self.length}. "

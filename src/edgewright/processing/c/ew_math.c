@@ -93,19 +93,24 @@ double ew_log(double x)
     return (double)k * high + (2.0 * s + (s * sum + (double)k * low));
 }
 
+double ew_root(double x)
+{
+    double root;
+    int i;
+    if (!(x > 0.0) || bits_of(x) == (uint64_t)0x7FF << 52) {
+        return x > 0.0 || !(x == x) ? x : 0.0;
+    }
+    /* A first guess by halving the exponent, within 3.5 %, then Newton's method: the number of right digits doubles. */
+    root = double_of((bits_of(x) >> 1) + ((uint64_t)0x1FF7A3BE << 32));
+    for (i = 0; i < 4; ++i) {
+        root = 0.5 * (root + x / root);
+    }
+    return root;
+}
+
 float ew_sqrt(float x)
 {
-    double value = (double)x, root;
-    int i;
-    if (!(x > 0.0f) || bits_of(value) == (uint64_t)0x7FF << 52) {
-        return x > 0.0f || !(x == x) ? x : 0.0f;
-    }
-    /* A first guess by halving the exponent, within 3.5 %, then Newton's method: the number of right digits doubles.
-     * The double is within a unit of its last place, and no root of a float lies that near to the middle of two
-     * floats, so the last rounding is the right one. */
-    root = double_of((bits_of(value) >> 1) + ((uint64_t)0x1FF7A3BE << 32));
-    for (i = 0; i < 4; ++i) {
-        root = 0.5 * (root + value / root);
-    }
-    return (float)root;
+    /* No root of a float lies within a unit of a double's last place of the middle between two floats: the last
+     * rounding is the right one. */
+    return (float)ew_root((double)x);
 }

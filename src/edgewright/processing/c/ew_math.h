@@ -13,8 +13,17 @@ double ew_log(double x);
 /* The square root, correctly rounded; 0 for what is below 0. */
 float ew_sqrt(float x);
 
+/* The square root of a double, within one unit of its last place; 0 for what is not above 0. */
+double ew_root(double x);
+
 /* e to the power x in double, within 1e-13 of it, for |x| up to 700. */
 double ew_exp_double(double x);
+
+/* What is not a number counts as -infinity. */
+static inline float ew_ranked(float x)
+{
+    return x == x ? x : -3.402823466e+38f * 2.0f;
+}
 
 static inline int32_t ew_least(int32_t a, int32_t b)
 {
