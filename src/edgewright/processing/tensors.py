@@ -37,7 +37,11 @@ class Cast(Step):
         if array.dtype.kind == "f" and self.dtype != "float32":
             limits = np.iinfo(self.dtype)
             # NaN is 0, as it must be something that every compiler agrees on.
-            array = np.clip(np.nan_to_num(array, nan=0.0), limits.min, limits.max)
+            wide = np.nan_to_num(array.astype(np.float64), nan=0.0)
+            # float64 rounds the largest int64 up: what reaches it is set, not converted.
+            is_above = wide >= float(limits.max)
+            made = np.maximum(np.where(is_above, 0.0, wide), float(limits.min)).astype(self.dtype)
+            return np.where(is_above, np.array(limits.max, dtype=self.dtype), made)
         return np.asarray(array).astype(self.dtype)
 
 
