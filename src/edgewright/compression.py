@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgewright.bridges.registry import route
+from edgewright.bridges.crossing import to_pt2
 from edgewright.compression_recipe import CompressionRecipe, is_training
 from edgewright.compression_rows import Bench, Built, Packed, build_stages, measure_stages, pack_rows
 from edgewright.compression_steps import (
@@ -37,15 +37,11 @@ from edgewright.report.environment import describe_host
 from edgewright.sources import load
 from edgewright.sources.detect import detect_format, is_factory
 from edgewright.workers.cache import Cache, default_root
-from edgewright.workers.limits import limits_from_environment
-from edgewright.workers.pool import Limits, call_once
 from edgewright.workspace import claim_output, install_artifacts
 
 RECIPE_NAME = "compress.toml"
 REPORT_NAME = "report.html"
 _LOCK_NAME = ".lock"
-_CROSS = "edgewright.bridges.operations:cross"
-_LIMITS = Limits(timeout_s=1800.0, memory_bytes=16 << 30)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +121,7 @@ def compress_model(
         progress("source", "load", "running")
         given = _load(recipe, folder / "source")
         recipe.check_chain(given.precision)
-        original = to_pt2(given, folder / "source" / "pt2")
+        original = to_pt2(given, folder / "source" / "pt2", what="compression")
         teacher = _teacher(recipe, original, folder)
         request = DataRequest(data=recipe.data, metric=recipe.metric, values=recipe.values, seed=recipe.seed)
         prepared = _with_metric(prepare(request, given, work / "data"))
@@ -171,26 +167,6 @@ def compress_model(
         if use_cache:
             cache.prune()
     return CompressionResult(summary=summary, out=folder, error=error)
-
-
-def to_pt2(program: Program, workdir: Path) -> Program:
-    """Return `program` as `.pt2`, over as few bridges as there are; a `.pt2` program as it is.
-
-    Raises:
-        UnavailableError: there is no way, or a toolchain on it is not here.
-        ConversionError: a bridge cannot write it.
-    """
-    for bridge in route(program.format, ("pt2",), runtime="compression"):
-        answer = call_once(
-            _CROSS,
-            {"bridge": bridge.name, "program": program.to_json(), "workdir": str(workdir / bridge.name)},
-            limits=limits_from_environment(_LIMITS),
-            environment=bridge.environment,
-        )
-        record = answer["program"]
-        assert isinstance(record, dict)
-        program = Program.from_json(record)
-    return program
 
 
 def _claim(out: Path, *, resume: bool) -> Path:
@@ -267,7 +243,7 @@ def _teacher(recipe: CompressionRecipe, original: Program, folder: Path) -> Prog
         input_shapes=shapes if is_factory(recipe.teacher) else None,  # a file has its own
         trust=recipe.trust,
     )
-    teacher = to_pt2(given, folder / "teacher" / "pt2")
+    teacher = to_pt2(given, folder / "teacher" / "pt2", what="compression")
     for kind, own, wanted in (
         ("inputs", teacher.inputs, original.inputs),
         ("outputs", teacher.outputs, original.outputs),

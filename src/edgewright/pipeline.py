@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgewright.backends.conversion import Conversion, convert_all
+from edgewright.bridges.crossing import to_pt2
 from edgewright.core.budget import Budget
 from edgewright.core.errors import UsageError
 from edgewright.core.files import work_folder
@@ -20,13 +21,15 @@ from edgewright.measure.divergence import explain_divergence
 from edgewright.measure.evaluation import evaluate_all
 from edgewright.measure.judgement import judge_all
 from edgewright.measure.selection import pareto_front, recommend
-from edgewright.processing.choice import choose
+from edgewright.processing.choice import choose, rebind
 from edgewright.processing.processor import Plan, Signature, plan
+from edgewright.processing.specification import read_specification, write_specification
 from edgewright.recipe import DEFAULT_PRECISIONS, DEFAULT_RUNTIMES, Recipe
 from edgewright.report.environment import describe_host
 from edgewright.sources import load, load_module
 from edgewright.sources.detect import detect_format, is_factory
 from edgewright.workers.cache import Cache, default_root
+from edgewright.workers.pool import call_once
 from edgewright.workspace import claim_output, install_artifacts, save_data
 
 if TYPE_CHECKING:
@@ -92,6 +95,7 @@ def build(
     precision: Sequence[str] = DEFAULT_PRECISIONS,
     threads: Sequence[int] = (1,),
     processing: str | Path = "",
+    fold_processing: bool = False,
     metric: str = "",
     budget: Mapping[str, float] | None = None,
     weights: str | Path | None = None,
@@ -118,6 +122,7 @@ def build(
             a pair (inputs, labels), or the inputs of a single-input model.
         calibration: the set for activation ranges, given like `data`; default: a seeded sample of `data`.
         processing: the specification of pre- and post-processing: its file, or the name of a preset.
+        fold_processing: move what the graph can carry of it into the model.
         metric: top1, top5, mse, cosine, roc_auc or `module:function`; default: cosine to the source's outputs.
         budget: upper limits by name, e.g. {"latency_p95_ms": 50, "size_mb": 5, "drop_points": 0.5}.
         input_shapes: of a factory's inputs, or for the dynamic sizes of a file, e.g. ("ids=1x16:int64",).
@@ -147,6 +152,7 @@ def build(
         threads=tuple(threads),
         quantizer=quantizer,
         processing=str(processing),
+        fold_processing=fold_processing,
         metric=metric,
         budget=tuple(f"{key}={value:g}" for key, value in (budget or {}).items()),
         values=tuple(f"{key}={value:g}" for key, value in (values or {}).items()),
@@ -183,7 +189,7 @@ def run_recipe(
     with work_folder() as work:
         progress("source", "load", "running")
         program = program or load_source(recipe, folder / "source", layout=parse_layout(recipe.layout))
-        processing = plan_processing(recipe, program)
+        program, processing = plan_processing(recipe, program, folder / "source")
         prepared = prepare(replace(recipe.data_request(), processing=processing), program, work)
         progress("source", "load", "done")
         targets = recipe.targets()
@@ -204,16 +210,43 @@ def run_recipe(
     return BuildResult(summary=summary, out=folder, require=recipe.require)
 
 
-def plan_processing(recipe: Recipe, program: Program) -> Plan | None:
-    """Return the recipe's processing, checked against the program; None where it names none.
+def plan_processing(recipe: Recipe, program: Program, workdir: Path) -> tuple[Program, Plan | None]:
+    """Return the program, and the recipe's processing checked against it; None where the recipe names none.
+
+    With `fold_processing` both are what is left of them once the processing went into the model.
 
     Raises:
-        UsageError: it cannot be read, or does not fit.
+        UsageError: it cannot be read, does not fit, or nothing of it can be folded.
+        ConversionError: the folded model does not agree with model and processing apart.
     """
     if not recipe.processing:
-        return None
+        return program, None
     signature = Signature(inputs=program.inputs, outputs=program.outputs)
-    return plan(choose(recipe.processing, {"": program.path}, {"": signature}), signature)
+    checked = plan(choose(recipe.processing, {"": program.path}, {"": signature}), signature)
+    if not recipe.fold_processing:
+        return program, checked
+    bridged = to_pt2(program, workdir / "pt2", what="--fold-processing")
+    own = Signature(inputs=bridged.inputs, outputs=bridged.outputs)
+    answer = call_once(
+        "edgewright.compress.operations:fold",
+        {
+            "program": bridged.to_json(),
+            "specification": str(
+                write_specification(rebind(checked.specification, signature, own), workdir / "processing")
+            ),
+            "folder": str(workdir / "folded"),
+        },
+    )
+    record, inside, outside = answer["program"], answer["inside"], answer["outside"]
+    assert isinstance(record, dict) and isinstance(inside, list) and isinstance(outside, list)
+    folded = Program.from_json(record)
+    texts = (
+        f"folded: {', '.join(inside)}; differs by {answer['difference']:.2g} of the largest output",
+        *outside,
+    )
+    folded = replace(folded, notes=(*folded.notes, *texts))
+    left = Signature(inputs=folded.inputs, outputs=folded.outputs)
+    return folded, plan(read_specification(Path(str(answer["specification"]))), left)
 
 
 def load_source(recipe: Recipe, workdir: Path, *, layout: Layout | None) -> Program:

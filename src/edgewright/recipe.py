@@ -55,6 +55,7 @@ class Recipe:
         data: the evaluation set; calibration: the set that ranges are taken from.
         processing: a specification's file, or the name of a preset: folders of raw data are prepared as it says, and
             each artifact gets a copy.
+        fold_processing: move what the graph can carry of it into the model, before anything is converted.
         metric: a name of `data.metrics`, or `module:function`; empty means fidelity to the source (cosine).
         values: constants for inputs that no data set holds, "name=number".
         options: of single runtimes, "runtime.name=value"; "name=value" where there is one runtime.
@@ -75,6 +76,7 @@ class Recipe:
     threads: tuple[int, ...] = (1,)
     quantizer: str = ""
     processing: str = ""
+    fold_processing: bool = False
     metric: str = ""
     budget: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
@@ -99,6 +101,8 @@ class Recipe:
             raise UnknownNameError.of("requirement", self.require, ("all", "one"))
         if not 1 <= self.calibration_count <= 100_000:
             raise UsageError(f"calibration_count is {self.calibration_count}; expected 1..100000.")
+        if self.fold_processing and not self.processing:
+            raise UsageError("fold_processing is set, but no processing is named. Name one.")
         Budget.parse(self.budget)
         if not self.is_for_all:
             self.targets()

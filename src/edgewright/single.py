@@ -117,7 +117,7 @@ def convert(
     cache = Cache(root=default_root() if use_cache else None)
     with work_folder() as work:
         program = load_source(recipe, work / "source", layout=targets[0].layout)
-        processing = plan_processing(recipe, program)
+        program, processing = plan_processing(recipe, program, work / "source")
         prepared = prepare(replace(recipe.data_request(), processing=processing), program, work)
         conversions = convert_all(
             program, targets, prepared.calibration, workdir=work, cache=cache, progress=progress
@@ -160,7 +160,7 @@ def verify(
                     f"{artifact_path} has {len(own)} {kind} ({', '.join(map(str, own))}), but {recipe.model} has "
                     f"{len(source)} ({', '.join(map(str, source))}): it was not made from this model."
                 )
-        processing = plan_processing(recipe, program)
+        program, processing = plan_processing(recipe, program, work / "source")
         prepared = prepare(replace(recipe.data_request(), processing=processing), program, work)
         conversions = {artifact.target.artifact_id: Conversion(artifact=artifact)}
         measured = evaluate_all(

@@ -14,6 +14,7 @@ from edgewright.cli.compress import add_commands as add_compression
 from edgewright.cli.ending import run_to_exit_code, unwind_on_termination
 from edgewright.cli.explain import explain
 from edgewright.cli.options import (
+    FoldProcessing,
     Processing,
     RuntimeOptions,
     Seed,
@@ -141,6 +142,7 @@ def build(
     ] = "1",
     quantizer: QuantizerName = "",
     processing: Processing = "",
+    fold_processing: FoldProcessing = False,
     metric: Metric = "",
     budget: Annotated[
         list[str] | None,
@@ -200,6 +202,7 @@ def build(
             threads=_numbers(threads, "--threads"),
             quantizer=quantizer,
             processing=processing,
+            fold_processing=fold_processing,
             metric=metric,
             budget=tuple(budget or ()),
             values=tuple(value or ()),
@@ -294,6 +297,7 @@ def convert(
     calibration_count: CalibrationCount = 512,
     quantizer: QuantizerName = "",
     processing: Processing = "",
+    fold_processing: FoldProcessing = False,
     metric: Metric = "",
     value: Values = None,
     option: RuntimeOptions = None,
@@ -325,6 +329,7 @@ def convert(
         precisions=(precision,),
         quantizer=quantizer,
         processing=processing,
+        fold_processing=fold_processing,
         metric=metric,
         values=tuple(value or ()),
         options=tuple(option or ()),
@@ -350,6 +355,7 @@ def verify(
     trust: Trust = False,
     data: Data = "",
     processing: Processing = "",
+    fold_processing: FoldProcessing = False,
     metric: Metric = "",
     value: Values = None,
     precision: Annotated[
@@ -375,6 +381,7 @@ def verify(
         trust=trust,
         data=data,
         processing=processing,
+        fold_processing=fold_processing,
         metric=metric,
         precisions=("fp32",),
         values=tuple(value or ()),

@@ -30,6 +30,10 @@ Processing = Annotated[
         help="Pre- and post-processing: a processing.toml, or the name of a preset.",
     ),
 ]
+FoldProcessing = Annotated[
+    bool,
+    typer.Option("--fold-processing", help="Move what the graph can carry of the processing into the model."),
+]
 Signature = Annotated[
     str,
     typer.Option("--signature", metavar="NAME", help="Signature of a SavedModel; default: serving_default."),

@@ -76,6 +76,34 @@ def run_pass(arguments: dict[str, object]) -> dict[str, object]:
     }
 
 
+def fold(arguments: dict[str, object]) -> dict[str, object]:
+    """Fold a processing into its program.
+
+    Args:
+        arguments: "program" (record, .pt2), "specification" (path of its file), "folder" for both results.
+    Returns:
+        {"program", "specification" (path), "inside", "outside", "difference"}, as of `folding.Folding`.
+    Raises:
+        UsageError, ConversionError: see `folding.fold_processing`.
+    """
+    from edgewright.compress.folding import fold_processing
+    from edgewright.processing.processor import Signature, plan
+    from edgewright.processing.specification import read_specification, write_specification
+
+    program = Program.from_json(_record(arguments["program"]))
+    folder = Path(str(arguments["folder"]))
+    signature = Signature(inputs=program.inputs, outputs=program.outputs)
+    checked = plan(read_specification(Path(str(arguments["specification"]))), signature)
+    made = fold_processing(program, checked, folder=folder)
+    return {
+        "program": made.program.to_json(),
+        "specification": str(write_specification(made.specification, folder)),
+        "inside": list(made.inside),
+        "outside": list(made.outside),
+        "difference": made.difference,
+    }
+
+
 def check_train(arguments: dict[str, object]) -> dict[str, object]:
     """Import the user's training function {"train", "import_from"} and return nothing.
 

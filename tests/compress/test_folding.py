@@ -1,0 +1,100 @@
+"""Processing that moves into the model: the same results, from pixels as they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.colour_model import SIZE, colour_specification, plain_image
+
+from edgewright.core.errors import UsageError
+from edgewright.core.program import Program
+from edgewright.processing.processor import Plan, Processor, Signature, plan
+from edgewright.processing.specification import Specification
+
+torch = pytest.importorskip("torch")
+
+
+class Small(torch.nn.Module):  # type: ignore[misc]
+    """A padded convolution, so that a bias folded past the border would show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv = torch.nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.conv(pixels).amax((2, 3))
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """The exported model: pixels [n, 3, 8, 8] -> output [n, 3]."""
+    from edgewright.sources.torch_export import export_module
+
+    example = (torch.zeros(1, 3, SIZE, SIZE),)
+    return export_module(Small().eval(), example, workdir=tmp_path_factory.mktemp("small"), origin="Small")
+
+
+def checked(program: Program, specification: Specification) -> Plan:
+    flow = replace(specification.results[0], sources=(program.outputs[0].name,))
+    tensor = replace(specification.tensors[0], name=program.inputs[0].name)
+    made = replace(specification, results=(flow,), tensors=(tensor,))
+    return plan(made, Signature(inputs=program.inputs, outputs=program.outputs))
+
+
+def test_steps_next_to_the_model_go_inside(program: Program, tmp_path: Path) -> None:
+    from edgewright.compress.folding import fold_processing
+
+    made = fold_processing(program, checked(program, colour_specification("bgr")), folder=tmp_path)
+    assert made.program.inputs[0].dtype == "uint8"
+    assert made.program.inputs[0].shape[1:] == (SIZE, SIZE, 3)
+    assert [step.name for step in made.specification.tensors[0].steps] == ["resize"]
+    assert [step.name for step in made.specification.results[0].steps] == ["top_k"]
+    assert made.difference < 1e-5
+    assert any("top_k" in text for text in made.outside)
+
+
+def test_the_folded_model_gives_what_processing_and_model_gave_apart(
+    program: Program, tmp_path: Path
+) -> None:
+    from edgewright.backends.vendor import load_exported
+    from edgewright.compress.folding import fold_processing
+
+    given = colour_specification()
+    sized = replace(given, inputs=(replace(given.inputs[0], height=31, width=45),))
+    old = checked(program, sized)
+    made = fold_processing(program, old, folder=tmp_path)
+    assert not made.specification.tensors[0].steps  # the resize went inside, too
+    new = plan(made.specification, Signature(inputs=made.program.inputs, outputs=made.program.outputs))
+    results = []
+    for one, model in ((old, program), (new, made.program)):
+        network = load_exported(model).module()
+
+        def execute(name: str, inputs: object, network: object = network, model: Program = model) -> object:
+            tensor = torch.from_numpy(np.ascontiguousarray(inputs[model.inputs[0].name]))  # type: ignore[index]
+            made = network(tensor)  # type: ignore[operator]
+            made = made[0] if isinstance(made, tuple) else made
+            return {model.outputs[0].name: made.detach().numpy()}
+
+        image = plain_image(200, 40, 90, height=31, width=45)
+        image[5:20, 9:30] = 250
+        results.append(Processor(one).run({"image": image}, execute)["colours"])  # type: ignore[arg-type]
+    assert results[0][:, 0].tolist() == results[1][:, 0].tolist()
+    assert results[0][:, 1] == pytest.approx(results[1][:, 1], abs=5e-3)
+
+
+def test_what_has_nothing_to_fold_is_refused(program: Program, tmp_path: Path) -> None:
+    from edgewright.compress.folding import fold_processing
+
+    bare = colour_specification()
+    only_floats = replace(
+        bare,
+        inputs=(replace(bare.inputs[0], kind="tensor", order="", shape=(3, SIZE, SIZE)),),
+        tensors=(replace(bare.tensors[0], steps=()),),
+        results=(replace(bare.results[0], steps=bare.results[0].steps[1:]),),
+    )
+    with pytest.raises(UsageError, match="top_k"):
+        fold_processing(program, checked(program, only_floats), folder=tmp_path)
