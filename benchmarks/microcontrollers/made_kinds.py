@@ -11,8 +11,10 @@ import made_moves as moves
 import numpy as np
 from made_draws import Draw
 from made_graphs import graph
-from made_models import Maker
+from made_images import image
 from made_values import Write, several, unary
+
+from made_models import Maker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +142,7 @@ KINDS: dict[str, Write] = {
     "gather": moves.gather,
     "svdf": layers.svdf,
     "graph": graph,
+    "image": image,
     # int16 activations, int8 weights
     "int16_abs": unary("ABS", "int16"),
     "int16_prelu": several("PRELU", "", "int16", scaled="prelu", kinds={1: "int8"}),
@@ -188,12 +191,12 @@ for _kind in (
     "conv_2d depthwise_conv_2d fully_connected average_pool_2d max_pool_2d mean concatenation pad softmax "
     "resize_nearest_neighbor resize_bilinear transpose_conv unidirectional_sequence_lstm "
     "sum reduce_max reduce_min arg_max batch_matmul l2_normalization log_softmax space_to_depth depth_to_space "
-    "space_to_batch_nd batch_to_space_nd mirror_pad broadcast_to gather svdf graph"
+    "space_to_batch_nd batch_to_space_nd mirror_pad broadcast_to gather svdf graph image"
 ).split():
     KINDS[f"float_{_kind}"] = _as_floats(KINDS[_kind])
 for _kind in (
     "conv_2d depthwise_conv_2d fully_connected concatenation transpose strided_slice average_pool_2d max_pool_2d "
     "mean softmax pad transpose_conv pack unpack split slice resize_nearest_neighbor resize_bilinear "
-    "unidirectional_sequence_lstm sum batch_matmul gather mirror_pad broadcast_to graph"
+    "unidirectional_sequence_lstm sum batch_matmul gather mirror_pad broadcast_to graph image"
 ).split():
     KINDS[f"int16_{_kind}"] = _as_wide(KINDS[_kind])
