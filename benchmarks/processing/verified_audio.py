@@ -17,14 +17,14 @@ from __future__ import annotations
 import csv
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from reporting import conditions, parser_for, print_table, write_json
+from figures import Figure, report
+from reporting import parser_for
 
 from edgewright.prediction import load
 from edgewright.processing.audio_files import read_audio, wav_bytes
@@ -33,22 +33,6 @@ from edgewright.processing.step import Floats
 
 RATE_HZ = 16_000
 SEED = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One row: what came out, what MANIFEST.md says, and the bound that it must keep."""
-
-    what: str
-    got: float
-    least: float
-    most: float = float("inf")
-    asked: str = ""
-
-    @property
-    def holds(self) -> bool:
-        """Whether the figure keeps its bounds."""
-        return self.least <= self.got <= self.most
 
 
 def main() -> int:
@@ -60,16 +44,7 @@ def main() -> int:
     for part in (keywords, yes_or_no, gestures, voices, denoising, motions):
         figures += part(assets)
         print(f"{part.__name__}: done", file=sys.stderr, flush=True)
-    rows = [(f.what, f"{f.got:.4g}", f.asked, "ok" if f.holds else "FAILS") for f in figures]
-    print_table(("from raw files", "got", "MANIFEST.md", ""), rows)
-    record: dict[str, object] = {
-        "conditions": conditions(),
-        "figures": {f.what: f.got for f in figures},
-    }
-    write_json(options.json, record)
-    failed = [f.what for f in figures if not f.holds]
-    print(f"FAILS: {', '.join(failed)}" if failed else "HOLDS: every figure keeps its bound")
-    return 1 if failed else 0
+    return report(figures, options.json)
 
 
 def keywords(assets: Path) -> list[Figure]:

@@ -81,15 +81,15 @@ def test_end_to_end_rows() -> None:
 
 
 def test_anchors_of_ultraface() -> None:
-    # Its own prior boxes: (i + 0.5) / (width / stride), sizes / width, clamped to 0..1.
+    # Its own prior boxes: (i + 0.5) / columns, sizes / width, clamped to 0..1.
     step = DecodeAnchors(
-        height=240, width=320, strides=(8, 16, 32, 64), clip=True,
+        height=240, width=320, strides=(8, 16, 32, 64), clip=True, grid="image",
         sizes=((10, 10, 16, 16, 24, 24), (32, 32, 48, 48), (64, 64, 96, 96), (128, 128, 192, 192, 256, 256)),
     )  # fmt: skip
     anchors = prior_boxes(step)
     assert anchors.shape == (4420, 4) and step.anchor_count() == 4420
     assert anchors[:4].tolist() == [[4, 4, 10, 10], [4, 4, 16, 16], [4, 4, 24, 24], [12, 4, 10, 10]]
-    assert anchors[-1].tolist() == [288, 224, 256, 240]
+    assert anchors[-1].tolist() == [288, 210, 256, 240]
 
 
 def test_offsets_from_anchors() -> None:

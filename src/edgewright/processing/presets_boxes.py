@@ -181,6 +181,7 @@ def ultraface_raw(models: Mapping[str, Subject]) -> Specification:
         width=image.width,
         strides=_FACE_STRIDES,
         sizes=tuple(tuple(float(side) for side in sides for _ in range(2)) for sides in _FACE_SIZES),
+        grid="image",
         clip=True,
         background=True,
     )

@@ -41,9 +41,10 @@ def imagenet(models: Mapping[str, Subject]) -> Specification:
 
 
 def mobilenet_v1(models: Mapping[str, Subject]) -> Specification:
-    """Classes of a MobileNet of TensorFlow, with its softmax inside: 87.5 % of the centre, -1..1.
+    """Classes of a MobileNet of TensorFlow, with its softmax inside: the centre, -1..1.
 
-    The largest square in the centre, 87.5 % of its side, resized bilinearly with antialias.
+    87.5 % of both sides are kept, as by TF-slim's evaluation, and stretched to the model's size: bilinearly with
+    antialias, for a large photograph would else be sampled in a few places.
 
     Raises:
         FormatMismatchError: the model takes no RGB image, or gives no score for each class.
@@ -51,7 +52,7 @@ def mobilenet_v1(models: Mapping[str, Subject]) -> Specification:
     subject = only("mobilenet_v1", models)
     image = _coloured("mobilenet_v1", image_input("mobilenet_v1", subject.signature, side=_IMAGENET_SIDE))
     moves = (
-        Crop(fraction=0.875, square=True),
+        Crop(fraction=0.875),
         Resize(height=image.height, width=image.width, antialias=True),
     )
     return _classes("mobilenet_v1", subject, pixels_to(subject, image, moves, mean=HALF, std=HALF))
