@@ -45,7 +45,7 @@ class RawInput:
         kind: image, audio, series, landmarks, text or tensor.
         order: of an image's channels as they reach the first step.
         height, width: of an image that always has the same size; 0 is any.
-        rate_hz: of audio; what has another rate is refused, unless the first step is "resample" and this is 0.
+        rate_hz: of audio; a file of another rate is refused. 0 is any, for steps that do not ask for it.
         samples: of audio in one run: a clip's length, or a hop's of a stream. 0 is any length.
         shape: of a series, landmarks or a tensor; 0 is any length.
         dtype: of a tensor.
