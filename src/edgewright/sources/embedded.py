@@ -25,6 +25,8 @@ MAX_TEXT_BYTES = 1 << 20
 _MAX_FILES = 32
 _MAX_FILE_BYTES = 4 << 20
 _MAX_TENSORS = 64
+_MAX_DIRECTORY_BYTES = 1 << 20
+_MAX_END_BYTES = 22 + 0xFFFF
 _MAX_CHANNELS = 64
 _METADATA_NAME = "TFLITE_METADATA"
 # Fields of Model, Metadata, Buffer
@@ -191,6 +193,7 @@ def _packed_files(path: Path) -> dict[str, bytes]:
     """Return name -> content of the files in the ZIP archive behind the model; none where there is no archive."""
     if not zipfile.is_zipfile(path):
         return {}
+    _check_directory(path)
     files: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -208,3 +211,23 @@ def _packed_files(path: Path) -> dict[str, bytes]:
             f"{path}: the files packed behind the model cannot be read: {err}. Pack them again."
         ) from err
     return files
+
+
+def _check_directory(path: Path) -> None:
+    """Raise IntegrityError where the archive's directory, which `zipfile` lists as a whole, is too large.
+
+    Source: APPNOTE.TXT 4.3.16: the end record is within the last 22 + 65535 bytes, the directory's size at its byte 12.
+    """
+    with path.open("rb") as stream:
+        size = stream.seek(0, 2)
+        stream.seek(max(size - _MAX_END_BYTES, 0))
+        end = stream.read()
+    place = end.rfind(b"PK\x05\x06")
+    listed = int.from_bytes(end[place + 12 : place + 16], "little")
+    # The locator of a ZIP64 record, which would state another size, stands right before it.
+    is_large = end[max(place - 20, 0) : place].startswith(b"PK\x06\x07")
+    if place < 0 or is_large or listed > _MAX_DIRECTORY_BYTES:
+        raise IntegrityError(
+            f"{path}: the archive behind the model has a directory of {listed} bytes; at most {_MAX_DIRECTORY_BYTES} are "
+            "read. Pack fewer files."
+        )
