@@ -18,7 +18,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from ai_edge_litert import schema_py_generated as schema
 from batches import SANITIZE, Checkable, Result, check
 from flatbuffers import Builder
 from made_draws import Draw
+from made_kinds import cases
 
 from edgewright.core.errors import EdgewrightError
 from edgewright.core.tensors import Array
@@ -70,6 +71,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--assets", type=Path, default=Path("../shared/assets"))
     parser.add_argument("--only", default="", help="models, separated by commas")
+    parser.add_argument(
+        "--generated",
+        action="store_true",
+        help="mutate one generated model of each kind instead of real ones",
+    )
     parser.add_argument("--compare", action="store_true", help="run the interpreter on what is made into C")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--keep", type=Path, help="keep mutants and C files in this folder")
@@ -77,14 +83,20 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = arguments.keep or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        made = list(
-            mutants(folder, arguments.assets, each=arguments.each, seed=arguments.seed, only=arguments.only)
+        known = (
+            generated_models(folder, arguments.seed) if arguments.generated else real_models(arguments.assets)
         )
+        wanted = {
+            name: content
+            for name, content in known.items()
+            if not arguments.only or name in arguments.only.split(",")
+        }
+        made = list(mutants(folder, wanted, each=arguments.each, seed=arguments.seed))
         rows = attack(made, folder, has_oracle=arguments.compare)
     counts = Counter((row["kind"], row["verdict"]) for row in rows)
     verdicts = sorted({row["verdict"] for row in rows})
     print(f"{'model and mutator':<26}" + "".join(f"{verdict:>16}" for verdict in verdicts))
-    for kind in [*dict.fromkeys(row["kind"] for row in rows)]:
+    for kind in dict.fromkeys(row["kind"] for row in rows):
         print(f"{kind:<26}" + "".join(f"{counts[kind, verdict]:>16}" for verdict in verdicts))
     total = Counter(row["verdict"] for row in rows)
     print(f"{f'all {len(rows)}':<26}" + "".join(f"{total[verdict]:>16}" for verdict in verdicts))
@@ -161,12 +173,19 @@ def _expected(
     return expected, compared
 
 
-def mutants(folder: Path, assets: Path, *, each: int, seed: int, only: str) -> Iterator[Mutant]:
+def real_models(assets: Path) -> dict[str, bytes]:
+    """Return name -> content of the real models."""
+    return {name: (assets / "models" / file).read_bytes() for name, file in MODELS.items()}
+
+
+def generated_models(folder: Path, seed: int) -> dict[str, bytes]:
+    """Return kind -> content of one generated model of every kind of the conformance sweep."""
+    return {case.operator.lower(): case.path.read_bytes() for case in cases(folder, each=1, seed=seed)}
+
+
+def mutants(folder: Path, models: Mapping[str, bytes], *, each: int, seed: int) -> Iterator[Mutant]:
     """Write `each` mutants of every model by both mutators; the same ones for the same seed."""
-    for model, file in MODELS.items():
-        if only and model not in only.split(","):
-            continue
-        content = (assets / "models" / file).read_bytes()
+    for model, content in models.items():
         is_weight = _weights_of(content)
         for number in range(each):
             for kind in ("bytes", "fields"):
