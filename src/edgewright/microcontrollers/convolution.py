@@ -24,6 +24,7 @@ from edgewright.microcontrollers.layer import (
     integers,
     render,
     require,
+    shared_bytes,
 )
 from edgewright.microcontrollers.products import PIXELS_AT_ONCE, WIDE_BYTES, WORD_BYTES, row_products
 from edgewright.microcontrollers.sums import Sums, sums_of
@@ -386,8 +387,12 @@ def _rows(site: Site, image: Tensor, output: Tensor, sums: Sums, *, sizes: tuple
             macs=prod(sizes),
             by_rows=by_rows,
         )
+<<<<<<< HEAD
+    wide_bytes = _wide_bytes(site, depth) if count > 1 else 0
+=======
     wide_bytes = next((size for size in _WIDES_BYTES if size >= WIDE_BYTES * depth), WIDE_BYTES * depth)
     wide_bytes = wide_bytes if count > 1 else 0
+>>>>>>> 4f52af96e9bf0cd43d309d7579d53761cc34d307
     is_large = wide_bytes > STACK_BUFFER_BYTES
     values = dict(sums.values) | {"scratch": is_large, "wide": _wide(wide_bytes, is_large)}
     return Layer(
@@ -404,6 +409,12 @@ def _rows(site: Site, image: Tensor, output: Tensor, sums: Sums, *, sizes: tuple
         macs=prod(sizes),
         by_rows=by_rows,
     )
+
+
+def _wide_bytes(site: Site, depth: int) -> int:
+    """Return the size of a buffer for two rows as int16: that of the longest rows, so that layers share their code."""
+    pointwise = (one for one in site.alike(1) if prod(one.shape[1:]) == one.shape[-1])
+    return shared_bytes(WIDE_BYTES * depth, (WIDE_BYTES * weights.shape[-1] for weights in pointwise))
 
 
 def _by_pixels(image: Tensor, output: Tensor, count: int) -> ByRows | None:

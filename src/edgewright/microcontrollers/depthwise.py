@@ -21,9 +21,17 @@ from edgewright.microcontrollers.convolution import (
     window_values,
 )
 from edgewright.microcontrollers.graph import ITEM_BYTES, Tensor
-from edgewright.microcontrollers.layer import STACK_BUFFER_BYTES, Layer, Site, integers, render, require
+from edgewright.microcontrollers.layer import (
+    STACK_BUFFER_BYTES,
+    Layer,
+    Site,
+    integers,
+    render,
+    require,
+    shared_bytes,
+)
 from edgewright.microcontrollers.sums import sums_of
-from edgewright.microcontrollers.taps import blocked, depthwise_taps, suffix
+from edgewright.microcontrollers.taps import depthwise_taps, suffix
 
 _DEPTHWISE = """\
 /* `window`: {{ sizes }}. */
@@ -108,8 +116,6 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
 }
 """
 
-# A pixel outside the image has one of these sizes, so that layers share their code.
-_BORDERS_BYTES = (64, 256, 1024, STACK_BUFFER_BYTES)
 _SIZES = "height, width, channels; output width; step and padding along y; along x"
 
 
@@ -132,15 +138,17 @@ def depthwise_convolution(site: Site) -> Layer:
         dilation=site.operator.integer("DilationWFactor"),
     )  # fmt: skip
     require(kernel_y <= MOST_LINES, f"a window of {kernel_y} rows; up to {MOST_LINES} are made")
-    sums = sums_of(site, image, weights, output, axis=3, has_ending=channels == depth)
+    sums = sums_of(site, image, weights, output, axis=3, is_depthwise=channels == depth)
     taps, item = kernel_y * kernel_x, ITEM_BYTES[image.dtype]
-    border_bytes = _border_bytes(depth * item) if tall.is_padded or wide.is_padded else 0
+    border_bytes = _border_bytes(site, depth * item) if tall.is_padded or wide.is_padded else 0
     is_large = border_bytes > STACK_BUFFER_BYTES
     sizes = (
         height, width, depth, output.shape[2], tall.stride, tall.pad, wide.stride, wide.pad,
     )  # fmt: skip
     is_small = max(sizes) < 1 << 16
-    window = site.table("window", "uint16_t" if is_small else "int32_t", sizes, 2 if is_small else 4)
+    # Named by what is in it: layers of the same sizes share it.
+    name = "_".join(map(str, (f"{site.prefix}_window", *sizes)))
+    window = integers(name, "uint16_t" if is_small else "int32_t", sizes, 2 if is_small else 4)
     values = dict(sums.values) | window_values(tall, wide) | {
         "batch": batch, "taps": taps, "multiplier": channels // depth, "scratch": is_large,
         "border": border_bytes // item, "sizes": _SIZES, "reach": wide.extent, "size_type": window.c_type,
@@ -151,8 +159,6 @@ def depthwise_convolution(site: Site) -> Layer:
         matrix = weights.value.reshape(taps, channels)
         values["suffix"] = suffix(sums.ending, matrix)
         helpers = depthwise_taps(sums.ending, matrix)
-        name = f"{sums.constants[0].name}_blocks"
-        sums = sums.with_weights(integers(name, "int8_t", blocked(matrix).tolist(), 1))
     return Layer(
         operator=site.operator,
         arguments=(*sums.arguments, window.name, *row_arguments(tall)),
@@ -169,9 +175,10 @@ def depthwise_convolution(site: Site) -> Layer:
     )
 
 
-def _border_bytes(depth_bytes: int) -> int:
-    """Return the size of a pixel outside the image: one of few, so that layers share their code."""
-    return next((size for size in _BORDERS_BYTES if size >= depth_bytes), depth_bytes)
+def _border_bytes(site: Site, pixel_bytes: int) -> int:
+    """Return the size of a pixel outside the image: that of the model's largest, so that layers share their code."""
+    sizes = (image.shape[-1] * ITEM_BYTES.get(image.dtype, 0) for image in site.alike(0))
+    return shared_bytes(pixel_bytes, sizes)
 
 
 def _of_one_channel(site: Site, weights: Tensor) -> Layer:

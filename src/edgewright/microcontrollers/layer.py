@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgewright.microcontrollers.graph import Graph, Operator, Tensor
@@ -146,6 +146,14 @@ class Site:
             raise UnsupportedError(f"output {position} is left out")
         return self.graph.tensor(self.operator.outputs[position])
 
+    def alike(self, position: int) -> list[Tensor]:
+        """Return the input at `position` of all operators of this kind, where it has a shape."""
+        sites = (
+            replace(self, operator=one) for one in self.graph.operators if one.name == self.operator.name
+        )
+        found = [site.input(position) for site in sites if site.has_input(position)]
+        return [tensor for tensor in found if tensor.shape]
+
     def table(self, suffix: str, c_type: str, values: Sequence[int], item_bytes: int) -> Constant:
         """Return a constant of this operator with `values`."""
         return integers(f"{self.prefix}_{suffix}_{self.operator.position}", c_type, values, item_bytes)
@@ -232,6 +240,11 @@ def _environment() -> Environment:
 def render(template: str, values: Mapping[str, object]) -> str:
     """Return `template` with `values`; a name that is missing is an error."""
     return _environment().from_string(template).render(dict(values))
+
+
+def shared_bytes(own_bytes: int, all_bytes: Iterable[int]) -> int:
+    """Return the size of a buffer that layers can share the code for: the largest of all that go onto the stack."""
+    return max([own_bytes, *(size for size in all_bytes if own_bytes <= size <= STACK_BUFFER_BYTES)])
 
 
 def require(holds: bool, why: str) -> None:

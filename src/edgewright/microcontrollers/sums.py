@@ -22,6 +22,7 @@ from edgewright.microcontrollers.fixed_point import (
 )
 from edgewright.microcontrollers.graph import Tensor
 from edgewright.microcontrollers.layer import Constant, Site, float_literal, floats, integers, require
+from edgewright.microcontrollers.taps import blocked_scales, blocked_weights
 from edgewright.microcontrollers.variants import NEEDS, Ending
 
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
@@ -68,6 +69,7 @@ def sums_of(
     is_float_product: bool = False,
     is_folded: bool = True,
     has_ending: bool = False,
+    is_depthwise: bool = False,
 ) -> Sums:
     """Return the sums of an operator of int8 or float32.
 
@@ -77,6 +79,7 @@ def sums_of(
         is_float_product: the interpreter multiplies the scales of input and weights as float32, not as double.
         is_folded: the input's zero point goes into the bias.
         has_ending: the layer can use the functions of `products`.
+        is_depthwise: or those of `taps`, with weights [1, height, width, channels].
     Raises:
         UnsupportedError: other types, weights that are no constants, or scales that do not fit.
     """
@@ -103,7 +106,8 @@ def sums_of(
         is_float_product=is_float_product,
         bias=bias,
         is_folded=is_folded,
-        has_ending=has_ending,
+        has_ending=has_ending or is_depthwise,
+        is_depthwise=is_depthwise,
     )
     needs = NEEDS if ending else ("scaled", "clamped")
     return Sums(constants=constants, values=values, needs=needs, ending=ending)
@@ -228,6 +232,7 @@ def _requantized(
     bias: int = 2,
     is_folded: bool = True,
     has_ending: bool = False,
+    is_depthwise: bool = False,
 ) -> tuple[tuple[Constant, ...], dict[str, object], Ending | None]:
     """Return the constants of a layer with weights, and the template's values for them.
 
@@ -236,7 +241,7 @@ def _requantized(
         is_float_product: the interpreter multiplies the scales of input and weights as float32, not as double.
         bias: position of the bias among the inputs.
         is_folded: the input's zero point goes into the bias.
-        has_ending: the layer can use the functions of `products`.
+        has_ending: the layer can use the functions of `products`, or with `is_depthwise` those of `taps`.
     """
     channels, depth = matrix.shape
     weight_zeros = np.broadcast_to(weights.zero_points, (channels,))
@@ -277,13 +282,20 @@ def _requantized(
         shifts = downs
     biases, mantissas = [wrapped(int(value)) for value in folded], [by.mantissa for by in factors]
     if ending is not None:
-        # The functions read four channels at a time, or two.
-        filling = [0] * (3 if channels < 4 else channels % 2)
-        pairs = zip(biases + filling, mantissas + filling, strict=True)
+        table = _weights(site, weights)
+        if is_depthwise:
+            table = integers(f"{table.name}_blocks", "int8_t", blocked_weights(matrix.T), 1)
+            scales = blocked_scales(biases, mantissas)
+        else:
+            # Four channels at a time are read, or two.
+            filling = [0] * (3 if channels < 4 else channels % 2)
+            pairs = zip(biases + filling, mantissas + filling, strict=True)
+            scales = [value for pair in pairs for value in pair]
+            shifts = shifts + filling
         tables = (
-            _weights(site, weights),
-            site.table("scales", "int32_t", [value for pair in pairs for value in pair], 4),
-            site.table("places", "int8_t", shifts + filling, 1),
+            table,
+            site.table("scales", "int32_t", scales, 4),
+            site.table("places", "int8_t", shifts, 1),
         )
         layer = _pointers(f"{site.prefix}_tables_{site.operator.position}", tables)
         values: dict[str, object] = {

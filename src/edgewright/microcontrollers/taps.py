@@ -1,12 +1,15 @@
 """Depthwise sums as C: one pixel at a time, given pointers to the pixels under the window.
 
 The weights lie in blocks of eight channels, [channels / 8][taps][8], the last one filled up with zeros, so that a core
-walks through them with offsets that are constants. Helium adds the products of two taps as int16, which they fit in
-unless both weights are -128, before it widens them. See `products` for the variants.
+walks through them with offsets that are constants. So do the scales, [channels / 8][16]: biases of channels 0, 2, 4, 6
+of the eight, and of 1, 3, 5, 7, as Helium widens them, and the same of the mantissas. Helium adds the products of two
+taps as int16, which they fit in unless both weights are -128, before it widens them. See `products` for the variants.
 Sources: Armv7-M and Armv8.1-M manuals (SXTB16, SMLABB, SMLATT; VMUL, VMOVLB, VQMOVNB).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -78,10 +81,8 @@ static void taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, 
     int32_t c, t;
 #ifdef HAS_HELIUM
     const int32_t whole = channels & ~7;
-    for (c = 0; c < whole; c += 8, at += 8) {
-        /* Channels 0, 2, 4, 6 of the eight, and 1, 3, 5, 7. */
-        const int32x4x4_t scale = vld4q_s32(scales + 2 * c);
-        int32x4_t even = scale.val[0], odd = scale.val[2];
+    for (c = 0; c < whole; c += 8, at += 8, scales += 16) {
+        int32x4_t even = vldrwq_s32(scales), odd = vldrwq_s32(scales + 4);
         const int8_t *w = weights + c * {{ taps }};
         int16x8_t made;
 {% if unrolled %}
@@ -97,8 +98,8 @@ static void taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, 
 {% endif %}
 {% endif %}
         made = vmvnq_s16(vldrbq_s16(places + c));
-        even = scaled_by{{ ending }}(even, scale.val[1], vmovlbq_s16(made));
-        odd = scaled_by{{ ending }}(odd, scale.val[3], vmovltq_s16(made));
+        even = scaled_by{{ ending }}(even, vldrwq_s32(scales + 8), vmovlbq_s16(made));
+        odd = scaled_by{{ ending }}(odd, vldrwq_s32(scales + 12), vmovltq_s16(made));
         made = vqmovntq_s32(vqmovnbq_s32(made, even), odd);
         made = vqaddq_n_s16(made, {{ zero }});
 {% if is_whole %}
@@ -112,7 +113,8 @@ static void taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, 
     const int32_t whole = channels & ~3;
     for (c = 0; c < whole; c += 4, at += 4) {
         const int8_t *w = weights + (c & ~7) * {{ taps }} + (c & 4);
-        int32_t s0 = scales[0], s1 = scales[2], s2 = scales[4], s3 = scales[6];
+        const int32_t *scale = scales + 2 * (c & ~7) + (c & 4) / 2;
+        int32_t s0 = scale[0], s1 = scale[4], s2 = scale[1], s3 = scale[5];
 #ifdef HAS_DSP
 {% if unrolled %}
 {% for t in range(taps) %}
@@ -133,24 +135,24 @@ static void taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, 
         }
 #endif
         {
-            const int32_t m0 = scales[1], m1 = scales[3], m2 = scales[5], m3 = scales[7];
+            const int32_t m0 = scale[8], m1 = scale[12], m2 = scale[9], m3 = scale[13];
             const int32_t p0 = places[c], p1 = places[c + 1], p2 = places[c + 2], p3 = places[c + 3];
             out[c] = level{{ ending }}(s0, m0, p0);
             out[c + 1] = level{{ ending }}(s1, m1, p1);
             out[c + 2] = level{{ ending }}(s2, m2, p2);
             out[c + 3] = level{{ ending }}(s3, m3, p3);
-            scales += 8;
         }
     }
 #endif
     scales = tables[1];
     for (c = whole; c < channels; ++c, ++at) {
+        const int32_t *scale = scales + 2 * (c & ~7) + (c & 1) * 4 + (c & 7) / 2;
         const int8_t *w = weights + (c & ~7) * {{ taps }} + (c & 7);
-        int32_t sum = scales[2 * c];
+        int32_t sum = scale[0];
         for (t = 0; t < {{ taps }}; ++t, w += 8) {
             sum += *w * tap[t][at];
         }
-        out[c] = level{{ ending }}(sum, scales[2 * c + 1], places[c]);
+        out[c] = level{{ ending }}(sum, scale[8], places[c]);
     }
 }
 """
@@ -160,13 +162,23 @@ _BLOCK = 8
 _MOST_UNROLLED = 9
 
 
-def blocked(weights: Array) -> Array:
-    """Return weights [taps, channels] as the functions read them, flat."""
+def blocked_weights(weights: Array) -> list[int]:
+    """Return weights [taps, channels] as the functions read them."""
     taps, channels = weights.shape
     blocks = -(-channels // _BLOCK)
     filled = np.zeros((taps, blocks * _BLOCK), dtype=weights.dtype)
     filled[:, :channels] = weights
-    return filled.reshape(taps, blocks, _BLOCK).transpose(1, 0, 2).reshape(-1)
+    return [int(value) for value in filled.reshape(taps, blocks, _BLOCK).transpose(1, 0, 2).reshape(-1)]
+
+
+def blocked_scales(biases: Sequence[int], mantissas: Sequence[int]) -> list[int]:
+    """Return what sums begin with and are multiplied by, for each channel, as the functions read them."""
+    channels = len(biases)
+    filled = np.zeros((2, -(-channels // _BLOCK) * _BLOCK), dtype=np.int64)
+    filled[:, :channels] = biases, mantissas
+    # Values of a block: [biases or mantissas][four][even or odd]
+    blocks = filled.reshape(2, -1, _BLOCK // 2, 2).transpose(1, 0, 3, 2)
+    return [int(value) for value in blocks.reshape(-1)]
 
 
 def suffix(ending: Ending, weights: Array) -> str:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from edgewright.microcontrollers.layer import render
 
 VARIANTS = """\
-/* `tables` of a layer point to its weights; to pairs, for each channel, of what its sum begins with (the bias, and the
- * zero point of the input times the weights) and of a mantissa; and to the places by which it is shifted, less one.
+/* `tables` of a layer point to its weights; to scales: for each channel what its sum begins with (the bias, and the
+ * zero point of the input times the weights) and a mantissa; and to the places by which it is shifted, less one.
  */
 
 /* What the core has beyond C: Helium (M55), or the DSP extension (M4, M7, M33). */
