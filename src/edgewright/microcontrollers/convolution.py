@@ -387,12 +387,7 @@ def _rows(site: Site, image: Tensor, output: Tensor, sums: Sums, *, sizes: tuple
             macs=prod(sizes),
             by_rows=by_rows,
         )
-<<<<<<< HEAD
     wide_bytes = _wide_bytes(site, depth) if count > 1 else 0
-=======
-    wide_bytes = next((size for size in _WIDES_BYTES if size >= WIDE_BYTES * depth), WIDE_BYTES * depth)
-    wide_bytes = wide_bytes if count > 1 else 0
->>>>>>> 4f52af96e9bf0cd43d309d7579d53761cc34d307
     is_large = wide_bytes > STACK_BUFFER_BYTES
     values = dict(sums.values) | {"scratch": is_large, "wide": _wide(wide_bytes, is_large)}
     return Layer(
