@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgewright.microcontrollers.fixed_point import clamped, multiplier_of, rounded, scaled
-from edgewright.microcontrollers.layer import Layer, Site, render, require
+from edgewright.microcontrollers.layer import Layer, Site, render, require, value_by_value
 from edgewright.microcontrollers.roots import SQUARE_ROOT, inverse_root
 from edgewright.microcontrollers.tables import ends, float_values, table_layer
 from edgewright.microcontrollers.wide import ends as wide_ends
@@ -85,10 +85,10 @@ static float logarithm(float x)
 }
 """
 _CAST = """\
-static void @(const {{ source }} *in, {{ target }} *out)
+static void @(const {{ source }} *in, {{ target }} *out, int32_t count)
 {
     int32_t i;
-    for (i = 0; i < {{ count }}; ++i) {
+    for (i = 0; i < count; ++i) {
         out[i] = {{ expression }};
     }
 }
@@ -232,7 +232,7 @@ def _converted(site: Site, expression: str) -> Layer:
     source, output = site.input(0), site.output()
     require(source.count == output.count > 0, "an empty tensor")
     values: dict[str, object] = {
-        "source": source.c_type, "target": output.c_type, "count": output.count, "expression": expression
+        "source": source.c_type, "target": output.c_type, "expression": expression
     }  # fmt: skip
     return Layer(
         operator=site.operator,
@@ -240,4 +240,6 @@ def _converted(site: Site, expression: str) -> Layer:
         reads=(source.index,),
         writes=(output.index,),
         in_place=(0,) if source.dtype == output.dtype else (),
+        arguments=(str(output.count),),
+        by_rows=value_by_value(output, (source,)),
     )

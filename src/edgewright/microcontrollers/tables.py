@@ -12,40 +12,40 @@ from edgewright.microcontrollers import wide
 from edgewright.microcontrollers.exponential import logistic_of, tanh_of
 from edgewright.microcontrollers.fixed_point import clamped, multiplier_of, rounded, scaled, shift_right
 from edgewright.microcontrollers.graph import Tensor
-from edgewright.microcontrollers.layer import Layer, Site, float_literal, render, require
+from edgewright.microcontrollers.layer import Layer, Site, float_literal, render, require, value_by_value
 
 _TABLE = """\
-static void @(const int8_t *in, int8_t *out, const int8_t *table)
+static void @(const int8_t *in, int8_t *out, const int8_t *table, int32_t count)
 {
     int32_t i;
-    for (i = 0; i < {{ count }}; ++i) {
+    for (i = 0; i < count; ++i) {
         out[i] = table[in[i] + 128];
     }
 }
 """
 _CLAMP = """\
-static void @(const int8_t *in, int8_t *out)
+static void @(const int8_t *in, int8_t *out, int32_t count)
 {
     int32_t i;
-    for (i = 0; i < {{ count }}; ++i) {
+    for (i = 0; i < count; ++i) {
         out[i] = (int8_t)clamped(in[i], {{ low }}, {{ high }});
     }
 }
 """
 _TO_FLOAT = """\
-static void @(const {{ c_type }} *in, float *out)
+static void @(const {{ c_type }} *in, float *out, int32_t count)
 {
     int32_t i;
-    for (i = 0; i < {{ count }}; ++i) {
+    for (i = 0; i < count; ++i) {
         out[i] = (float)(in[i] - ({{ zero }})) * {{ scale }};
     }
 }
 """
 _FLOAT = """\
-static void @(const float *in, float *out)
+static void @(const float *in, float *out, int32_t count)
 {
     int32_t i;
-    for (i = 0; i < {{ count }}; ++i) {
+    for (i = 0; i < count; ++i) {
         out[i] = {{ expression }};
     }
 }
@@ -77,16 +77,16 @@ def relu6(site: Site) -> Layer:
         return wide.relu6(site)
     source, output = ends(site)
     high = source.zero_point + rounded(float(np.float32(6.0) / np.float32(source.scale)))
-    values: dict[str, object] = {
-        "count": output.count, "low": source.zero_point, "high": min(high, 127)
-    }  # fmt: skip
+    values: dict[str, object] = {"low": source.zero_point, "high": min(high, 127)}
     return Layer(
         operator=site.operator,
         text=render(_CLAMP, values),
+        arguments=(str(output.count),),
         reads=(source.index,),
         writes=(output.index,),
         in_place=(0,),
         needs=("clamped",),
+        by_rows=value_by_value(output, (source,)),
     )
 
 
@@ -99,13 +99,14 @@ def float_values(site: Site, expression: str) -> Layer:
     source, output = site.input(0), site.output()
     require(source.dtype == output.dtype == "float32", f"types {source.dtype}/{output.dtype}")
     require(source.count == output.count and source.count > 0, "an empty tensor")
-    values: dict[str, object] = {"count": output.count, "expression": expression}
     return Layer(
         operator=site.operator,
-        text=render(_FLOAT, values),
+        text=render(_FLOAT, {"expression": expression}),
+        arguments=(str(output.count),),
         reads=(source.index,),
         writes=(output.index,),
         in_place=(0,),
+        by_rows=value_by_value(output, (source,)),
     )
 
 
@@ -207,11 +208,15 @@ def dequantize(site: Site) -> Layer:
     )
     require(len(source.scales) == 1 and source.count == output.count > 0, "an input without one scale")
     values: dict[str, object] = {
-        "count": output.count, "c_type": source.c_type, "zero": source.zero_point,
-        "scale": float_literal(source.scale),
+        "c_type": source.c_type, "zero": source.zero_point, "scale": float_literal(source.scale)
     }  # fmt: skip
     return Layer(
-        operator=site.operator, text=render(_TO_FLOAT, values), reads=(source.index,), writes=(output.index,)
+        operator=site.operator,
+        text=render(_TO_FLOAT, values),
+        arguments=(str(output.count),),
+        reads=(source.index,),
+        writes=(output.index,),
+        by_rows=value_by_value(output, (source,)),
     )
 
 
@@ -261,13 +266,13 @@ def table_layer(site: Site, results: Sequence[int]) -> Layer:
     """Return the layer that looks `results` up, the one for -128 first."""
     source, output = site.input(0), site.output()
     table = site.table("table", "int8_t", results, 1)
-    values: dict[str, object] = {"count": output.count}
     return Layer(
         operator=site.operator,
-        text=render(_TABLE, values),
+        text=_TABLE,
         reads=(source.index,),
         writes=(output.index,),
         in_place=(0,),
         constants=(table,),
-        arguments=(table.name,),
+        arguments=(table.name, str(output.count)),
+        by_rows=value_by_value(output, (source,)),
     )

@@ -11,13 +11,22 @@ import numpy as np
 
 from edgewright.microcontrollers.fixed_point import Multiplier, multiplier_of, rounded
 from edgewright.microcontrollers.graph import LIMITS, Tensor
-from edgewright.microcontrollers.layer import Constant, Layer, Site, float_literal, integers, render, require
+from edgewright.microcontrollers.layer import (
+    Constant,
+    Layer,
+    Site,
+    float_literal,
+    integers,
+    render,
+    require,
+    value_by_value,
+)
 
 _VALUES = """\
-static void @(const {{ source }} *in, {{ target }} *out{{ ", const uint16_t *table" if has_table }})
+static void @(const {{ source }} *in, {{ target }} *out{{ ", const uint16_t *table" if has_table }}, int32_t count)
 {
     int32_t i;
-    for (i = 0; i < {{ count }}; ++i) {
+    for (i = 0; i < count; ++i) {
 {% for line in lines %}
         {{ line }}
 {% endfor %}
@@ -191,7 +200,7 @@ def values(
     """
     source, output = site.input(0), site.output()
     described: dict[str, object] = {
-        "source": source.c_type, "target": output.c_type, "count": output.count, "lines": lines,
+        "source": source.c_type, "target": output.c_type, "lines": lines,
         "has_table": table is not None,
     }  # fmt: skip
     return Layer(
@@ -202,5 +211,6 @@ def values(
         in_place=in_place if source.dtype == output.dtype else (),
         needs=needs,
         constants=(table,) if table else (),
-        arguments=(table.name,) if table else (),
+        arguments=(*((table.name,) if table else ()), str(output.count)),
+        by_rows=value_by_value(output, (source,)),
     )
