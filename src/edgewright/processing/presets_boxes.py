@@ -90,17 +90,17 @@ def yolo(models: Mapping[str, Subject]) -> Specification:
     if last is not None and last == 6 + 3 * notes.keypoints and (first is None or first <= 1000):
         steps = (DecodeEndToEnd(height=height, width=width),)
         classes = None
-    elif first is not None and (last is None or first < last):
+    elif first == 3 * cells and last is not None:
+        steps = (
+            DecodeYolo(head="v5", layout="rows", height=height, width=width), Nms(iou=0.45, limit=300)
+        )  # fmt: skip
+        classes = last - 5
+    elif first is not None and (last in (None, cells) or first < (last or 0)):
         steps = (
             DecodeYolo(head="v8", keypoints=notes.keypoints, height=height, width=width),
             Nms(iou=0.7, limit=300),
         )
         classes = first - 4 - 3 * notes.keypoints
-    elif last is not None and first in (None, 3 * cells):
-        steps = (
-            DecodeYolo(head="v5", layout="rows", height=height, width=width), Nms(iou=0.45, limit=300)
-        )  # fmt: skip
-        classes = last - 5
     else:
         raise misfit("yolo", output, f"{cells} columns (v8) or {3 * cells} rows (v5) of candidates")
     labels = labels_inside(subject)

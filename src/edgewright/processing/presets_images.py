@@ -103,7 +103,8 @@ def deeplab(models: Mapping[str, Subject]) -> Specification:
         steps = (Mask(),)
         labels = labels or PASCAL_VOC
     elif len(sizes) == 3:
-        is_first = sizes[0] == len(PASCAL_VOC) or (sizes[0] or 1 << 30) < (sizes[2] or 1 << 30)
+        ends = sizes[0] or 0, sizes[2] or 0
+        is_first = ends[0] == len(PASCAL_VOC) if len(PASCAL_VOC) in ends else ends[0] < ends[1]
         steps = (*from_tensor(subject, output), Argmax(axis="first" if is_first else "last"))
         labels = labels or (PASCAL_VOC if sizes[0 if is_first else 2] == len(PASCAL_VOC) else ())
     else:

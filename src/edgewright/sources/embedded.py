@@ -228,6 +228,6 @@ def _check_directory(path: Path) -> None:
     is_large = end[max(place - 20, 0) : place].startswith(b"PK\x06\x07")
     if place < 0 or is_large or listed > _MAX_DIRECTORY_BYTES:
         raise IntegrityError(
-            f"{path}: the archive behind the model has a directory of {listed} bytes; at most {_MAX_DIRECTORY_BYTES} are "
-            "read. Pack fewer files."
+            f"{path}: the archive behind the model has a directory of {listed} bytes; at most "
+            f"{_MAX_DIRECTORY_BYTES} are read. Pack fewer files."
         )
