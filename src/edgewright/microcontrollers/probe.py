@@ -1,8 +1,9 @@
 """What a run takes on an emulated core: instructions and stack, counted by two functions around the run.
 
 QEMU started with `-icount shift=0` lets one nanosecond pass with each instruction. A SysTick timer of 25 MHz then ticks
-every 40 instructions; RISC-V counts them itself. They are instructions, not cycles: no emulator knows those.
-The stack is painted before the run and searched for the deepest trace after it.
+every 40 instructions, and its interrupt counts every 2**24 ticks; RISC-V counts instructions itself. They are
+instructions, not cycles: no emulator knows those.
+The stack is painted before the run and searched for the deepest trace after it; the frame of an interrupt counts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from edgewright.microcontrollers.layer import render
 
 FLAG = "-DEDGEWRIGHT_PROBE"
 PAINTED_BYTES = 32768
-_LINE = re.compile(r"^probe: (\d+) ticks, (\d+) bytes of stack, (\d) overflows$", re.MULTILINE)
+_LINE = re.compile(r"^probe: (\d+) x 2\*\*32 \+ (\d+) ticks, (\d+) bytes of stack$", re.MULTILINE)
 
 _PROBE = """\
 #include <stdint.h>
@@ -24,30 +25,54 @@ _PROBE = """\
 #define PAINT 0xC5
 void probe_begin(void);
 void probe_end(void);
-static volatile uint8_t *deepest;
+static volatile uint8_t *top;
+{% if is_arm %}
+#define TIMER(register) (*(volatile uint32_t *)(0xE000E010 + (register)))
+void probe_wrap(void);
 static uint32_t first;
-{% if not is_arm %}
-#define COUNT ".option push\\n .option arch, +zicsr\\n csrr %0, minstret\\n .option pop"
+static volatile uint32_t wraps;
+
+/* The interrupt of the timer, see the vectors. */
+void probe_wrap(void)
+{
+    ++wraps;
+}
+{% else %}
+#define READ(to, name) \\
+    __asm__ volatile(".option push\\n .option arch, +zicsr\\n csrr %0, " name "\\n .option pop" : "=r"(to))
+static uint64_t first;
+
+static uint64_t count(void)
+{
+    uint32_t high, low, again;
+    do {
+        READ(high, "minstreth");
+        READ(low, "minstret");
+        READ(again, "minstreth");
+    } while (high != again);
+    return (uint64_t)high << 32 | low;
+}
 {% endif %}
 
 void probe_begin(void)
 {
-    volatile uint8_t *at;
-    __asm__ volatile("mv %0, sp" : "=r"(deepest));
-    for (at = deepest - PAINTED; at < deepest; ++at) {
+    volatile uint8_t *at, *own;
+    __asm__ volatile("mv %0, sp" : "=r"(own));
+    top = (volatile uint8_t *)__builtin_dwarf_cfa(); /* the caller's stack pointer, from which the run begins, too */
+    for (at = top - PAINTED; at < own; ++at) {
         *at = PAINT;
     }
 {% if is_arm %}
-    *(volatile uint32_t *)0xE000E010 = 0;
-    *(volatile uint32_t *)0xE000E014 = 0xFFFFFF;
-    *(volatile uint32_t *)0xE000E018 = 0;
-    *(volatile uint32_t *)0xE000E010 = 5;
-    while (*(volatile uint32_t *)0xE000E018 == 0) {
+    TIMER(0) = 0;
+    TIMER(4) = 0xFFFFFF;
+    TIMER(8) = 0;
+    wraps = 0;
+    TIMER(0) = 7; /* the core's clock, with its interrupt */
+    while (TIMER(8) == 0) {
     }
-    (void)*(volatile uint32_t *)0xE000E010; /* clears the flag of overflow */
-    first = *(volatile uint32_t *)0xE000E018;
+    first = TIMER(8);
 {% else %}
-    __asm__ volatile(COUNT : "=r"(first));
+    first = count();
 {% endif %}
 }
 
@@ -55,18 +80,21 @@ void probe_end(void)
 {
     volatile uint8_t *at;
 {% if is_arm %}
-    const uint32_t ticks = first - *(volatile uint32_t *)0xE000E018;
-    const unsigned overflows = *(volatile uint32_t *)0xE000E010 >> 16 & 1;
+    uint32_t wrapped, now;
+    uint64_t ticks;
+    do {
+        wrapped = wraps;
+        now = TIMER(8);
+    } while (wrapped != wraps);
+    ticks = ((uint64_t)wrapped << 24) + first - now;
+    TIMER(0) = 0;
 {% else %}
-    uint32_t ticks;
-    const unsigned overflows = 0;
-    __asm__ volatile(COUNT : "=r"(ticks));
-    ticks -= first;
+    const uint64_t ticks = count() - first;
 {% endif %}
-    for (at = deepest - PAINTED; at < deepest && *at == PAINT; ++at) {
+    for (at = top - PAINTED; at < top && *at == PAINT; ++at) {
     }
-    printf("probe: %lu ticks, %lu bytes of stack, %u overflows\\n", (unsigned long)ticks,
-           (unsigned long)(deepest - at), overflows);
+    printf("probe: %lu x 2**32 + %lu ticks, %lu bytes of stack\\n", (unsigned long)(ticks >> 32),
+           (unsigned long)(ticks & 0xFFFFFFFF), (unsigned long)(top - at));
 }
 """
 
@@ -81,17 +109,15 @@ def read_probe(log: str, *, instructions_per_tick: float) -> Mapping[str, int]:
     """Return `instructions` and `stack_bytes` of the largest run in the log of a self-test.
 
     Raises:
-        ConversionError: there is no count, the counter overflowed, or the stack reached deeper than it was painted.
+        ConversionError: there is no count, or the stack reached deeper than it was painted.
     """
     found = [tuple(int(text) for text in match) for match in _LINE.findall(log)]
     if not found:
         raise ConversionError(f"the self-test did not say what a run takes: {log.strip()[-300:]!r}.")
-    if any(overflows for _, _, overflows in found):
-        raise ConversionError("a run took more instructions than the timer of the board can count.")
-    stack = max(stack for _, stack, _ in found)
+    stack = max(stack for _, _, stack in found)
     if stack >= PAINTED_BYTES:
         raise ConversionError(f"a run took {PAINTED_BYTES} bytes of stack or more.")
-    ticks = max(ticks for ticks, _, _ in found)
+    ticks = max((high << 32) + low for high, low, _ in found)
     return {"instructions": round(ticks * instructions_per_tick), "stack_bytes": stack}
 
 

@@ -31,6 +31,7 @@ class Device:
         machine: QEMU's name of that board.
         flags: of the compiler, for the core.
         code, memory: where code and variables lie: first address, bytes.
+        vectors: where the core looks for its first instruction.
         instructions_per_tick: of the counter that `probe` reads.
     """
 
@@ -39,6 +40,7 @@ class Device:
     flags: tuple[str, ...]
     code: tuple[int, int]
     memory: tuple[int, int]
+    vectors: int = 0
     instructions_per_tick: float = 40.0
     is_arm: bool = True
 
@@ -73,7 +75,7 @@ def _arm(core: str, machine: str, *flags: str, memory: int = 0x20000000) -> Devi
         core=core,
         machine=machine,
         flags=(f"-mcpu={core}", "-mthumb", *flags),
-        code=(0, 4 << 20),
+        code=(64, (4 << 20) - 64),
         memory=(memory, 4 << 20),
     )
 
@@ -84,13 +86,14 @@ DEVICES: Mapping[str, Device] = {
     "cortex-m7": _arm("cortex-m7", "mps2-an500", "-mfloat-abi=hard", "-mfpu=fpv5-d16"),
     "cortex-m33": replace(
         _arm("cortex-m33", "mps2-an505", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"),
-        code=(0x10000000, 4 << 20),
+        vectors=0x10000000,
+        code=(0x10000040, (4 << 20) - 64),
         memory=(0x38000000, 2 << 20),
         instructions_per_tick=50.0,  # 20 MHz
     ),
     "cortex-m55": replace(
         _arm("cortex-m55", "mps3-an547", "-mfloat-abi=hard"),
-        code=(0, 512 << 10),
+        code=(0x70000000, 32 << 20),  # the vectors alone lie in the core's own memory of 512 KB
         memory=(0x21000000, 2 << 20),
         instructions_per_tick=31.25,  # 32 MHz
     ),
@@ -111,6 +114,7 @@ _STARTUP = """\
 extern uint32_t bss_begin[], bss_end[], data_begin[], data_end[], data_stored[], stack_top[];
 extern int main(void);
 extern void initialise_monitor_handles(void);
+extern void probe_wrap(void);
 
 void reset(void)
 {
@@ -134,18 +138,21 @@ static void stop(void)
 
 __attribute__((section(".vectors"), used)) static void *const vectors[16] = {
     stack_top, (void *)reset, (void *)stop, (void *)stop, (void *)stop, (void *)stop, (void *)stop,
+    [15] = (void *)probe_wrap,
 };
 """
 _LINKER = """\
 ENTRY(reset)
 MEMORY
 {
+    vectors (rx) : ORIGIN = %(vectors)d, LENGTH = 64
     code (rx) : ORIGIN = %(code)d, LENGTH = %(code_bytes)d
     memory (rwx) : ORIGIN = %(memory)d, LENGTH = %(memory_bytes)d
 }
 SECTIONS
 {
-    .text : { KEEP(*(.vectors)) *(.text*) *(.rodata*) . = ALIGN(8); } > code
+    .vectors : { KEEP(*(.vectors)) } > vectors
+    .text : { *(.text*) *(.rodata*) . = ALIGN(8); } > code
     .ARM.exidx : { *(.ARM.exidx*) . = ALIGN(8); } > code
     data_stored = LOADADDR(.data);
     .data : { data_begin = .; *(.data*) . = ALIGN(8); data_end = .; } > memory AT > code
@@ -267,7 +274,7 @@ def _link(device: Device, work: Path) -> Sequence[str]:
     startup, script = work / "startup.c", work / "board.ld"
     startup.write_text(_STARTUP, encoding="utf-8")
     places = {
-        "code": device.code[0], "code_bytes": device.code[1],
+        "vectors": device.vectors, "code": device.code[0], "code_bytes": device.code[1],
         "memory": device.memory[0], "memory_bytes": device.memory[1],
     }  # fmt: skip
     script.write_text(_LINKER % places, encoding="utf-8")
