@@ -19,6 +19,9 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "ew_fft": ("ew_fft.c", "ew_fft.h"),
     "ew_spectrum": ("ew_spectrum.c", "ew_spectrum.h", "ew_math.c"),
     "ew_series": ("ew_series.c", "ew_series.h", "ew_math.c"),
+    "ew_boxes": ("ew_boxes.c", "ew_boxes.h", "ew_math.c"),
+    "ew_nms": ("ew_nms.c", "ew_nms.h", "ew_math.c"),
+    "ew_masks": ("ew_masks.c", "ew_masks.h"),
     "ew_resize_floats": ("ew_images.h", "ew_resize_floats.c", "ew_resize_floats.h"),
 }
 

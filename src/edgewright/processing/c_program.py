@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from edgewright.core.errors import ConversionError
+from edgewright.core.errors import ConversionError, UsageError
 from edgewright.core.tensors import TensorSpec
 from edgewright.processing.c_registry import emitter
 from edgewright.processing.c_site import (
@@ -19,7 +19,7 @@ from edgewright.processing.c_site import (
 )
 from edgewright.processing.processor import CheckedFlow, Plan, full_name, held_values
 from edgewright.processing.specification import RawInput, ResultFlow
-from edgewright.processing.values import ValueType, tensor_type
+from edgewright.processing.values import MAX_SIDE, MAX_VALUES, ValueType, tensor_type
 
 MODEL = "model"  # in the calls: here a model runs
 
@@ -30,11 +30,20 @@ class COptions:
 
     Attributes:
         max_side: of an image, in pixels.
-        max_rows: of a raw input of any length (samples of audio), and of a model's output of any length.
+        max_rows: of a raw input of any length: samples of audio, rows of a series.
+        max_mask_pixels: of a mask that is brought back to the pixels of its source.
     """
 
     max_side: int = 8192
     max_rows: int = 1 << 20
+    max_mask_pixels: int = 1 << 22
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_side <= MAX_SIDE:
+            raise UsageError(f"max_side is {self.max_side}; 1..{MAX_SIDE} pixels are expected.")
+        for what, number in (("max_rows", self.max_rows), ("max_mask_pixels", self.max_mask_pixels)):
+            if not 1 <= number <= MAX_VALUES:
+                raise UsageError(f"{what} is {number}; 1..{MAX_VALUES} is expected.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,7 +101,13 @@ def make_program(checked: Plan, *, name: str, options: COptions) -> CProgram:
             f"these steps of the specification have no C: {', '.join(without)}. "
             "Use others, or run the processing in Python."
         )
-    return _Maker(checked, Site(name=name, max_side=options.max_side, max_rows=options.max_rows)).program()
+    site = Site(
+        name=name,
+        max_side=options.max_side,
+        max_rows=options.max_rows,
+        max_mask_pixels=options.max_mask_pixels,
+    )
+    return _Maker(checked, site).program()
 
 
 class _Maker:
@@ -136,7 +151,8 @@ class _Maker:
             from edgewright.processing.c_pictures import raw_picture
 
             self.most_raw.append(1)
-            return raw_picture(self.site, number, made)
+            self.site.images[row.name] = raw_picture(self.site, number, made)
+            return self.site.images[row.name]
         if None in made.shape[1:] or made.dtype not in ITEM_BYTES:
             raise self.site.refused(f"it is {made}, of which only the first size may be open")
         inner = math.prod(size for size in made.shape[1:] if size is not None)
@@ -214,6 +230,8 @@ class _Maker:
             self.results.append((flow, made))
             return
         self.values[flow.name] = made
+        if item.image:
+            self.site.images[item.image] = made
         if is_tensor:
             assert isinstance(made.place, Buffer)
             if made.rows:
@@ -232,7 +250,11 @@ class _Maker:
         assert emit is not None
         if step.name not in PICTURE_STEPS:
             given = tuple(dense(self.site, v) if isinstance(v, Picture) else v for v in given)
-        return emit(self.site, step, given, made)
+        value = emit(self.site, step, given, made)
+        if isinstance(value, Picture) or value.geometry >= 0:
+            return value
+        # Steps that move no pixels leave them where they were.
+        return replace(value, geometry=next((v.geometry for v in given if v.geometry >= 0), -1))
 
     def _owned(self, value: CValue, made: ValueType) -> CValue:
         """Return `value` in memory of its own, where the app or a runtime may read it as long as it wants."""

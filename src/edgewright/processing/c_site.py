@@ -119,21 +119,25 @@ class Site:
 
     Attributes:
         max_side: of an image, in pixels.
-        max_rows: of a raw input of any length, and of what a model gives any number of.
+        max_rows: of a raw input of any length.
+        max_mask_pixels: of a mask as large as its source.
         calls: of a run, one after another.
         reset: those where a stream begins.
         files: of the core, that are called.
+        images: name of an image input -> what was made of it last, as results are brought back to its pixels.
         what: the step that is being made, for errors.
     """
 
     name: str
     max_side: int
     max_rows: int
+    max_mask_pixels: int
     buffers: list[Buffer] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     reset: list[Call] = field(default_factory=list)
     files: set[str] = field(default_factory=set)
+    images: dict[str, CValue] = field(default_factory=dict)
     lengths: int = 0
     geometries: int = 0
     what: str = ""
@@ -176,17 +180,20 @@ class Site:
 
     def table(self, values: Array) -> str:
         """Return the name of a constant array with `values`; the same values are written once."""
-        number = len(self.tables)
-        text = c_table("@", values)
-        for index, known in enumerate(self.tables):
-            if known == text:
-                return f"{self.name}_table_{index}"
-        self.tables.append(text)
-        return f"{self.name}_table_{number}"
+        return self._constant(c_table("@", values))
+
+    def record(self, c_type: str, fields: Sequence[str | int]) -> str:
+        """Return a pointer to a constant of type `c_type`, a struct with these fields."""
+        return "&" + self._constant(f"static const {c_type} @ = {{{', '.join(map(str, fields))}}};")
 
     def floats(self, values: Sequence[float] | Array) -> str:
         """Return the name of a constant array of float32."""
         return self.table(np.asarray(values, dtype=np.float32))
+
+    def _constant(self, text: str) -> str:
+        if text not in self.tables:
+            self.tables.append(text)
+        return f"{self.name}_table_{self.tables.index(text)}"
 
     def call(self, function: str, *arguments: Argument, file: str, is_checked: bool = False) -> None:
         """Add a call of the core's `function`, which lies in `file`.

@@ -178,4 +178,8 @@ def _resize_floats(site: Site, step: Resize, have: CValue, made: ValueType) -> C
     )  # fmt: skip
     site.files.add("ew_taps")
     site.files.add("ew_resample")
-    return value
+    if have.geometry < 0:
+        return value
+    number = site.geometry()
+    site.call("ew_scale_geometry", "run", have.geometry, number, step.height, step.width, file="ew_places")
+    return replace(value, geometry=number)

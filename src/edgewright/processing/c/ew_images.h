@@ -39,6 +39,9 @@ void ew_place_letterbox(ew_run *run, int32_t height, int32_t width, int32_t is_t
 int ew_place_crop(ew_run *run, int32_t height, int32_t width);
 void ew_keep_geometry(ew_run *run, int32_t number);
 
+/* Geometry number `to` is number `from` after a resize to height x width. */
+void ew_scale_geometry(ew_run *run, int32_t from, int32_t to, int32_t height, int32_t width);
+
 void ew_sink_bytes(ew_run *run, void *to, int32_t is_chw);
 void ew_sink_floats(ew_run *run, void *to, int32_t is_chw, const float *factor, const float *offset);
 void ew_sink_table(ew_run *run, void *to, int32_t is_chw, const void *table, int32_t item_bytes);

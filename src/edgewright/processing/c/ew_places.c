@@ -3,20 +3,30 @@
 
 #include "ew_images.h"
 
-static void set_place(ew_run *run, int32_t height, int32_t width)
+static void scale(ew_geometry *g, int32_t height, int32_t width)
 {
-    ew_place *place = &run->place;
-    ew_geometry *g = &run->view.geometry;
     double ratio_x = (double)width / (double)g->width, ratio_y = (double)height / (double)g->height;
-    memset(place, 0, sizeof *place);
-    place->height = place->rows = place->canvas_height = height;
-    place->width = place->columns = place->canvas_width = width;
     g->height = height;
     g->width = width;
     g->scale_x *= ratio_x;
     g->scale_y *= ratio_y;
     g->offset_x *= ratio_x;
     g->offset_y *= ratio_y;
+}
+
+void ew_scale_geometry(ew_run *run, int32_t from, int32_t to, int32_t height, int32_t width)
+{
+    run->geometries[to] = run->geometries[from];
+    scale(&run->geometries[to], height, width);
+}
+
+static void set_place(ew_run *run, int32_t height, int32_t width)
+{
+    ew_place *place = &run->place;
+    memset(place, 0, sizeof *place);
+    place->height = place->rows = place->canvas_height = height;
+    place->width = place->columns = place->canvas_width = width;
+    scale(&run->view.geometry, height, width);
 }
 
 void ew_place_same(ew_run *run)
