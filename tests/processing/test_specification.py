@@ -24,6 +24,8 @@ from edgewright.processing.specification import (
     read_specification,
     write_specification,
 )
+from edgewright.processing.spectrum import Cut
+from edgewright.processing.step import Step
 from edgewright.processing.tensors import Quantize, Scale
 
 POINTS = RawInput(name="points", kind="tensor", shape=(3,))
@@ -170,3 +172,28 @@ def test_bad_labels_are_refused(tmp_path: Path) -> None:
         file.write_bytes(content)
         with pytest.raises(RecipeError):
             read_labels(file)
+
+
+@pytest.mark.parametrize(
+    ("steps", "samples", "says"),
+    [
+        ((), 4, r"\[1, 4\] for tensor x"),
+        # A frame for each sample would be 2 ** 32 numbers: refused before they are made.
+        ((Cut(length=1 << 16, hop=1),), 1 << 17, "step 1.*at most"),
+        ((Cut(length=8, hop=1),), 7, "step 1.*fit_length"),
+    ],
+)
+def test_lengths_that_show_when_it_runs_are_checked_then(
+    steps: tuple[Step, ...], samples: int, says: str
+) -> None:
+    shape = (1, None, steps[0].length) if steps and isinstance(steps[0], Cut) else (1, 3)
+    signature = Signature(
+        inputs=(TensorSpec(name="x", shape=shape, dtype="float32"),), outputs=SIGNATURE.outputs
+    )
+    sound = replace(
+        SPECIFICATION,
+        inputs=(RawInput(name="points", kind="audio"),),
+        tensors=(Flow(name="x", sources=("points",), steps=steps),),
+    )
+    with pytest.raises(DataError, match=says):
+        Processor(plan(sound, signature)).run({"points": np.zeros(samples, np.float32)}, same)

@@ -340,8 +340,11 @@ class Processor:
         taken = tuple(values[source] for source in item.flow.sources)
         geometry = next((moved[source] for source in item.flow.sources if source in moved), None)
         for index, step in enumerate(item.flow.steps):
+            given = item.taken(index)
+            if any(None in kind.shape for kind in given):
+                given = _as_they_are(item.flow.name, index, step, given, taken)
             frame = Frame(
-                given=item.taken(index),
+                given=given,
                 geometries=geometries,
                 folder=self.folder,
                 state=self._step_states[id(item), index],
@@ -361,7 +364,13 @@ class Processor:
             name = full_name(model, spec.name)
             array = self._held[name] if name in self._held else values[name]
             # The batch axis that values leave out.
-            inputs[spec.name] = array if array.ndim == len(spec.shape) else array[None]
+            whole = array if array.ndim == len(spec.shape) else array[None]
+            if any(want not in (None, have) for want, have in zip(spec.shape, whole.shape, strict=True)):
+                raise DataError(
+                    f"the inputs make {whole.dtype}{list(whole.shape)} for tensor {spec}. Give inputs of another "
+                    "length, or put 'fit_length' or 'resize' before the other steps."
+                )
+            inputs[spec.name] = whole
         outputs = execute(model, inputs)
         made = {}
         for spec in signature.outputs:
@@ -370,6 +379,25 @@ class Processor:
             batch = spec.shape and spec.shape[0] in (1, None) and len(array) == 1
             made[name] = array[0] if batch else array
         return made
+
+
+def _as_they_are(
+    flow: str, index: int, step: Step, given: tuple[ValueType, ...], values: tuple[Array, ...]
+) -> tuple[ValueType, ...]:
+    """Return `given` with the lengths that were open; the step's type rule bounds what is made of them.
+
+    Raises:
+        DataError: the step does not take such lengths.
+    """
+    found = tuple(
+        kind if kind.kind == "text" else kind.of(*value.shape)
+        for kind, value in zip(given, values, strict=True)
+    )
+    try:
+        step.result(found)
+    except UsageError as err:
+        raise DataError(f"{flow!r}, step {index + 1}: {err}") from err
+    return found
 
 
 def _whole(spec: TensorSpec) -> ValueType:
