@@ -79,7 +79,7 @@ class Row:
         """Return the row as a line of the table."""
         start = f"{self.model:<14}{self.device:<11}"
         if self.per_mac is None or self.flash_bytes is None:
-            return f"{start}NOT exact: {self.reason}"
+            return f"{start}FAILED: {self.reason}"
         limit = PER_MAC_LIMITS.get(self.device)
         margin = self.flash_limit_bytes - self.flash_bytes
         return (

@@ -125,7 +125,7 @@ def test_the_command_fails_when_a_bit_differs(wrong: Path, edgewright: Command) 
     _needs("cortex-m3")
     code, out, _ = edgewright("bench", wrong, "--device", "cortex-m3")
     assert code == 4
-    assert "NOT exact" in out and "output is wrong in run 0" in out
+    assert "FAILED" in out and "output is wrong in run 0" in out
 
 
 def test_what_times_does_not_go_with_devices(source: Path, edgewright: Command) -> None:

@@ -90,7 +90,7 @@ class DeviceBenchmark:
         console.print(table)
         for row in self.rows:
             if row.run is None:
-                console.print(f"{row.model} on {row.device}: {row.reason}", highlight=False, soft_wrap=True)
+                console.print(row.reason, highlight=False, soft_wrap=True)
         authors = ", ".join(sorted({row.author for row in self.rows}))
         console.print(f"Expected outputs: {authors}. Counted are {_COUNTED}.", highlight=False)
         fits = [(row, fit) for row in self.rows for fit in row.fits]
@@ -183,7 +183,7 @@ def _measure(folder: CFolder, device: str, boards: Sequence[Board]) -> DeviceRow
 def _cells(row: DeviceRow) -> tuple[str, ...]:
     run = row.run
     if run is None:
-        return row.model, row.device, "NOT exact", "-", "-", "-", "-", f"{row.arena_bytes:,}", "-"
+        return row.model, row.device, "FAILED", "-", "-", "-", "-", f"{row.arena_bytes:,}", "-"
     per_mac = row.instructions_per_mac
     return (
         row.model, row.device, "exact", f"{run.instructions:,}", "-" if per_mac is None else f"{per_mac:.2f}",

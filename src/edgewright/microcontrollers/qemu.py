@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgewright.core.errors import ConversionError, UnknownNameError
-from edgewright.microcontrollers.host import WARNINGS
+from edgewright.microcontrollers.host import ARITHMETIC, WARNINGS
 from edgewright.microcontrollers.probe import FLAG, probe_text, read_probe, without_probes
 from edgewright.microcontrollers.tools import ARM, RISCV, Tools
 
@@ -227,17 +227,36 @@ def run_on(device: str, folder: Path, name: str) -> EmulatedRun:
         for source in (f"{name}.c", f"{name}_test.c"):
             target = work / f"{source}.o"
             _tool(
-                [*common, *made.runtime, *WARNINGS, FLAG, "-c", str(folder / source), "-o", str(target)],
+                [
+                    *common,
+                    *made.runtime,
+                    *WARNINGS,
+                    *ARITHMETIC,
+                    FLAG,
+                    "-c",
+                    str(folder / source),
+                    "-o",
+                    str(target),
+                ],
                 f"{device}: {source}",
             )
             objects.append(str(target))
         text_bytes, rodata_bytes = _sizes(_tool([made.sizer, "-A", objects[0]], device))
         program = work / "program.elf"
         _tool([*common, *_link(made, work), *objects, str(probe), "-o", str(program)], f"{device}: {name}")
-        log = _tool(_emulate(made, program), f"{name} on {device}")
+        code, log = _started(_emulate(made, program), f"{name} on {device}")
+    wrong = re.findall(rf"^{re.escape(name)}: (.*) is wrong in run (\d+)$", log, re.MULTILINE)
+    if wrong:
+        (what, run), count = wrong[0], len(wrong)
+        raise ConversionError(
+            f"{name} on {device}: {count} of the self-test's checks failed, the first: {what} is wrong in run {run}."
+        )
     found = re.findall(rf"^{re.escape(name)}: \d+ runs, 0 failures.*$", log, re.MULTILINE)
-    if not found:
-        raise ConversionError(f"{name} on {device} did not finish: {log.strip()[-300:]!r}.")
+    if code != 0 or not found:
+        said = without_probes(log).strip()[-300:]
+        raise ConversionError(
+            f"{name} on {device}: {made.emulator} did not come to an end ({code}): {said!r}."
+        )
     counted = read_probe(log, instructions_per_tick=made.instructions_per_tick)
     return EmulatedRun(
         device=device,
@@ -297,16 +316,22 @@ def _tool(command: Sequence[str], what: str) -> str:
     Raises:
         ConversionError: it failed or took too long.
     """
+    code, said = _started(command, what)
+    if code != 0:
+        raise ConversionError(f"{what}: {Path(command[0]).name} failed ({code}): {said.strip()[-400:]!r}.")
+    return said
+
+
+def _started(command: Sequence[str], what: str) -> tuple[int, str]:
+    """Return the exit status of `command`, and what it printed.
+
+    Raises:
+        ConversionError: it took too long.
+    """
     try:
         done = subprocess.run(
             list(command), stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired as err:
         raise ConversionError(f"{what}: {Path(command[0]).name} had not ended after {TIMEOUT_S} s.") from err
-    said = (done.stdout + done.stderr).decode("utf-8", "replace")
-    if done.returncode != 0:
-        said = without_probes(said)
-        raise ConversionError(
-            f"{what}: {Path(command[0]).name} failed ({done.returncode}): {said.strip()[-400:]!r}."
-        )
-    return said
+    return done.returncode, (done.stdout + done.stderr).decode("utf-8", "replace")
