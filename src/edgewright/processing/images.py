@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from edgewright.core.errors import DataError, UsageError
 from edgewright.core.tensors import Array
@@ -51,17 +50,20 @@ class Channels(Step):
     def make(self, image: Array, have: str) -> Array:
         """Return `image`, whose channels are in the order `have`, in the order of this step."""
         if have == "rgba":
-            alpha = _wide(image[..., 3:])
-            behind = np.array(self.background, dtype=np.int32)
-            image = ((_wide(image[..., :3]) * alpha + behind * (255 - alpha) + 127) // 255).astype(np.uint8)
+            alpha = image[..., 3:].astype(np.uint16)
+            behind = np.array(self.background, dtype=np.uint16)
+            # All of it stays below 2**16; t // 255 is (t + 1 + (t >> 8)) >> 8 there.
+            total = image[..., :3].astype(np.uint16) * alpha + behind * (255 - alpha) + np.uint16(127)
+            image = ((total + np.uint16(1) + (total >> 8)) >> 8).astype(np.uint8)
             have = "rgb"
         if have == self.order:
             return image
         if self.order == "grey":
-            weights = np.array(_LUMA if have == "rgb" else _LUMA[::-1], dtype=np.int32)
-            total = _wide(image) @ weights
-            grey: Array = ((total + 32768) >> 16).astype(np.uint8)[..., None]
-            return grey
+            red, green, blue = (
+                image[..., i].astype(np.int32) for i in ((0, 1, 2) if have == "rgb" else (2, 1, 0))
+            )
+            luma = red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2]
+            return ((luma + 32768) >> 16).astype(np.uint8)[..., None]
         if have == "grey":
             return np.repeat(image, 3, axis=2)
         return np.ascontiguousarray(image[..., ::-1])
@@ -225,7 +227,3 @@ class Layout(Step):
             return values[0]
         axes = (2, 0, 1) if self.layout == "chw" else (1, 2, 0)
         return np.ascontiguousarray(values[0].transpose(axes))
-
-
-def _wide(image: Array) -> npt.NDArray[np.int32]:
-    return image.astype(np.int32)

@@ -164,20 +164,21 @@ def resample(
         return _float_pass(_float_pass(image, across, axis=1), down, axis=0)
     if is_filter:
         return _rounded(_sum(_rounded(_sum(image, across, axis=1)), down, axis=0))
-    return _rounded(_sum(_sum(image, across, axis=1), down, axis=0))
+    # Nothing is rounded in between, so that the order does not matter; this one touches fewer pixels.
+    return _rounded(_sum(_sum(image, down, axis=0), across, axis=1))
 
 
 def _sum(image: Array, taps: Taps, *, axis: int) -> npt.NDArray[np.int32]:
     """Return the weighted sum along `axis`, int32."""
-    shape = (-1, 1) if axis == 1 else (-1, 1, 1)
-    total: npt.NDArray[np.int32] | None = None
-    for tap in range(taps.fixed.shape[1]):
-        part = image.take(taps.indices[:, tap], axis=axis).astype(np.int32) * taps.fixed[:, tap].reshape(
-            shape
-        )
-        total = part if total is None else np.add(total, part, out=total)
-    assert total is not None
-    return total
+    # Lines that lie together in memory are gathered several times as fast as single pixels.
+    lines = np.ascontiguousarray(image.swapaxes(0, axis))
+    weights = taps.fixed.reshape(*taps.fixed.shape, 1, 1)
+    total = np.multiply(lines.take(taps.indices[:, 0], axis=0), weights[:, 0], dtype=np.int32)
+    part = np.empty_like(total)
+    for tap in range(1, taps.fixed.shape[1]):
+        np.multiply(lines.take(taps.indices[:, tap], axis=0), weights[:, tap], out=part, dtype=np.int32)
+        total += part
+    return total.swapaxes(0, axis)
 
 
 def _rounded(total: npt.NDArray[np.int32]) -> Array:
