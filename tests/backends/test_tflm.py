@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import re
 import shutil
 import subprocess
@@ -19,13 +20,14 @@ from tests.made_models import made_model, rename
 from edgewright.backends import tflm_files, tflm_measure, tflm_stubs
 from edgewright.backends.tflm import TflmBackend, TflmSession, quantized
 from edgewright.backends.tflm_files import Port
-from edgewright.backends.tflm_operators import METHODS
+from edgewright.backends.tflm_operators import METHODS, refusals_of
 from edgewright.core.artifact import Artifact, Proof
 from edgewright.core.errors import ConversionError, FormatMismatchError, IntegrityError
 from edgewright.core.files import sha256_of_files
 from edgewright.core.target import Precision, Target
 from edgewright.microcontrollers import oracle
 from edgewright.sources.load import load
+from edgewright.sources.tflite_file import read_flatbuffer
 from edgewright.testing import check_backend
 from edgewright.workers.pool import Worker
 
@@ -288,8 +290,29 @@ def test_other_precisions_and_threads_are_refused(assets: Path, tmp_path: Path) 
     backend = TflmBackend()
     assert "makes fp32, w8a8, not w8" in str(backend.refuses(program, replace(INT8, precision=Precision.W8)))
     assert "one thread, not 2" in str(backend.refuses(program, replace(INT8, threads=2)))
+    assert "taken as it is" in str(backend.refuses(replace(program, format="pt2"), INT8))
     with pytest.raises(FormatMismatchError):
         backend.convert(program, replace(INT8, threads=2), None, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_the_table_of_operators_is_the_interpreter_s(
+    repo_root: Path, tmp_path: Path, interpreter: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(repo_root / "benchmarks" / "microcontrollers"))
+    made_kinds = importlib.import_module("made_kinds")
+    accepted = 0
+    for case in made_kinds.cases(tmp_path, each=1, seed=3):
+        refused = refusals_of(read_flatbuffer(case.path))
+        try:
+            tflm_measure.measure_arena(case.path.read_bytes(), what=case.path.name)
+        except ConversionError as err:
+            said = str(err)
+            assert refused or not re.search("find op|get registration", said), f"not in the table: {said}"
+        else:
+            assert not refused, f"{case.path.name} runs, but is refused: {refused}"
+            accepted += 1
+    assert accepted > 100
 
 
 def test_every_method_has_its_operator_in_the_schema() -> None:
