@@ -49,7 +49,7 @@ def test_channels_turn_round_and_alpha_is_laid_down() -> None:
     grey = noise(4, 5, 1)
     assert np.array_equal(run(Channels(order="rgb"), grey, image_type("grey")), np.repeat(grey, 3, 2))
     clear = np.dstack([image, RNG.integers(0, 256, (4, 5), dtype=np.uint8)])
-    laid = run(Channels(background=(10, 20, 30)), clear, image_type("rgba"))
+    laid = run(Channels(order="rgb", background=(10, 20, 30)), clear, image_type("rgba"))
     alpha = clear[..., 3:] / 255
     assert np.abs(laid - (image * alpha + np.array([10, 20, 30]) * (1 - alpha))).max() <= 0.5
 
@@ -165,11 +165,11 @@ def test_points_follow_the_pixels_through_every_step() -> None:
         (lambda: Crop(height=2, width=2, square=True), "square"),
         (lambda: Normalize(std=(0.0,)), "std"),
         (lambda: Normalize(std=(1e-42,)), "float32"),
-        (lambda: Channels(background=(1, 2)), "background"),
+        (lambda: Channels(order="rgb", background=(1, 2)), "background"),
         (lambda: Normalize(mean=(0.1, 0.2)).result((RGB,)), "2 channels"),
         (lambda: Letterbox(height=4, width=4, fill=(1, 2)).result((RGB,)), "2 channels"),
-        (lambda: Resize(height=4, width=4).result((Layout().result((RGB,)),)), "hwc"),
-        (lambda: Channels().result((Normalize().result((RGB,)),)), "uint8"),
+        (lambda: Resize(height=4, width=4).result((Layout(layout="chw").result((RGB,)),)), "hwc"),
+        (lambda: Channels(order="rgb").result((Normalize().result((RGB,)),)), "uint8"),
     ],
 )
 def test_what_no_image_can_have_is_refused(make: object, says: str) -> None:

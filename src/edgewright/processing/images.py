@@ -31,7 +31,7 @@ class Channels(Step):
     """
 
     name: ClassVar[str] = "channels"
-    order: Literal["rgb", "bgr", "grey"] = "rgb"
+    order: Literal["rgb", "bgr", "grey"]
     background: tuple[int, ...] = (255, 255, 255)
 
     def __post_init__(self) -> None:
@@ -212,7 +212,7 @@ class Layout(Step):
     """
 
     name: ClassVar[str] = "layout"
-    layout: Literal["chw", "hwc"] = "chw"
+    layout: Literal["chw", "hwc"]
 
     def result(self, given: tuple[ValueType, ...]) -> ValueType:
         (have,) = given
