@@ -85,6 +85,16 @@ def test_cmake_builds_and_tests_it_here(folder: Path, tmp_path: Path) -> None:
     assert "100% tests passed" in _run("ctest", "--test-dir", tmp_path)
 
 
+def test_cmake_does_not_write_over_the_makefile(folder: Path, tmp_path: Path) -> None:
+    _needs("cmake")
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    done = subprocess.run(["cmake", "."], cwd=copy, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "Build elsewhere: cmake -B build" in done.stderr
+    assert (copy / "Makefile").read_text(encoding="utf-8") == (folder / "Makefile").read_text(
+        encoding="utf-8"
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_cmake_builds_it_for_a_core(device: str, folder: Path, tmp_path: Path) -> None:

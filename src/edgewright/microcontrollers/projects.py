@@ -40,6 +40,10 @@ if(COMMAND zephyr_library_named)
   return()
 endif()
 
+if(CMAKE_SOURCE_DIR STREQUAL CMAKE_BINARY_DIR)
+  message(FATAL_ERROR "CMake would write over the Makefile here. Build elsewhere: cmake -B build")
+endif()
+
 project(edgewright_{{ name }} LANGUAGES C)
 
 add_library(edgewright_{{ name }} STATIC {{ name }}.c {{ name }}.h)
