@@ -10,6 +10,7 @@ undefined-behaviour sanitizer. Models with exponentials of float32 must agree wi
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
 import sys
@@ -24,7 +25,7 @@ from made_kinds import Case, cases
 
 from edgewright.core.errors import ConversionError
 from edgewright.core.tensors import Array
-from edgewright.microcontrollers import host, oracle, proof
+from edgewright.microcontrollers import host, oracle, proof, qemu
 from edgewright.microcontrollers.emit import (
     CModel,
     compile_model,
@@ -45,6 +46,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="kinds, separated by commas")
     parser.add_argument("--sanitize", action="store_true")
+    parser.add_argument(
+        "--devices", default="", help="emulated cores on which each model runs, too: m4,m55,rv32"
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--keep", type=Path, help="keep the models and the C files in this folder")
     arguments = parser.parse_args()
@@ -55,7 +59,9 @@ def main() -> int:
         compilers = (
             tuple(filter(shutil.which, ("gcc", "clang"))) if arguments.sanitize else (host.compiler(),)
         )
-        rows = sweep(made, folder, compilers, SANITIZE if arguments.sanitize else PLAIN)
+        flags = SANITIZE if arguments.sanitize else PLAIN
+        devices = [qemu.device_of(name) for name in arguments.devices.split(",") if name]
+        rows = sweep(made, folder, compilers, flags, devices)
     _print(rows)
     if arguments.json:
         arguments.json.write_text(json.dumps({"version": oracle.version(), "rows": rows}, indent=1))
@@ -63,7 +69,11 @@ def main() -> int:
 
 
 def sweep(
-    made: list[Case], folder: Path, compilers: tuple[str, ...], flags: tuple[str, ...]
+    made: list[Case],
+    folder: Path,
+    compilers: tuple[str, ...],
+    flags: tuple[str, ...],
+    devices: Sequence[str] = (),
 ) -> list[dict[str, str]]:
     """Return operator, name, verdict (exact, close, refused, not compared, wrong) and the reason of each case."""
     models: dict[str, CModel] = {}
@@ -96,6 +106,11 @@ def sweep(
         for name, found in check(checked, folder / "built", flags=flags, cc=cc).items():
             if not found.is_right:
                 rows[name] |= {"verdict": "wrong", "reason": f"{Path(cc).name}: {found.said}"}
+    for device, one in itertools.product(devices, checked):
+        try:
+            qemu.run_on(device, folder, one.name)
+        except ConversionError as err:
+            rows[one.name] |= {"verdict": "wrong", "reason": str(err)[:300]}
     return list(rows.values())
 
 
