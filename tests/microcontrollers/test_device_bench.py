@@ -12,6 +12,7 @@ from tests.microcontrollers.c_folders import write_folder
 
 from edgewright.cli.main import run_command_line
 from edgewright.core.errors import UnavailableError, UnknownNameError, UsageError
+from edgewright.core.files import sha256_of
 from edgewright.microcontrollers.device_bench import bench_on_devices
 from edgewright.microcontrollers.qemu import DEVICES
 
@@ -74,6 +75,8 @@ def test_every_device_gives_every_bit_and_says_what_it_takes(source: Path) -> No
             assert fit.ram_bytes == 32 + row.run.stack_bytes
     record = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert "no cycles" in record["counted"]
+    assert set(record["tools"]) == {name for device in DEVICES.values() for name in device.tools.programs}
+    assert record["rows"][0]["sha256"] == sha256_of(source.with_suffix(".tflite"))
     assert [row["exact"] for row in record["rows"]] == [True] * len(DEVICES)
 
 

@@ -5,7 +5,7 @@ Instructions are counted by QEMU. They are neither cycles nor time, which no emu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,12 +28,14 @@ class DeviceRow:
     """One model on one device.
 
     Attributes:
+        sha256: of the LiteRT model.
         run: None when it did not build, or an output differed; `reason` says which.
         author: who computed the outputs that it was compared with.
         fits: where it fits, by the figures of this device.
     """
 
     model: str
+    sha256: str
     device: str
     arena_bytes: int
     macs: int
@@ -51,7 +53,7 @@ class DeviceRow:
         """Return the record as JSON values."""
         run = self.run
         record: dict[str, object] = {
-            "model": self.model, "device": self.device, "exact": run is not None, "reason": self.reason,
+            "model": self.model, "sha256": self.sha256, "device": self.device, "exact": run is not None, "reason": self.reason,
             "expected_by": self.author, "arena_bytes": self.arena_bytes, "macs": self.macs,
         }  # fmt: skip
         if run is not None:
@@ -65,9 +67,14 @@ class DeviceRow:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceBenchmark:
-    """Every model on every device."""
+    """Every model on every device.
+
+    Attributes:
+        tools: name -> version of the cross compilers and emulators.
+    """
 
     rows: tuple[DeviceRow, ...]
+    tools: Mapping[str, str]
 
     @property
     def exit_code(self) -> int:
@@ -76,7 +83,7 @@ class DeviceBenchmark:
 
     def to_json(self) -> dict[str, object]:
         """Return the record as JSON values."""
-        return {"counted": _COUNTED, "rows": [row.to_json() for row in self.rows]}
+        return {"counted": _COUNTED, "tools": dict(self.tools), "rows": [row.to_json() for row in self.rows]}
 
     def render(self, console: Console) -> None:
         """Print a table of devices, then one of boards."""
@@ -158,13 +165,17 @@ def bench_on_devices(
             progress(folder.name, name, "running")
             rows.append(_measure(folder, name, chosen or ALL))
             progress(folder.name, name, "done" if rows[-1].run is not None else "failed")
-    return DeviceBenchmark(rows=tuple(rows))
+    tools: dict[str, str] = {}
+    for used in {DEVICES[name].tools.purpose: DEVICES[name].tools for name in names}.values():
+        tools |= used.versions()
+    return DeviceBenchmark(rows=tuple(rows), tools=tools)
 
 
 def _measure(folder: CFolder, device: str, boards: Sequence[Board]) -> DeviceRow:
     model = folder.model
     row = DeviceRow(
         model=folder.name,
+        sha256=model.graph.sha256,
         device=device,
         arena_bytes=model.plan.arena_bytes,
         macs=model.macs,
