@@ -53,8 +53,9 @@ class DeviceRow:
         """Return the record as JSON values."""
         run = self.run
         record: dict[str, object] = {
-            "model": self.model, "sha256": self.sha256, "device": self.device, "exact": run is not None, "reason": self.reason,
-            "expected_by": self.author, "arena_bytes": self.arena_bytes, "macs": self.macs,
+            "model": self.model, "sha256": self.sha256, "device": self.device,
+            "exact": run is not None, "reason": self.reason, "expected_by": self.author,
+            "arena_bytes": self.arena_bytes, "macs": self.macs,
         }  # fmt: skip
         if run is not None:
             record |= {
