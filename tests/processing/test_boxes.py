@@ -303,3 +303,15 @@ def test_scores_fall_by_every_taken_box() -> None:
     """Gaussian suppression never makes a later score larger than an earlier one."""
     made = suppress(Nms(mode="gaussian", score=0.01, limit=1000), random_candidates(60, 1), 1)
     assert all(a >= b for a, b in pairwise(made[:, 4].tolist()))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_suppression_is_opencvs(seed: int) -> None:
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
+    rng = np.random.default_rng(seed)
+    corner, side = rng.integers(0, 80, (200, 2)), rng.integers(5, 40, (200, 2))
+    scores = (rng.permutation(200).astype(np.float32) + 0.5) / 200
+    candidates = np.hstack([corner, corner + side, scores[:, None]]).astype(np.float32)
+    kept = cv2.dnn.NMSBoxes(np.hstack([corner, side]).tolist(), scores.tolist(), 0.3, 0.45)
+    made = suppress(Nms(iou=0.45, score=0.3, limit=1000), candidates, 1)
+    assert made[:, :5].tolist() == candidates[np.ravel(kept)].tolist()

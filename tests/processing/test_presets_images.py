@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgewright.core.errors import FormatMismatchError
+from edgewright.core.errors import DataError, FormatMismatchError
 from edgewright.core.tensors import Array, Arrays, TensorSpec
 from edgewright.processing.media import read_image
 from edgewright.processing.preset_labels import COCO
@@ -208,6 +208,45 @@ def test_deeplab_from_scores(first: bool) -> None:
 def test_a_model_of_another_kind_is_refused(preset: str, model: Subject, says: str) -> None:
     with pytest.raises(FormatMismatchError, match=says):
         make(preset, {"": model})
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (7, 3), (16_384, 1)])
+@pytest.mark.parametrize(
+    ("preset", "shape"),
+    [
+        ("imagenet", (1, 3, 224, 224)), ("mobilenet_v1", (1, 128, 128, 3)),
+        ("person_detect", (1, 96, 96, 1)), ("cifar", (1, 32, 32, 3)),
+    ],
+)  # fmt: skip
+def test_images_of_odd_sizes(preset: str, shape: tuple[int, ...], size: tuple[int, int]) -> None:
+    count = {"person_detect": 2, "cifar": 10}.get(preset, 1000)
+    model = subject(tensor("x", *shape), tensor("y", 1, count))
+    image = RNG.integers(0, 256, (*size, 3), dtype=np.uint8)
+    given = {"y": np.full((1, count), np.nan, np.float32)}
+    if preset == "imagenet" and max(size) == 16_384:
+        with pytest.raises(DataError, match="Crop it first"):
+            run(preset, model, given, image)
+        return
+    if preset == "imagenet" and max(size) == 4000:
+        with pytest.raises(DataError, match="1024000"):
+            run(preset, model, given, image)
+        return
+    results, taken = run(preset, model, given, image)
+    assert taken.shape == shape and np.isfinite(taken).all()
+    assert len(results["classes"]) == min(5, count)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (7, 3), (16_384, 2)])
+def test_boxes_of_odd_sizes_stay_inside(size: tuple[int, int]) -> None:
+    model = subject(tensor("images", 1, 3, 64, 64), tensor("o", 1, 7, 84))
+    output = RNG.uniform(0, 64, (1, 7, 84)).astype(np.float32)
+    output[:, 4:] = RNG.uniform(0, 1, (1, 3, 84))
+    output[0, :, 3], output[0, :, 7], output[0, 2, 9] = np.nan, np.inf, -np.inf
+    results, taken = run("yolo", model, {"o": output}, RNG.integers(0, 256, (*size, 3), dtype=np.uint8))
+    rows = results["boxes"]
+    assert taken.shape == (1, 3, 64, 64) and np.isfinite(rows).all()
+    assert (rows[:, :2] >= 0).all() and (rows[:, 2] <= size[1]).all() and (rows[:, 3] <= size[0]).all()
+    assert (rows[:, 2:4] > rows[:, :2]).all()
 
 
 def test_two_models_are_one_too_many() -> None:

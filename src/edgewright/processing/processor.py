@@ -231,6 +231,7 @@ class _Planner:
                 raise RecipeError(
                     f"{flow.name!r}, step {number}: {step.name!r} takes {low}..{high} values, but gets {len(taken)}."
                 )
+            self._check_geometry(flow, step.geometry_of())
             try:
                 made = step.result(taken)
             except UsageError as err:
@@ -244,6 +245,17 @@ class _Planner:
             if images:
                 self.images[flow.name] = images[0]
         self.order.append(checked)
+
+    def _check_geometry(self, flow: Flow, image: str | None) -> None:
+        """Raise UsageError where the image that a step of `flow` reads the geometry of is not there, or not clear."""
+        known = [row.name for row in self.specification.inputs if row.kind == "image"]
+        if image and image not in known:
+            raise UnknownNameError.of(f"image input for {flow.name!r}", image, known)
+        if image == "" and len(known) != 1:
+            raise RecipeError(
+                f"{flow.name!r} goes back to the pixels of an image, but {len(known)} inputs are images. "
+                "Name one in the step's option `image`."
+            )
 
 
 class _PreparedError(Exception):

@@ -11,7 +11,9 @@ from edgewright.core.errors import DataError, UsageError
 from edgewright.core.tensors import Array
 from edgewright.processing.resampling import Corners, Method, resample
 from edgewright.processing.step import Frame, Geometry, Step
-from edgewright.processing.values import MAX_SIDE, MAX_VALUES, ValueType
+from edgewright.processing.values import MAX_SIDE, ValueType
+
+_MAX_PIXELS = 1 << 26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,14 +95,14 @@ class ShortSide(Step):
         """Return the height and width of the result for an image of `height` x `width`.
 
         Raises:
-            DataError: the longer side would pass the limit.
+            DataError: the longer side, or the number of pixels, would pass its limit.
         """
         short = min(height, width)
         made = height * self.size // short, width * self.size // short
-        if max(made) > MAX_SIDE:
+        if max(made) > MAX_SIDE or made[0] * made[1] > _MAX_PIXELS:
             raise DataError(
-                f"an image of {width}x{height} pixels has a side of {max(made)} once the shorter one is {self.size}; "
-                f"at most {MAX_SIDE} is expected. Crop it first."
+                f"an image of {width}x{height} pixels is {made[1]}x{made[0]} once its shorter side is {self.size}; "
+                f"sides of up to {MAX_SIDE} and at most {_MAX_PIXELS} pixels are expected. Crop it first."
             )
         return made
 
@@ -237,6 +239,3 @@ def check_method(step: str, method: Method, antialias: bool) -> None:
         raise UsageError(
             f"step {step!r} has antialias with method {method!r}; bilinear or bicubic is expected there."
         )
-
-
-assert MAX_SIDE * MAX_SIDE <= MAX_VALUES

@@ -37,6 +37,9 @@ class ToSource(Step):
         if not 0 <= self.fill <= 255:
             raise UsageError(f"step 'to_source' has fill {self.fill}; 0..255 is expected.")
 
+    def geometry_of(self) -> str:
+        return self.image
+
     def result(self, given: tuple[ValueType, ...]) -> ValueType:
         (have,) = given
         if have.kind == "mask":

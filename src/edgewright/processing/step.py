@@ -103,6 +103,10 @@ class Step:
         """Return where the image's pixels lie after the step; steps that move pixels override it."""
         return geometry
 
+    def geometry_of(self) -> str | None:
+        """Return the image input whose geometry the step reads: its name, "" for the only one, None for no image."""
+        return None
+
     def initial(self, given: tuple[ValueType, ...]) -> Array | None:
         """Return the state before the first run; None for a step without one."""
         return None
