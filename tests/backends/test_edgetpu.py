@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from tests.backends import programs
 from tests.made_models import made_model
 
 from edgewright.backends import litert_file
@@ -22,6 +23,7 @@ from edgewright.core.target import Precision, Target
 from edgewright.sources.edgetpu_package import edgetpu_notes, read_package
 from edgewright.sources.load import load
 from edgewright.sources.tflite_file import read_flatbuffer
+from edgewright.testing import check_backend
 
 if TYPE_CHECKING:
     from benchmarks.microcontrollers.made_models import Maker
@@ -107,6 +109,27 @@ def test_the_first_offending_operator_is_named_with_a_rewrite(assets: Path, tmp_
     with pytest.raises(ConversionError, match=said):
         convert(model, tmp_path)
     assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+
+
+@pytest.mark.slow
+def test_it_conforms(assets: Path, tmp_path: Path) -> None:
+    sources = [
+        load(str(assets / "models/tflite-micro/micro_speech_quantized.tflite"), workdir=tmp_path / "source"),
+        programs.cnn_pt2(tmp_path / "pt2"),
+    ]
+    report = check_backend(
+        BACKEND,
+        programs=sources,
+        calibrations={str(one.path): programs.calibration_for(one, tmp_path) for one in sources[1:]},
+        workdir=tmp_path / "work",
+    )
+    assert {pair.program for pair in report.converted} == {one.path.name for one in sources}
+    assert not {pair.proof for pair in report.converted} & {Proof.RUN, Proof.INTERPRETED}
+
+
+def test_a_compiled_model_is_not_compiled_again(assets: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="Instead: it is compiled already"):
+        convert(assets / COMPILED, tmp_path)
 
 
 def test_without_the_compiler_nothing_is_called_compiled(

@@ -9,7 +9,7 @@ from tests.backends import programs
 from tests.made_models import made_model
 
 from edgewright.backends import registry
-from edgewright.backends.ethos_u import PACKAGE, TOOLCHAIN, EthosU55x128, EthosUBackend, _prepare
+from edgewright.backends.ethos_u import PACKAGE, TOOLCHAIN, EthosU55x128, EthosUBackend, _check_integers
 from edgewright.backends.vela_report import CpuOperator, read_report, shown
 from edgewright.core.artifact import Artifact, Proof
 from edgewright.core.errors import (
@@ -100,6 +100,11 @@ def test_a_model_is_compiled_and_called_no_more_than_that(assets: Path, tmp_path
         BACKEND.open(artifact, artifact.target)
 
 
+def test_a_model_that_litert_itself_refuses_is_compiled(assets: Path, tmp_path: Path, vela: None) -> None:
+    artifact = convert(assets / "models/tflite-micro/person_detect.tflite", tmp_path)
+    assert any(", 0 on the CPU" in note for note in artifact.notes)
+
+
 @pytest.mark.slow
 def test_it_conforms(assets: Path, tmp_path: Path, vela: None) -> None:
     sources = [
@@ -155,7 +160,7 @@ def test_float_models_are_refused_before_vela_sees_them(assets: Path, tmp_path: 
     assert "computes in integers" in str(BACKEND.refuses(program, Target(runtime=BACKEND.name)))
     # Vela itself ends with 0 on it, and puts nothing on the NPU.
     with pytest.raises(ConversionError, match="float activations alone"):
-        _prepare(model, tmp_path / "made.tflite", program)
+        _check_integers(model, program)
 
 
 def test_a_configuration_of_ones_own_is_used_and_watched(assets: Path, tmp_path: Path, vela: None) -> None:

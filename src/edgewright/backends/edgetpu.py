@@ -12,11 +12,11 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgewright.backends import vendor
+from edgewright.backends import device_model, vendor
 from edgewright.backends.edgetpu_log import CompilerLog, parse_log
 from edgewright.backends.edgetpu_rules import RUNTIMES, Readiness, check_model
 from edgewright.backends.external_tool import run_tool
@@ -39,7 +39,6 @@ _MODEL, _COMPILED, _LOG, _RULES, _SCRIPT = (
 )
 _VERSION_TIMEOUT_S = 20
 _SHOWN = 6
-_ENDS_NOTE = "the model takes and gives integers: quantize its inputs and dequantize its outputs"
 _ABSENT = f"{COMPILER} is not here: models are checked against the documented rules, not compiled"
 
 
@@ -122,13 +121,9 @@ class EdgeTpuBackend:
         workdir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".edgetpu-", dir=workdir) as name:
             folder = Path(name)
-            lowered = self._litert.convert(
-                program,
-                replace(target, runtime=self._litert.name, options=()),
-                calibration,
-                folder / "litert",
-            )
-            stripped, readiness = _prepare(lowered.path, folder / _MODEL, options)
+            lowered = device_model.lower(program, target, calibration, folder)
+            lowered.path.replace(folder / _MODEL)
+            readiness = _checked(folder / _MODEL, options)
             _judge(readiness, options, program.path.name)
             write_json(folder / _RULES, readiness.to_json())
             compiled = _compile(folder, options, program.path.name)
@@ -144,11 +139,7 @@ class EdgeTpuBackend:
             sha256=sha256_of_files(files),
             source_sha256=program.sha256,
             toolchain=dict(lowered.toolchain) | ({COMPILER: version} if compiled else {}),
-            notes=(
-                *lowered.notes,
-                *_notes(readiness, compiled, options),
-                *([_ENDS_NOTE] if stripped else []),
-            ),
+            notes=(*_notes(readiness, compiled, options), *lowered.notes),
             proof=Proof.RECIPE if compiled is None else Proof.CONVERTED,
         )
 
@@ -185,17 +176,11 @@ def build_command(options: EdgeTpuOptions) -> list[str]:
     return [COMPILER, "--show_operations", "--min_runtime_version", str(options.min_runtime_version), _MODEL]
 
 
-def _prepare(source: Path, made: Path, options: EdgeTpuOptions) -> tuple[int, Readiness]:
-    """Write the model with integers at its ends; return how many conversions left it, and what the rules say of it."""
-    from edgewright.backends import integer_ends, litert_file
+def _checked(path: Path, options: EdgeTpuOptions) -> Readiness:
+    from edgewright.backends import litert_file
     from edgewright.sources.tflite_file import read_flatbuffer
 
-    file = litert_file.read(source)
-    stripped = integer_ends.strip(file, read_flatbuffer(source))
-    litert_file.write(file, made)
-    return stripped, check_model(
-        litert_file.read(made), read_flatbuffer(made), runtime=options.min_runtime_version
-    )
+    return check_model(litert_file.read(path), read_flatbuffer(path), runtime=options.min_runtime_version)
 
 
 def _judge(readiness: Readiness, options: EdgeTpuOptions, what: str) -> None:

@@ -486,5 +486,6 @@ _REWRITES: Mapping[str, str] = {
     "DEQUANTIZE": "give the integers, and dequantize on the host",
     "CAST": "feed and take int8, and convert on the host",
     "BIDIRECTIONAL_SEQUENCE_LSTM": "use two unidirectional LSTMs",
+    "edgetpu-custom-op": "it is compiled already: give it to the device, or compile the model that it was made of",
     "TFLite_Detection_PostProcess": "leave it as the last operator: it runs on the CPU (cpu_operators=allow)",
 }

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from edgewright.backends import vendor
+from edgewright.backends import device_model, vendor
 from edgewright.backends.external_tool import run_tool
 from edgewright.backends.litert import LiteRTBackend
 from edgewright.backends.vela_report import VelaReport, read_report, shown
@@ -37,7 +37,6 @@ PACKAGE = "ethos-u-vela"
 ARM_CONFIG = "Arm/vela.ini"  # comes with the package, under the Apache licence
 _MODEL, _COMPILED, _SUMMARY, _PER_LAYER = "model.tflite", "model_vela.tflite", "summary.csv", "per-layer.csv"
 _MAX_CONFIG_BYTES = 1 << 20
-_ENDS_NOTE = "the compiled model takes and gives integers: quantize its inputs and dequantize its outputs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,13 +196,9 @@ class EthosUBackend:
         workdir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".vela-", dir=workdir) as name:
             folder = Path(name)
-            lowered = self._litert.convert(
-                program,
-                replace(target, runtime=self._litert.name, options=()),
-                calibration,
-                folder / "litert",
-            )
-            stripped = _prepare(lowered.path, folder / _MODEL, program)
+            lowered = device_model.lower(program, target, calibration, folder)
+            _check_integers(lowered.path, program)
+            lowered.path.replace(folder / _MODEL)
             report = _compile(python, self.name, options, folder, program.path.name)
             files = []
             for made in (_COMPILED, _SUMMARY, _PER_LAYER):
@@ -216,7 +211,6 @@ class EthosUBackend:
             f"{report.npu_operators} operators on the NPU, {len(report.cpu_operators)} on the CPU, as Vela lists them",
         ]
         notes += [f"on the CPU: {shown(report.cpu_operators)}"] if report.cpu_operators else []
-        notes += [_ENDS_NOTE] if stripped else []
         return Artifact(
             files=tuple(files),
             target=target,
@@ -225,7 +219,7 @@ class EthosUBackend:
             sha256=sha256_of_files(tuple(files)),
             source_sha256=program.sha256,
             toolchain=dict(lowered.toolchain) | {PACKAGE: version},
-            notes=(*lowered.notes, *notes),
+            notes=(*notes, *lowered.notes),
             proof=Proof.CONVERTED,
         )
 
@@ -238,17 +232,15 @@ class EthosUBackend:
         raise UnavailableError(f"{artifact.path.name} runs on an {self.name}, and there is none here.")
 
 
-def _prepare(source: Path, made: Path, program: Program) -> int:
-    """Write the model that Vela gets, with integers at its ends; return how many conversions left it.
+def _check_integers(path: Path, program: Program) -> None:
+    """Check that something in the model computes in integers: Vela would leave all of it to the CPU without an error.
 
     Raises:
-        ConversionError: nothing in it computes in integers: Vela would leave all of it to the CPU without an error.
+        ConversionError: nothing does.
     """
-    from edgewright.backends import integer_ends, litert_file
     from edgewright.sources.tflite_file import read_flatbuffer
 
-    flat, file = read_flatbuffer(source), litert_file.read(source)
-    tensors = [tensor for graph in flat.graphs for tensor in graph.tensors]
+    tensors = [tensor for graph in read_flatbuffer(path).graphs for tensor in graph.tensors]
     if not any(
         t.dtype in ("int8", "uint8", "int16") and t.is_quantized and not t.data_bytes for t in tensors
     ):
@@ -256,9 +248,6 @@ def _prepare(source: Path, made: Path, program: Program) -> int:
             f"{program.path.name} has float activations alone, and an Ethos-U computes in integers. Quantize it: "
             "--precision w8a8 with --calibration."
         )
-    stripped = integer_ends.strip(file, flat)
-    litert_file.write(file, made)
-    return stripped
 
 
 def _compile(python: Path, accelerator: str, options: EthosUOptions, folder: Path, what: str) -> VelaReport:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
-from edgewright.backends import tflm_files, tflm_measure, vendor
+from edgewright.backends import device_model, tflm_files, tflm_measure, vendor
 from edgewright.backends.litert import LiteRTBackend
 from edgewright.backends.signed import SignedSession
 from edgewright.backends.tflm_files import Port, TflmModel
@@ -43,7 +43,9 @@ _UNCHECKED_NOTE = "the C++ was not type-checked, for no C++ compiler is here"
 _UNMEASURED_NOTE = (
     "neither run nor measured, for the interpreter is not installed: edgewright toolchain install tflm"
 )
-_ENDS_NOTE = "the device takes and gives integers; the header has the functions that convert them"
+_TIME_NOTE = (
+    "its time here is of the reference kernels on this machine, and says nothing of a microcontroller"
+)
 
 
 class Interpreter(Protocol):
@@ -112,7 +114,8 @@ class TflmBackend:
         workdir.mkdir(parents=True, exist_ok=True)
         name = identifier(_stem(program))
         with tempfile.TemporaryDirectory(prefix=".tflm-", dir=workdir) as folder:
-            lowered, stripped, made = self._lowered(program, target, calibration, Path(folder))
+            lowered = device_model.lower(program, target, calibration, Path(folder), is_rewritten=False)
+            made = lowered.path
             content, digest = made.read_bytes(), sha256_of(made)
             model = _described(made, name, content, digest, program)
             defines = [] if model.arena else [f"{model.macro}_ARENA_BYTES=4096"]
@@ -120,45 +123,20 @@ class TflmBackend:
             is_checked = _type_check(files, Path(folder) / "stubs", defines)
             files = tuple(file.replace(workdir / file.name) for file in files)
         notes = [_CHECKED_NOTE if is_checked else _UNCHECKED_NOTE, _figures(model)]
-        notes += [_ENDS_NOTE] if stripped else []
-        notes += [] if model.arena else [_UNMEASURED_NOTE]
-        toolchain = dict(lowered.toolchain) if lowered else vendor.versions(("ai-edge-litert",))
+        notes.append(_TIME_NOTE if model.arena else _UNMEASURED_NOTE)
         version = {tflm_measure.PACKAGE: model.interpreter} if model.interpreter else {}
         return Artifact(
             files=files,
             target=target,
-            inputs=_static(program.inputs, model.inputs),
-            outputs=_static(program.outputs, model.outputs),
+            inputs=lowered.inputs,
+            outputs=lowered.outputs,
             sha256=sha256_of_files(files),
             source_sha256=program.sha256,
-            toolchain=toolchain | version,
-            notes=(*(lowered.notes if lowered else ()), *notes),
+            toolchain=dict(lowered.toolchain) | version,
+            notes=(*notes, *lowered.notes),
             proof=Proof.RUN if model.arena else Proof.CONVERTED,
             environment=tflm_measure.TOOLCHAIN,
         )
-
-    def _lowered(
-        self, program: Program, target: Target, calibration: Calibration | None, folder: Path
-    ) -> tuple[Artifact | None, int, Path]:
-        """Return LiteRT's artifact (None where the file is taken as it is), ends removed, and the `.tflite`."""
-        from edgewright.backends import integer_ends, litert_file
-        from edgewright.sources.tflite_file import read_flatbuffer
-
-        lowered, source = None, program.path
-        if program.format != "tflite" or program.precision != target.precision:
-            lowered = self._litert.convert(
-                program, replace(target, runtime=self._litert.name), calibration, folder
-            )
-            source = lowered.path
-        flat = read_flatbuffer(source)
-        file = litert_file.read(source)
-        stripped = integer_ends.strip(file, flat)
-        made = folder / "made.tflite"
-        if stripped:
-            litert_file.write(file, made)
-        else:
-            made.write_bytes(source.read_bytes())
-        return lowered, stripped, made
 
     def open(self, artifact: Artifact, target: Target, *, profile: bool = False) -> TflmSession:
         """Load the C array into the interpreter; there is no profile, so `layers` is empty.
@@ -337,10 +315,6 @@ def _described_port(model: Model, index: int, spec: TensorSpec) -> Port:
         scale=float(scales[0]) if is_one else 0.0,
         zero_point=int(zeros[0]) if is_one else 0,
     )
-
-
-def _static(specs: Sequence[TensorSpec], ports: Sequence[Port]) -> tuple[TensorSpec, ...]:
-    return tuple(replace(spec, shape=port.shape) for spec, port in zip(specs, ports, strict=True))
 
 
 def _write(model: TflmModel, folder: Path) -> tuple[Path, ...]:
