@@ -14,7 +14,7 @@ from edgewright.microcontrollers.shaping import same_scheme
 from edgewright.microcontrollers.sums import limits_of
 
 _MAX_RANK = 8
-_NAMES = ("A", "B", "C", "D")
+_NAMES = ("a", "b", "c")
 # How much finer than the inputs differences are taken.
 _FINER_BITS = {"int8": 7, "int16": 0}
 
@@ -176,7 +176,7 @@ def spread(
     described = [
         {
             "c_type": one.c_type,
-            "name": name.lower(),
+            "name": name,
             "at": " + ".join(
                 f"i{axis}" if step == 1 else f"i{axis} * {step}" for axis, step in enumerate(own) if step
             ) or "0",
