@@ -14,7 +14,14 @@ import pytest
 from edgewright.core.errors import UsageError
 from edgewright.microcontrollers import host
 from edgewright.microcontrollers.emit import compile_model, write_sources
-from edgewright.microcontrollers.labels import MAX_LABEL_CHARACTERS, MAX_LABELS, c_string, read_labels
+from edgewright.microcontrollers.labels import (
+    MAX_LABEL_CHARACTERS,
+    MAX_LABELS,
+    c_string,
+    embedded_labels,
+    read_labels,
+)
+from edgewright.microcontrollers.reader import read_graph
 
 pytestmark = pytest.mark.toolchain("ai_edge_litert")
 ODD = (
@@ -122,6 +129,12 @@ def test_an_archive_without_clear_labels_gives_none(
     model = _with_archive(_kws(assets), tmp_path / "kws.tflite", members)
     assert compile_model(model, name="kws").graph.labels == ()
     assert "_label(" not in compile_model(model, name="kws").header
+
+
+def test_a_published_model_has_its_labels(assets: Path) -> None:
+    path = assets / "models" / "coral" / "mobilenet_v1_0.25_128_quant.tflite"
+    labels = embedded_labels(path, read_graph(path))
+    assert len(labels) == 1001 and labels[0].endswith("background")
 
 
 def test_a_broken_archive_gives_none(assets: Path, tmp_path: Path) -> None:

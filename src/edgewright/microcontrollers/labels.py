@@ -1,18 +1,16 @@
-"""Names of classes: out of a file of lines, or out of the archive that converters append to a `.tflite`."""
+"""Names of classes: out of a file of lines, or out of the files that converters pack behind a `.tflite`."""
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
-from edgewright.core.errors import UsageError
+from edgewright.core.errors import FormatMismatchError, IntegrityError, UsageError
 from edgewright.microcontrollers.graph import Graph
+from edgewright.sources.embedded import read_tflite_notes
 
 MAX_LABELS = 10_000
 MAX_LABEL_CHARACTERS = 128
 _MAX_BYTES = 1 << 20
-_MAX_MEMBERS = 64
 # What may stand in a string literal as it is: printable ASCII without ", \ and ? (which begins a trigraph).
 _PLAIN = frozenset(chr(code) for code in range(0x20, 0x7F)) - set('"\\?')
 
@@ -51,19 +49,18 @@ def check_labels(labels: tuple[str, ...], graph: Graph) -> None:
 
 
 def embedded_labels(path: Path, graph: Graph) -> tuple[str, ...]:
-    """Return the labels in the archive behind the flatbuffer at `path`: the one text file whose lines fit an output.
+    """Return the labels packed behind the `.tflite` at `path`: the text file that its metadata name, or the only one.
 
-    Models without an archive, or with one that is damaged or fits nothing, have none: what is appended to a model
+    They must fit an output. Models without them, or with a damaged archive, have none: what is packed behind a model
     does not decide whether it can be converted.
-    Source: TensorFlow Lite Metadata, "associated files" (a zip archive at the end of the model file).
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = [one for one in archive.infolist()[:_MAX_MEMBERS] if one.file_size <= _MAX_BYTES]
-            texts = [_member(archive, one) for one in members if one.filename.lower().endswith(".txt")]
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError):
+        notes = read_tflite_notes(path)
+    except (FormatMismatchError, IntegrityError):
         return ()
-    fitting = [labels for labels in texts if len(labels) in _class_counts(graph)]
+    named = dict.fromkeys(note.labels for note in notes.outputs if note.labels)
+    texts = [notes.files[name] for name in named or notes.files if name in notes.files and _is_text(name)]
+    fitting = [labels for labels in map(_parsed, texts) if len(labels) in _class_counts(graph)]
     return fitting[0] if len(fitting) == 1 else ()
 
 
@@ -76,9 +73,12 @@ def c_string(text: str) -> str:
     return f'"{"".join(parts)}"'
 
 
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[str, ...]:
-    with archive.open(member) as stream:
-        content = stream.read(_MAX_BYTES + 1)  # the archive's own word for its size is not enough
+def _is_text(name: str) -> bool:
+    return name.lower().endswith(".txt")
+
+
+def _parsed(content: bytes) -> tuple[str, ...]:
+    """Return the labels in `content`, none where it holds something else."""
     try:
         return _parse(content)
     except ValueError:
