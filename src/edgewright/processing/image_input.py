@@ -48,7 +48,7 @@ def image_input(preset: str, signature: Signature, *, side: int | None = None) -
     """
     if len(signature.inputs) != 1:
         raise FormatMismatchError(
-            f"preset {preset!r} is for a model with one input, but it has {len(signature.inputs)}."
+            f"processing {preset!r} is for a model with one input, but it has {len(signature.inputs)}."
         )
     (tensor,) = signature.inputs
     sizes = tensor.shape[1:]
@@ -140,6 +140,6 @@ def output_flow(
 def misfit(preset: str, tensor: TensorSpec, expected: str) -> FormatMismatchError:
     """Return the error for a tensor that a preset is not for."""
     return FormatMismatchError(
-        f"preset {preset!r} expects {expected}, but the model has {tensor}. Write a processing.toml, or take another "
+        f"processing {preset!r} expects {expected}, but the model has {tensor}. Write a processing.toml, or take another "
         "preset."
     )

@@ -17,7 +17,6 @@ from edgewright.processing.values import MAX_SIDE, Order
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif"))
 MAX_PIXELS = 64_000_000
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
 _MAX_BYTES = 512 << 20

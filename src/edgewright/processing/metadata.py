@@ -189,7 +189,7 @@ def _from_export(subject: Subject, notes: ExportNotes) -> Specification:
             "Write a processing.toml."
         )
     # Ultralytics classifies the centre square, 0..1, and its models give probabilities.
-    image = image_input("yolo", subject.signature, side=224)
+    image = image_input("metadata", subject.signature, side=224)
     moves = (
         ShortSide(size=max(image.height, image.width), antialias=True),
         Crop(height=image.height, width=image.width),
@@ -210,7 +210,7 @@ def _from_properties(subject: Subject, properties: Mapping[str, str]) -> Specifi
     outputs = subject.signature.outputs
     if taken is None or order is None or len(outputs) != 1 or len(outputs[0].shape) != 2:
         return None
-    image = image_input("imagenet", subject.signature)
+    image = image_input("metadata", subject.signature)
     divisor, mean = taken
     moves = (Resize(height=image.height, width=image.width, antialias=True),)
     flow = pixels_to(

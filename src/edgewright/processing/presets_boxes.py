@@ -103,9 +103,7 @@ def yolo(models: Mapping[str, Subject]) -> Specification:
         classes = first - 4 - 3 * notes.keypoints
     else:
         raise misfit("yolo", output, f"{cells} columns (v8) or {3 * cells} rows (v5) of candidates")
-    labels = labels_inside(subject)
-    if classes is not None and len(labels) != classes:
-        labels = COCO if classes == len(COCO) else ()
+    labels = labels_inside(subject) if classes is None else _labels(subject, classes)
     moves = (Letterbox(height=image.height, width=image.width),)
     return _boxes(
         (pixels_to(subject, image, moves),),
@@ -133,7 +131,7 @@ def fastestdet(models: Mapping[str, Subject]) -> Specification:
         height=image.height, width=image.width, centre="tanh", size="sigmoid",
         objectness="first", objectness_power=0.6, class_power=0.4,
     )  # fmt: skip
-    labels = labels_inside(subject) or (COCO if output.shape[1] == 5 + len(COCO) else ())
+    labels = _labels(subject, (output.shape[1] or 0) - 5)
     return _boxes(
         (pixels_to(subject, image, (_stretched(image),), order="bgr"),),
         _Found(
@@ -231,6 +229,14 @@ def _outputs(preset: str, subject: Subject, count: int) -> tuple[TensorSpec, ...
     if len(outputs) != count:
         raise misfit(preset, outputs[-1], f"{count} output" + "s" * (count > 1))
     return outputs
+
+
+def _labels(subject: Subject, classes: int) -> tuple[str, ...]:
+    """Return the names of so many classes: the file's own, COCO's, or none."""
+    found = labels_inside(subject)
+    if len(found) == classes:
+        return found
+    return COCO if classes == len(COCO) else ()
 
 
 def _stretched(image: ImageInput) -> Resize:

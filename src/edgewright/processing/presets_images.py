@@ -16,6 +16,7 @@ from edgewright.processing.scores import Softmax, TopK
 from edgewright.processing.source import ToSource
 from edgewright.processing.specification import Flow, ResultFlow, Specification
 from edgewright.processing.step import Step
+from edgewright.processing.tensors import Reshape
 
 _IMAGENET_SIDE = 224
 
@@ -95,7 +96,7 @@ def deeplab(models: Mapping[str, Subject]) -> Specification:
     moves = (
         Letterbox(height=image.height, width=image.width, fill=(127,), anchor="top_left", antialias=True),
     )
-    (output,) = _one_output("deeplab", subject)
+    output = _one_output("deeplab", subject)
     sizes = output.shape[1:]
     labels: tuple[str, ...] = labels_inside(subject)
     steps: tuple[Step, ...]
@@ -125,7 +126,7 @@ def _classes(
     Args:
         labels: for a model with as many classes, that names none; none of them fits any number of classes.
     """
-    (output,) = _one_output(preset, subject)
+    output = _one_output(preset, subject)
     sizes = [size for size in output.shape[1:] if size != 1]
     if len(sizes) != 1 or (labels and sizes[0] != len(labels)):
         raise misfit(preset, output, f"a score for each of {len(labels) or 'its'} classes")
@@ -141,7 +142,7 @@ def _classes(
                 sources=(output.name,),
                 steps=(
                     *from_tensor(subject, output),
-                    *_flattened(output),
+                    *(() if len(output.shape) == 2 else (Reshape(shape=(-1,)),)),
                     *steps,
                     TopK(k=min(5, count or 5)),
                 ),
@@ -151,17 +152,11 @@ def _classes(
     )
 
 
-def _flattened(output: TensorSpec) -> tuple[Step, ...]:
-    from edgewright.processing.tensors import Reshape
-
-    return () if len(output.shape) == 2 else (Reshape(shape=(-1,)),)
-
-
-def _one_output(preset: str, subject: Subject) -> tuple[TensorSpec]:
+def _one_output(preset: str, subject: Subject) -> TensorSpec:
     outputs = subject.signature.outputs
     if len(outputs) != 1:
         raise misfit(preset, outputs[-1], "one output")
-    return (outputs[0],)
+    return outputs[0]
 
 
 def _coloured(preset: str, image: ImageInput) -> ImageInput:
