@@ -140,6 +140,6 @@ def output_flow(
 def misfit(preset: str, tensor: TensorSpec, expected: str) -> FormatMismatchError:
     """Return the error for a tensor that a preset is not for."""
     return FormatMismatchError(
-        f"processing {preset!r} expects {expected}, but the model has {tensor}. Write a processing.toml, or take another "
-        "preset."
+        f"processing {preset!r} expects {expected}, but the model has {tensor}. Write a processing.toml, or take "
+        "another preset."
     )
