@@ -190,8 +190,8 @@ class Peak(Step):
 
     def result(self, given: tuple[ValueType, ...]) -> ValueType:
         (have,) = given
-        if have.kind not in ("audio", "series") or have.dtype != "float32":
-            raise self.refuse(given, "audio, or a series of float32")
+        if have.kind not in ("audio", "series") or have.dtype != "float32" or 0 in have.shape:
+            raise self.refuse(given, "audio, or a series of float32, that is not empty")
         return have
 
     def apply(self, values: tuple[Array, ...], frame: Frame) -> Array:

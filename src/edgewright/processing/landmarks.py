@@ -45,8 +45,8 @@ class Relative(Step):
         if have.kind != "landmarks" or len(have.shape) != 2 or have.dtype not in ("float32", "int32"):
             raise self.refuse(given, "landmarks [points, coordinates] of float32 or int32")
         points, size = have.shape
-        if points is None or size is None or self.origin >= points or points == 0:
-            raise self.refuse(given, f"a known number of points, {self.origin + 1} at least,")
+        if not points or not size or self.origin >= points:
+            raise self.refuse(given, f"a known number of points, {max(self.origin + 1, 1)} at least,")
         if self.coordinates > size:
             raise self.refuse(given, f"{self.coordinates} coordinates at least")
         return have.of(points, self.coordinates or size, dtype="float32", kind="tensor")
