@@ -11,6 +11,7 @@ from tests.microcontrollers.c_folders import write_folder
 
 from edgewright.core.errors import IntegrityError, UsageError
 from edgewright.microcontrollers.folder import read_folder
+from edgewright.sources import inspect_artifact
 
 pytestmark = pytest.mark.toolchain("ai_edge_litert")
 
@@ -86,3 +87,12 @@ def test_what_is_no_c_model_is_refused(source: Path, tmp_path: Path) -> None:
         read_folder(tmp_path)
     with pytest.raises(UsageError, match="is no C model"):
         read_folder(tmp_path / "none.c")
+
+
+def test_a_c_model_is_inspected_by_what_it_was_made_of(source: Path) -> None:
+    found = inspect_artifact(source)
+    assert (found.name, found.format, found.precision, found.macs) == ("hello.c", "c", "w8a8", 288)
+    assert any("arena 32 bytes of RAM" in note for note in found.notes)
+    source.write_text(source.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    with pytest.raises(IntegrityError, match="Build it again"):
+        inspect_artifact(source)

@@ -47,8 +47,10 @@ def read_model(source: Path) -> CModel:
     """Return the model that NAME.c at `source` was made of, and check that it and NAME.h still are that model.
 
     Raises:
+        UsageError: a file is missing.
         IntegrityError: they are not what this version makes of the LiteRT model beside them.
     """
+    _require(source, source.with_suffix(MODEL_SUFFIX), source.with_suffix(".h"))
     stored, labels = source.with_suffix(MODEL_SUFFIX), labels_file(source.parent, source.stem)
     model = compile_model(
         stored,
@@ -72,16 +74,7 @@ def read_folder(path: Path) -> CFolder:
         IntegrityError: a file is not what this version makes of the model.
     """
     source = _source(path)
-    missing = [
-        file.name
-        for file in (source.with_suffix(MODEL_SUFFIX), source.with_suffix(".h"), _test_of(source))
-        if not file.is_file()
-    ]
-    if missing:
-        raise UsageError(
-            f"{source} is not a C model of Edgewright's: {', '.join(missing)} not beside it. "
-            "Make one: edgewright convert MODEL --to c --precision w8a8 --out DIR"
-        )
+    _require(source, source.with_suffix(MODEL_SUFFIX), source.with_suffix(".h"), _test_of(source))
     model = read_model(source)
     test = _test_of(source)
     try:
@@ -105,6 +98,15 @@ def _source(path: Path) -> Path:
             f"{path} holds {len(found)} C models; expected is one NAME.c with its NAME_test.c. Name the file."
         )
     return found[0]
+
+
+def _require(source: Path, *files: Path) -> None:
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise UsageError(
+            f"{source} is not a C model of Edgewright's: {', '.join(missing)} not beside it. "
+            "Make one: edgewright convert MODEL --to c --precision w8a8 --out DIR"
+        )
 
 
 def _test_of(source: Path) -> Path:
