@@ -9,13 +9,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgewright.core.errors import DataError, FormatMismatchError
+from edgewright.core.errors import DataError, FormatMismatchError, RecipeError, UnknownNameError
 from edgewright.core.tensors import Array, Arrays, TensorSpec
+from edgewright.processing.boxes import JoinBoxes
+from edgewright.processing.image_input import IMAGE as IMAGE_INPUT
+from edgewright.processing.images import Normalize
 from edgewright.processing.media import read_image
+from edgewright.processing.nms import Nms
 from edgewright.processing.preset_labels import COCO
 from edgewright.processing.presets import Quantization, Subject, make
 from edgewright.processing.processor import Processor, Signature, plan
-from edgewright.processing.specification import Specification, read_specification, write_specification
+from edgewright.processing.resize import Resize
+from edgewright.processing.scores import TopK
+from edgewright.processing.source import ToSource
+from edgewright.processing.specification import (
+    Flow,
+    Model,
+    RawInput,
+    ResultFlow,
+    Specification,
+    read_specification,
+    write_specification,
+)
+from edgewright.processing.tensors import Reshape
 
 RNG = np.random.default_rng(2)
 IMAGE = RNG.integers(0, 256, (60, 80, 3), dtype=np.uint8)
@@ -285,3 +301,66 @@ def test_deeplab_finds_the_bird(assets: Path) -> None:
     mask = processor.run({"image": read_image(folder / "bird_segmentation.bmp")}, execute)["mask"]
     truth = read_image(folder / "bird_segmentation_mask.bmp", order="grey")[..., 0]
     assert (mask == truth).mean() > 0.955
+
+
+def two_models(first: str, last: str) -> tuple[Specification, dict[str, Signature]]:
+    """Return a detector and a classifier of one image; the results in this order."""
+    boxes = tensor("b", 1, 9, 4), tensor("s", 1, 9, 1)
+    signatures = {
+        "faces": Signature(inputs=(tensor("x", 1, 8, 8, 3),), outputs=boxes),
+        "moods": Signature(inputs=(tensor("x", 1, 4, 4, 3),), outputs=(tensor("y", 1, 5),)),
+    }
+    results = {
+        "boxes": ResultFlow(
+            name="boxes", sources=("faces.b", "faces.s"), steps=(JoinBoxes(), Nms(), ToSource())
+        ),
+        "count": ResultFlow(name="count", sources=("faces.s",), steps=(Reshape(shape=(9,)), TopK(k=1))),
+        "mood": ResultFlow(name="mood", sources=("moods.y",), steps=(TopK(k=1),)),
+    }
+    order = (
+        [results[first], results["mood"], results[last]]
+        if last != "mood"
+        else [results[first], results["mood"]]
+    )
+    return Specification(
+        task="other",
+        inputs=(IMAGE_INPUT,),
+        models=(Model(name="faces"), Model(name="moods")),
+        tensors=(
+            Flow(name="faces.x", sources=("image",), steps=(Resize(height=8, width=8), Normalize())),
+            Flow(name="moods.x", sources=("image",), steps=(Resize(height=4, width=4), Normalize())),
+        ),
+        results=tuple(order),
+    ), signatures
+
+
+def test_boxes_go_back_by_the_geometry_that_they_come_from() -> None:
+    checked = plan(*two_models("boxes", "mood"))
+    corners = np.tile(np.array([2, 2, 6, 6], np.float32), (1, 9, 1))
+
+    def execute(name: str, inputs: Arrays) -> Arrays:
+        scores = np.full((1, 9, 1), 0.9, np.float32)
+        return {"b": corners, "s": scores} if name == "faces" else {"y": np.zeros((1, 5), np.float32)}
+
+    made = Processor(checked).run({"image": IMAGE}, execute)["boxes"]
+    assert made[0, :4].tolist() == [20, 15, 60, 45]
+    # The other model's size would be taken.
+    with pytest.raises(RecipeError, match=r"'moods.x' is prepared"):
+        plan(*two_models("count", "boxes"))
+
+
+def test_the_image_that_results_go_back_to_must_be_there() -> None:
+    specification, signatures = two_models("boxes", "mood")
+    (boxes, mood) = specification.results
+    other = replace(boxes, steps=(JoinBoxes(), Nms(), ToSource(image="imago")))
+    with pytest.raises(UnknownNameError, match="'image'"):
+        plan(replace(specification, results=(other, mood)), signatures)
+    points = RawInput(name="points", kind="tensor", shape=(8, 8, 3))
+    flow = Flow(name="faces.x", sources=("points",))
+    with pytest.raises(RecipeError, match="0 inputs are images"):
+        plan(
+            replace(
+                specification, inputs=(points,), models=specification.models[:1], tensors=(flow,), results=(boxes,)
+            ),
+            {"faces": signatures["faces"]},
+        )  # fmt: skip

@@ -126,6 +126,9 @@ class _Planner:
         self.outputs = {full_name(m, spec.name): (m, spec) for m, s in models.items() for spec in s.outputs}
         self.types: dict[str, ValueType] = {row.name: row.type for row in specification.inputs}
         self.images = {row.name: row.name for row in specification.inputs if row.kind == "image"}
+        # name -> what was prepared of images on the way to it; image -> what was prepared of it last
+        self.origins: dict[str, frozenset[str]] = {}
+        self.prepared: dict[str, str] = {}
         self.order: list[CheckedFlow | str] = []
         self.open: list[str] = []
 
@@ -217,6 +220,11 @@ class _Planner:
                     f"tensor {name!r} takes {want}, but the specification makes {have}. Change its steps."
                 )
         self.order.append(model)
+        fed = (
+            self.origins.get(full_name(model, spec.name), frozenset()) for spec in self.models[model].inputs
+        )
+        origins = frozenset().union(*fed)
+        self.origins |= {full_name(model, spec.name): origins for spec in self.models[model].outputs}
 
     def _flow(self, flow: Flow) -> None:
         for source in flow.sources:
@@ -242,20 +250,35 @@ class _Planner:
         checked = CheckedFlow(flow=flow, given=given, types=tuple(types), image=images[0] if images else "")
         if flow not in self.specification.results:
             self.types[flow.name] = checked.result
+            self.origins[flow.name] = self._origins(flow)
             if images:
+                self.origins[flow.name] = frozenset((flow.name,))
                 self.images[flow.name] = images[0]
+                self.prepared[images[0]] = flow.name
         self.order.append(checked)
 
     def _check_geometry(self, flow: Flow, image: str | None) -> None:
         """Raise UsageError where the image that a step of `flow` reads the geometry of is not there, or not clear."""
+        if image is None:
+            return
         known = [row.name for row in self.specification.inputs if row.kind == "image"]
         if image and image not in known:
             raise UnknownNameError.of(f"image input for {flow.name!r}", image, known)
-        if image == "" and len(known) != 1:
+        if not image and len(known) != 1:
             raise RecipeError(
                 f"{flow.name!r} goes back to the pixels of an image, but {len(known)} inputs are images. "
                 "Name one in the step's option `image`."
             )
+        # The geometry is the one that was prepared last: it must be what the values come from.
+        last, origins = self.prepared.get(image or known[0]), self._origins(flow)
+        if last and last not in origins:
+            raise RecipeError(
+                f"{flow.name!r} comes from {sorted(origins)}, but {last!r} is prepared of the image before it. Put it "
+                "before the results that need that."
+            )
+
+    def _origins(self, flow: Flow) -> frozenset[str]:
+        return frozenset().union(*(self.origins.get(source, frozenset()) for source in flow.sources))
 
 
 class _PreparedError(Exception):
