@@ -27,9 +27,9 @@ def test_only_boards_of_the_device_are_judged() -> None:
 
 def test_what_is_too_large_is_named() -> None:
     pico = board_of("pico")
-    (exact,) = fits_of("cortex-m3", flash_bytes=2 * MIB, ram_bytes=264 * KIB, boards=[pico])
+    (exact,) = fits_of("cortex-m0plus", flash_bytes=2 * MIB, ram_bytes=264 * KIB, boards=[pico])
     assert exact.is_fitting
-    (large,) = fits_of("cortex-m3", flash_bytes=2 * MIB + 1, ram_bytes=264 * KIB + 1, boards=[pico])
+    (large,) = fits_of("cortex-m0plus", flash_bytes=2 * MIB + 1, ram_bytes=264 * KIB + 1, boards=[pico])
     assert not large.is_fitting
     assert large.reason == "flash 2,097,153 of 2,097,152 bytes; RAM 270,337 of 270,336 bytes"
 

@@ -31,7 +31,7 @@ def bench(
         typer.Option(
             "--device",
             metavar="NAME,...",
-            help="C models under QEMU: cortex-m3, m4, m7, m33, m55, rv32, or all. Counts instructions, no time.",
+            help="C models under QEMU: m0plus, m3, m4, m7, m33, m55, rv32, or all. Counts instructions, no time.",
         ),
     ] = "",
     board: Annotated[

@@ -118,7 +118,9 @@ ALL = (
     # Alif Ensemble E7 datasheet: high-performance core, MRAM, SRAM0
     _board("alif-ensemble-e7", "Alif Ensemble E7", "cortex-m55", 400, 5632 * KIB, 4 * MIB),
     # RP2040 datasheet; flash of the board
-    _board("pico", "Raspberry Pi Pico", "cortex-m0plus", 133, 2 * MIB, 264 * KIB, device="cortex-m3"),
+    _board("pico", "Raspberry Pi Pico", "cortex-m0plus", 133, 2 * MIB, 264 * KIB),
+    # SAM D21 family datasheet
+    _board("arduino-zero", "Arduino Zero", "cortex-m0plus", 48, 256 * KIB, 32 * KIB),
     # RP2350 datasheet; flash of the board
     _board("pico-2", "Raspberry Pi Pico 2", "cortex-m33", 150, 4 * MIB, 520 * KIB),
     # nRF5340 product specification: application core

@@ -81,6 +81,8 @@ def _arm(core: str, machine: str, *flags: str, memory: int = 0x20000000) -> Devi
 
 
 DEVICES: Mapping[str, Device] = {
+    # QEMU has no Cortex-M0+; a Cortex-M3 runs every instruction of it.
+    "cortex-m0plus": _arm("cortex-m0plus", "mps2-an385"),
     "cortex-m3": _arm("cortex-m3", "mps2-an385"),
     "cortex-m4": _arm("cortex-m4", "mps2-an386", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"),
     "cortex-m7": _arm("cortex-m7", "mps2-an500", "-mfloat-abi=hard", "-mfpu=fpv5-d16"),
