@@ -26,7 +26,7 @@ from edgewright.core.errors import ConversionError, FormatMismatchError, Integri
 from edgewright.core.files import sha256_of_files
 from edgewright.core.target import Precision, Target
 from edgewright.microcontrollers import oracle
-from edgewright.sources.load import load
+from edgewright.sources.load import inspect_artifact, load
 from edgewright.sources.tflite_file import read_flatbuffer
 from edgewright.testing import check_backend
 from edgewright.workers.pool import Worker
@@ -249,6 +249,17 @@ def test_files_that_were_changed_are_not_run(assets: Path, tmp_path: Path, inter
     artifact.path.write_text(artifact.path.read_text().replace("0x1c,", "0x1c, /* more */", 1))
     with pytest.raises(IntegrityError, match="is not what this version of Edgewright writes"):
         TflmSession(replace(artifact, sha256=sha256_of_files(artifact.files)))
+
+
+def test_the_array_is_inspected_as_the_model_in_it(assets: Path, tmp_path: Path) -> None:
+    artifact = convert(assets / HELLO, tmp_path)
+    found = inspect_artifact(artifact.path)
+    model = inspect_artifact(assets / HELLO)
+    assert (found.layers, found.parameters, found.macs) == (model.layers, model.parameters, model.macs)
+    assert found.notes[0] == "a .tflite of 2,704 bytes as a C array" and "arena" in found.notes[1]
+    artifact.path.write_text(artifact.path.read_text() + "int more;")
+    with pytest.raises(IntegrityError, match="is not what this version"):
+        inspect_artifact(artifact.path)
 
 
 def test_names_of_the_model_cannot_leave_a_comment(tmp_path: Path) -> None:

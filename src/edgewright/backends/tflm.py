@@ -153,7 +153,11 @@ class TflmSession(SignedSession):
 
     def __init__(self, artifact: Artifact) -> None:
         self._artifact = artifact
-        content, arena_bytes = _delivered(artifact.path)
+        content, arena_bytes = tflm_files.read_delivered(artifact.path)
+        if not 0 < arena_bytes <= tflm_measure.MAX_ARENA_BYTES:
+            raise IntegrityError(
+                f"{artifact.path} comes with no measured arena. Build it again with the interpreter installed."
+            )
         self._interpreter: Interpreter | None = _interpreter(content, arena_bytes, artifact.path.name)
         self._inputs = [_port(self._interpreter.get_input_details(i)) for i in range(len(artifact.inputs))]
         self._outputs = [_port(self._interpreter.get_output_details(i)) for i in range(len(artifact.outputs))]
@@ -212,25 +216,6 @@ def quantized(values: Array, port: Port) -> Array:
 def _real(integers: Array, port: Port) -> Array:
     levels = np.subtract(integers, port.zero_point, dtype=np.int64, casting="unsafe").astype(np.float32)
     return np.asarray(levels * np.float32(port.scale), dtype=np.float32)
-
-
-def _delivered(source: Path) -> tuple[bytes, int]:
-    """Return the model and the arena that the artifact's files hold, after a look at them."""
-    name = source.name.removesuffix("_model.cc")
-    header = source.with_name(f"{name}_model.h")
-    for file in (source, header):
-        if not file.is_file() or file.stat().st_size > 8 * tflm_files.MAX_MODEL_BYTES:
-            raise IntegrityError(f"{file} is missing or too large. Build it again.")
-    text = source.read_text(encoding="utf-8", errors="replace")
-    content = tflm_files.array_content(text)
-    if not content or text != tflm_files.array_text(name, content):
-        raise IntegrityError(f"{source} is not what this version of Edgewright writes. Build it again.")
-    arena_bytes = tflm_files.arena_bytes(header.read_text(encoding="utf-8", errors="replace"))
-    if not 0 < arena_bytes <= tflm_measure.MAX_ARENA_BYTES:
-        raise IntegrityError(
-            f"{header} states no measured arena. Build it again with the interpreter installed."
-        )
-    return content, arena_bytes
 
 
 def _interpreter(content: bytes, arena_bytes: int, what: str) -> Interpreter:

@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
 from edgewright.backends.tflm_measure import Arena
+from edgewright.core.errors import IntegrityError
 
 ALIGNMENT = 16
 MAX_MODEL_BYTES = 64 << 20
@@ -83,7 +85,7 @@ def file_texts(model: TflmModel) -> dict[str, str]:
 def array_text(name: str, content: bytes) -> str:
     """Return NAME_model.cc."""
     lines = [
-        "".join(f"0x{byte:02x}," for byte in content[start : start + _BYTES_PER_LINE])
+        "0x" + content[start : start + _BYTES_PER_LINE].hex(",").replace(",", ",0x") + ","
         for start in range(0, len(content), _BYTES_PER_LINE)
     ]
     body = "\n".join(lines)
@@ -97,13 +99,35 @@ def array_text(name: str, content: bytes) -> str:
 def array_content(text: str) -> bytes:
     """Return the bytes of the array in NAME_model.cc; nothing where there is none."""
     _, _, body = text.partition("[] = {")
-    return bytes(int(byte, 16) for byte in re.findall(r"0x([0-9a-f]{2}),", body.partition("}")[0]))
+    digits = body.partition("}")[0].replace("0x", "").replace(",", "")
+    try:
+        return bytes.fromhex(digits)
+    except ValueError:
+        return b""
 
 
 def arena_bytes(text: str) -> int:
     """Return the arena that NAME_model.h states; 0 where it was not measured."""
     found = re.search(r"^#define \w+_ARENA_BYTES (\d{1,9})$", text, re.MULTILINE)
     return int(found[1]) if found else 0
+
+
+def read_delivered(source: Path) -> tuple[bytes, int]:
+    """Return the model in NAME_model.cc, and the arena that NAME_model.h beside it states: 0 where it was not measured.
+
+    Raises:
+        IntegrityError: a file is missing, or not what this version writes.
+    """
+    name = source.name.removesuffix("_model.cc")
+    header = source.with_name(f"{name}_model.h")
+    for file in (source, header):
+        if not file.is_file() or file.stat().st_size > 8 * MAX_MODEL_BYTES:
+            raise IntegrityError(f"{file} is missing or too large. Build it again.")
+    text = source.read_text(encoding="utf-8", errors="replace")
+    content = array_content(text)
+    if not content or text != array_text(name, content):
+        raise IntegrityError(f"{source} is not what this version of Edgewright writes. Build it again.")
+    return content, arena_bytes(header.read_text(encoding="utf-8", errors="replace"))
 
 
 def header_text(model: TflmModel) -> str:

@@ -27,6 +27,7 @@ _HDF5_LIMITS = Limits(timeout_s=120.0)
 # Artifacts that are no source: what describes them without running them, by suffix.
 ARTIFACT_INSPECTORS = {
     ".c": "edgewright.sources.inspect_c:inspect_c",
+    ".cc": "edgewright.sources.inspect_tflm:inspect_tflm",
     ".mlpackage": "edgewright.sources.inspect_coreml:inspect_coreml",
     ".xml": "edgewright.sources.inspect_openvino:inspect_openvino",
     ".param": "edgewright.sources.inspect_ncnn:inspect_ncnn",
