@@ -163,6 +163,8 @@ def _check_order(graph: FlatGraph, path: Path, variables: set[int]) -> None:
             )
         made.update(operator.outputs)
     missing = [index for index in graph.outputs if index not in made and not graph.tensors[index].data_bytes]
+    if any(graph.tensors[index].data_bytes for index in graph.inputs if index >= 0):
+        raise IntegrityError(f"{path.name} is broken: an input of the model is a constant.")
     if missing or not graph.inputs or not graph.outputs:
         raise IntegrityError(f"{path.name} is broken: no operator makes its outputs {missing}.")
 
@@ -225,7 +227,8 @@ def _quantization(
     stored: schema.Tensor, known: FlatTensor
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], int]:
     table = stored.Quantization()
-    if table is None or table.ScaleLength() == 0:
+    # The interpreter takes scales without zero points for no quantization.
+    if table is None or table.ScaleLength() == 0 or table.ZeroPointLength() == 0:
         return _NO_SCALES, _NO_ZEROS, 0
     count = int(table.ScaleLength())
     scales = np.asarray(table.ScaleAsNumpy(), dtype=np.float32)
@@ -235,12 +238,11 @@ def _quantization(
     if count > 1 and not (0 <= axis < len(known.shape) and known.shape[axis] == count):
         # Old converters wrote a bias's scales along an axis that it has not; kernels that need the axis check it.
         axis = NO_AXIS
-    zero_points = np.zeros(count, dtype=np.int64)
     given = int(table.ZeroPointLength())
-    if given:
-        if given not in (1, count):
-            raise ValueError(f"tensor {known.name!r} has {count} scales and {given} zero points")
-        zero_points[:] = np.asarray(table.ZeroPointAsNumpy(), dtype=np.int64)
+    if given not in (1, count):
+        raise ValueError(f"tensor {known.name!r} has {count} scales and {given} zero points")
+    zero_points = np.zeros(count, dtype=np.int64)
+    zero_points[:] = np.asarray(table.ZeroPointAsNumpy(), dtype=np.int64)
     return scales, zero_points, axis
 
 
