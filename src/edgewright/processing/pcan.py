@@ -24,6 +24,7 @@ _RATIO = 2.0**12
 _SHRUNK = 64.0
 _ESTIMATE_SCALE = 8.0
 _LOG_SCALE = 64.0
+_MAX_SIGNAL = 2.0**31
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,9 @@ class Pcan(Step):
         made = np.empty(values[0].shape, dtype=np.float32)
         mean = np.asarray(frame.state, dtype=np.float32)
         for row, energies in enumerate(np.asarray(values[0], dtype=np.float64)):
-            signal = np.floor(np.sqrt(np.maximum(energies, 0.0)) * _FULL_SCALE)
+            # What is no number is 0.
+            signal = np.floor(np.sqrt(np.where(energies > 0, energies, 0.0)) * _FULL_SCALE)
+            signal = np.minimum(signal, _MAX_SIGNAL)
             mean = (signal * smoothing + mean * (1.0 - smoothing)).astype(np.float32)
             left = np.maximum(np.floor(signal - np.minimum(mean, signal)), np.floor(signal * self.remaining))
             made[row] = self._features(left, mean.astype(np.float64))
