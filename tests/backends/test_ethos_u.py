@@ -96,6 +96,13 @@ def test_a_model_is_compiled_and_called_no_more_than_that(assets: Path, tmp_path
     assert "(Ethos_U55_High_End_Embedded, Shared_Sram, Arm/vela.ini), not run here" in notes
     assert "the compiler's estimate: 0.1798 ms, SRAM 21.7 KiB, off-chip flash 30.4 KiB" in notes
     assert "0 on the CPU" in notes
+    notes = load(str(artifact.path), workdir=tmp_path / "again").notes
+    assert notes[0] == "1 custom operators 'ethos-u'"
+    assert (
+        notes[1].startswith("compiled for an Arm Ethos-U: commands 3,")
+        and "constants 31,104 bytes" in notes[1]
+    )
+    assert notes[2] == "no operator stays on the CPU"
     with pytest.raises(UnavailableError, match="there is none here"):
         BACKEND.open(artifact, artifact.target)
 

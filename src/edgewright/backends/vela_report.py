@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgewright.core.errors import ConversionError
+from edgewright.sources.ethos_u_operator import OPERATOR
 from edgewright.sources.tflite_file import read_flatbuffer
 
-NPU_OPERATOR = "ethos-u"
 _MAX_CSV_BYTES = 256 << 20
 _MAX_LOG_LINES = 2_000_000
 _MAX_NAME = 80
@@ -80,7 +80,7 @@ def read_report(compiled: Path, summary: Path, per_layer: Path, log: Path) -> Ve
         operator.name
         for graph in read_flatbuffer(compiled).graphs
         for operator in graph.operators
-        if operator.name != NPU_OPERATOR
+        if operator.name != OPERATOR
     ]
     places = _places(per_layer)
     npu, cpu = places.pop("NPU", []), places.pop("CPU", [])

@@ -10,8 +10,9 @@ from edgewright.core.errors import FormatMismatchError, IntegrityError
 from edgewright.core.files import sha256_of
 from edgewright.core.program import Program
 from edgewright.core.tensors import DTYPES, TensorSpec
-from edgewright.sources import edgetpu_package
+from edgewright.sources import edgetpu_package, ethos_u_operator
 from edgewright.sources.edgetpu_package import edgetpu_notes
+from edgewright.sources.ethos_u_operator import ethos_u_notes
 from edgewright.sources.tflite_file import FlatGraph, FlatModel, FlatTensor, read_flatbuffer
 
 WEIGHTED = (
@@ -59,6 +60,7 @@ def read_tflite(path: Path, *, spec: str) -> Program:
         notes=(
             *(f"{count} custom operators {name!r}" for name, count in sorted(custom.items())),
             *(edgetpu_notes(path) if edgetpu_package.OPERATOR in custom else ()),
+            *(ethos_u_notes(model) if ethos_u_operator.OPERATOR in custom else ()),
         ),
     )
 
