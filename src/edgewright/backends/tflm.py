@@ -122,8 +122,11 @@ class TflmBackend:
             files = _write(model, Path(folder) / "files")
             is_checked = _type_check(files, Path(folder) / "stubs", defines)
             files = tuple(file.replace(workdir / file.name) for file in files)
-        notes = [_CHECKED_NOTE if is_checked else _UNCHECKED_NOTE, _figures(model)]
-        notes.append(_TIME_NOTE if model.arena else _UNMEASURED_NOTE)
+        notes = [
+            _figures(model),
+            _TIME_NOTE if model.arena else _UNMEASURED_NOTE,
+            _CHECKED_NOTE if is_checked else _UNCHECKED_NOTE,
+        ]
         version = {tflm_measure.PACKAGE: model.interpreter} if model.interpreter else {}
         return Artifact(
             files=files,
