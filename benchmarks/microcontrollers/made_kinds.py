@@ -101,6 +101,10 @@ KINDS: dict[str, Write] = {
     "slice": moves.slice_,
     "strided_slice": moves.strided_slice,
     "split": moves.split,
+    "split_v": moves.split_v,
+    "reshape": moves.reshape,
+    "squeeze": moves.squeeze,
+    "expand_dims": moves.expand_dims,
     "resize_nearest_neighbor": moves.resize_nearest_neighbor,
     "resize_bilinear": moves.resize_bilinear,
     "mean": layers.mean,
@@ -197,6 +201,6 @@ for _kind in (
 for _kind in (
     "conv_2d depthwise_conv_2d fully_connected concatenation transpose strided_slice average_pool_2d max_pool_2d "
     "mean softmax pad transpose_conv pack unpack split slice resize_nearest_neighbor resize_bilinear "
-    "unidirectional_sequence_lstm sum batch_matmul gather mirror_pad broadcast_to graph image"
+    "unidirectional_sequence_lstm sum batch_matmul gather mirror_pad broadcast_to graph split_v reshape image"
 ).split():
     KINDS[f"int16_{_kind}"] = _as_wide(KINDS[_kind])

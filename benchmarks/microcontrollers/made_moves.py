@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from made_draws import Draw, int8s, scale_of, shape_of, zero_of
+
 from made_models import Maker
 
 
@@ -290,3 +291,57 @@ def gather(draw: Draw, path: Path) -> None:
     y = made.tensor((*shape[:axis], *lead, *shape[axis + 1 :]), scale=scale, zero=zero)
     made.operator("GATHER", [x, indices], [y], table="GatherOptions", options={"axis": axis}, version=2)
     made.write(path, inputs, [y])
+
+
+def split_v(draw: Draw, path: Path) -> None:
+    """Parts of given sizes."""
+    made = Maker()
+    shape = shape_of(draw)
+    axis = int(draw.integers(0, len(shape)))
+    sizes = draw.integers(1, 5, int(draw.integers(1, 4)))
+    whole = (*shape[:axis], int(sizes.sum()), *shape[axis + 1 :])
+    scale, zero = scale_of(draw), zero_of(draw)
+    x = made.tensor(whole, scale=scale, zero=zero)
+    given = [made.tensor(sizes.shape, "int32", value=sizes), made.tensor((), "int32", value=np.array(axis))]
+    outputs = [
+        made.tensor((*shape[:axis], int(size), *shape[axis + 1 :]), scale=scale, zero=zero) for size in sizes
+    ]
+    options = {"numSplits": len(sizes)}
+    made.operator("SPLIT_V", [x, *given], outputs, table="SplitVOptions", options=options, version=2)
+    made.write(path, [x], outputs)
+
+
+def reshape(draw: Draw, path: Path) -> None:
+    """The same values in another shape: the model's input is its output."""
+    _view(draw, path, "RESHAPE")
+
+
+def squeeze(draw: Draw, path: Path) -> None:
+    """Axes of size 1 away."""
+    _view(draw, path, "SQUEEZE")
+
+
+def expand_dims(draw: Draw, path: Path) -> None:
+    """A new axis of size 1."""
+    _view(draw, path, "EXPAND_DIMS")
+
+
+def _view(draw: Draw, path: Path, name: str) -> None:
+    made = Maker()
+    shape = shape_of(draw)
+    axis = int(draw.integers(0, len(shape) + 1))
+    long = (*shape[:axis], 1, *shape[axis:])
+    scale, zero = scale_of(draw), zero_of(draw)
+    ends = {"RESHAPE": (shape, shape[::-1]), "SQUEEZE": (long, shape), "EXPAND_DIMS": (shape, long)}[name]
+    x, y = (made.tensor(one, scale=scale, zero=zero) for one in ends)
+    inputs, options, table = [x], {}, "ReshapeOptions"
+    if name == "RESHAPE":
+        inputs.append(made.tensor((len(shape),), "int32", value=np.array(ends[1])))
+        options = {"newShape": list(ends[1])}
+    elif name == "SQUEEZE":
+        table, options = "SqueezeOptions", {"squeezeDims": [axis]}
+    else:
+        table = "ExpandDimsOptions"
+        inputs.append(made.tensor((1,), "int32", value=np.array([axis])))
+    made.operator(name, inputs, [y], table=table, options=options)
+    made.write(path, [x], [y])
