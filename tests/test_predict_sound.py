@@ -11,7 +11,9 @@ import pytest
 from edgewright.core.errors import DataError
 from edgewright.prediction import load
 from edgewright.processing.audio_files import wav_bytes
+from edgewright.processing.raw import read_raw
 from edgewright.processing.results import Classes, Values, Waveform
+from edgewright.processing.specification import RawInput
 
 
 @pytest.mark.toolchain("ai_edge_litert")
@@ -22,6 +24,7 @@ def test_a_keyword_is_heard_and_a_clipped_clip_noted(assets: Path, tmp_path: Pat
     with load(assets / "models/mlperf-tiny/kws_dscnn_int8.tflite", processing="kws_mfcc") as predictor:
         heard = predictor(assets / "data/micro-speech/yes_1000ms.wav")
         clipped = predictor(tmp_path / "loud.wav")
+        long = predictor(assets / "data/silero-audio/test.wav")
         with pytest.raises(DataError, match="48000 Hz, but 16000 Hz"):
             predictor(tmp_path / "fast.wav")
         with pytest.raises(DataError, match="NaN"):
@@ -29,6 +32,7 @@ def test_a_keyword_is_heard_and_a_clipped_clip_noted(assets: Path, tmp_path: Pat
     keyword = heard["keyword"]
     assert isinstance(keyword, Classes) and keyword.labels[0].name == "yes" and not heard.notes
     assert "clipped" in clipped.notes[0]
+    assert "960000 samples, of which the first 16000" in long.notes[0]
     assert json.loads(json.dumps(clipped.to_json()))["notes"] == list(clipped.notes)
 
 
@@ -73,3 +77,10 @@ def test_a_text_is_predicted_with_the_tokenizer_beside_the_specification(tmp_pat
     with load(tmp_path / "model.onnx") as predictor:
         made = predictor("a bird barks")["same_tokens"]
     assert isinstance(made, Values) and made.array.tolist() == [1, 2, 0, 0]
+
+
+@pytest.mark.parametrize("content", ["", "1,2\n3,x\n", "1,2\n3\n"])
+def test_a_csv_without_numbers_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "hand.csv").write_text(content)
+    with pytest.raises(DataError, match=r"hand\.csv"):
+        read_raw(RawInput(name="hand", kind="landmarks", shape=(21, 2)), tmp_path / "hand.csv")

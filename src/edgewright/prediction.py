@@ -17,8 +17,8 @@ from edgewright.core.errors import DataError, FormatMismatchError, UsageError
 from edgewright.core.files import work_folder
 from edgewright.core.tensors import Array
 from edgewright.processing import presets
-from edgewright.processing.audio_files import sound_notes
 from edgewright.processing.choice import choose
+from edgewright.processing.notes import raw_notes
 from edgewright.processing.processor import Plan, Raw, Signature, plan
 from edgewright.processing.raw import RAW_SUFFIXES, read_raw
 from edgewright.processing.results import Result, typed_result
@@ -43,7 +43,8 @@ class Prediction:
     """The results of one run, by name, and the raw inputs that they were made of.
 
     Attributes:
-        notes: what is strange about the inputs, as sentences: sound that is silent or clipped.
+        notes: what is strange about the inputs, as sentences: sound that is silent, clipped, or
+            much longer than what is used of it.
     """
 
     results: Mapping[str, Result]
@@ -132,14 +133,9 @@ class Predictor:
         raw = self.read(given)
         arrays = self.arrays(raw)
         paths = [str(value) for value in given.values() if isinstance(value, str | Path)]
-        notes = [
-            f"{row.name}: {note}"
-            for row in self.specification.inputs
-            if row.kind == "audio"
-            for note in sound_notes(np.asarray(raw[row.name]))
-        ]
+        notes = raw_notes(self.specification, raw)
         return Prediction(
-            results=self._typed(arrays), raw=raw, source=source or next(iter(paths), ""), notes=tuple(notes)
+            results=self._typed(arrays), raw=raw, source=source or next(iter(paths), ""), notes=notes
         )
 
     def read(self, given: Mapping[str, RawSource]) -> dict[str, Raw]:

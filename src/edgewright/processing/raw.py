@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,8 +45,9 @@ def read_raw(row: RawInput, path: Path) -> Array:
         else:
             if path.stat().st_size > _MAX_CSV_BYTES:
                 raise DataError(f"{path} has more than {_MAX_CSV_BYTES} bytes. Give an .npy.")
-            array = np.loadtxt(path, delimiter=",", dtype=np.float64, ndmin=1)
-    except (OSError, ValueError, EOFError) as err:
+            with warnings.catch_warnings(action="error"):  # that a file is empty is only warned of
+                array = np.loadtxt(path, delimiter=",", dtype=np.float64, ndmin=1)
+    except (OSError, ValueError, EOFError, UserWarning) as err:
         raise DataError(f"{path} cannot be read as numbers: {err}. An .npy or a .csv is expected.") from err
     if array.dtype.kind not in "fiu":
         raise DataError(f"{path} holds {array.dtype}, but numbers are expected.")
