@@ -13,7 +13,7 @@ from edgewright.processing.specification import RawInput
 
 pytestmark = needs_compiler
 NORMALIZE: Row = {"step": "normalize", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-LAYOUT: Row = {"step": "layout"}
+LAYOUT: Row = {"step": "layout", "layout": "chw"}
 
 
 def resize(method: str, **options: object) -> Row:

@@ -166,21 +166,29 @@ class CProcessor:
                 code = self.set_values(index, array.astype(row.type.dtype, copy=False))
             self._check(code, f"input {row.name!r}")
 
+    def compute(self, model: int = 0) -> None:
+        """Make the inputs of model number `model` where they lie; the work of `prepare` without copies.
+
+        Raises:
+            DataError: the core refuses what the inputs were given.
+        """
+        self._check(self._library.ew_prepare(self._memory, model), "ew_prepare")
+
     def prepare(self, model: int = 0) -> dict[str, Array]:
         """Return the inputs of model number `model`, batch axis included.
 
         Raises:
             DataError: the core refuses what the inputs were given.
         """
-        self._check(self._library.ew_prepare(self._memory, model), "ew_prepare")
-        ends = self.core.program.models[model]
-        made = {}
-        for index, tensor in enumerate(ends.inputs):
-            shape = tuple(size or 1 for size in tensor.spec.shape)
-            made[tensor.spec.name] = self._at(
-                self._library.ew_input(self._memory, model, index), shape, tensor.spec.dtype
-            ).copy()
-        return made
+        self.compute(model)
+        ends = self.core.program.models[model].inputs
+        return {end.spec.name: self.tensor(model, index).copy() for index, end in enumerate(ends)}
+
+    def tensor(self, model: int, index: int) -> Array:
+        """Return input number `index` of model number `model` where it lies; the next run overwrites it."""
+        spec = self.core.program.models[model].inputs[index].spec
+        shape = tuple(size or 1 for size in spec.shape)
+        return self._at(self._library.ew_input(self._memory, model, index), shape, spec.dtype)
 
     def finish(self, model: int, outputs: Mapping[str, Array]) -> None:
         """Give the outputs of model number `model`, and make what follows from them.

@@ -207,7 +207,7 @@ def _scratch_bytes(picture: Picture, height: int, width: int, channels: int) -> 
         pieces += [4 * width * taps, 2 * width * taps, 4 * width * taps, row * taps, 4 * row * taps, row]
     else:
         reach = {"EW_AREA": 1, "EW_BILINEAR_FILTER": 2, "EW_BICUBIC_FILTER": 4}[picture.method]
-        most = reach * min(math.ceil(picture.ratio), max(picture.source)) + 2
+        most = reach * min(math.ceil(picture.ratio), max(picture.source)) + 4
         pieces += [4 * width, 4 * width, 4 * width * most, 4 * _SLOTS * most, 4 * _SLOTS * row, row, row]
         pieces.append(picture.source[1] * channels)
     # `same` takes a row.

@@ -57,6 +57,7 @@ EMITTERS: Mapping[str, str] = {
     "mel": "c_steps_spectrum:mel",
     "log": "c_steps_spectrum:log",
     "dct": "c_steps_spectrum:dct",
+    "pcan": "c_steps_series:pcan",
     "window": "c_steps_series:window",
     "standardise": "c_steps_series:standardise",
     "relative": "c_steps_series:relative",

@@ -6,9 +6,10 @@ import math
 
 from edgewright.processing.c_site import CValue, Site
 from edgewright.processing.c_steps_audio import rows_of
-from edgewright.processing.c_text import c_float
+from edgewright.processing.c_text import c_double, c_float
 from edgewright.processing.ctc import Ctc
 from edgewright.processing.landmarks import Relative
+from edgewright.processing.pcan import Pcan
 from edgewright.processing.series import SeriesWindow, Standardise
 from edgewright.processing.smoothing import Smooth, Threshold
 from edgewright.processing.step import Step
@@ -66,6 +67,19 @@ def relative(site: Site, step: Step, given: tuple[CValue, ...], made: ValueType)
     site.call(
         "ew_relative", have, is_integer, value, points, size, value.bound[1], step.origin, scale, file=_FILE
     )
+    return value
+
+
+def pcan(site: Site, step: Step, given: tuple[CValue, ...], made: ValueType) -> CValue:
+    """Make the C of "pcan"."""
+    assert isinstance(step, Pcan)
+    (have,) = given
+    value = site.value(made, have)
+    channels = have.bound[1]
+    state = site.buffer(4 * channels, is_kept=True)
+    site.at_reset("ew_fill_floats", state, channels, c_float(0.0), file="ew_tensors")
+    options = (step.even_smoothing, step.odd_smoothing, step.remaining, step.strength, step.offset)
+    site.call("ew_pcan", have, value, rows_of(have), channels, state, *map(c_double, options), file="ew_pcan")
     return value
 
 

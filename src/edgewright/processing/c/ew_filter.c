@@ -1,8 +1,8 @@
 /* Filters over the area of an output pixel: area, and bilinear and bicubic with antialias. */
 #include "ew_images.h"
+#include "ew_kernels.h"
 #include "ew_math.h"
 
-#define ROUND (1 << 21)
 /* Output rows that one source row takes part in, where the image shrinks; source rows that make an output row, where
  * it grows. Bicubic: two on each side, and two for rounding. */
 #define SLOTS 7
@@ -25,75 +25,20 @@ typedef struct {
     uint8_t *read, *row, *pixels;
 } work;
 
-static uint8_t rounded(int32_t sum)
-{
-    return (uint8_t)(sum < 0 ? 0 : ew_least(sum >> 22, 255));
-}
-
-static void across(const uint8_t *row, const columns *table, int32_t width, int32_t channels, uint8_t *to)
-{
-    int32_t x, k, c;
-    for (x = 0; x < width; ++x, to += channels) {
-        const int32_t *w = table->weights + (ptrdiff_t)x * table->stride;
-        const uint8_t *at = row + (ptrdiff_t)table->first[x] * channels;
-        int32_t count = table->count[x];
-        if (channels == 3) {
-            int32_t r = ROUND, g = ROUND, b = ROUND;
-            for (k = 0; k < count; ++k, at += 3) {
-                r += at[0] * w[k];
-                g += at[1] * w[k];
-                b += at[2] * w[k];
-            }
-            to[0] = rounded(r);
-            to[1] = rounded(g);
-            to[2] = rounded(b);
-            continue;
-        }
-        for (c = 0; c < channels; ++c) {
-            int32_t sum = ROUND;
-            for (k = 0; k < count; ++k) {
-                sum += at[(ptrdiff_t)k * channels + c] * w[k];
-            }
-            to[c] = rounded(sum);
-        }
-    }
-}
-
-static void add_row(const uint8_t *row, int32_t weight, int32_t count, int32_t *sums)
-{
-    int32_t i;
-    for (i = 0; i < count; ++i) {
-        sums[i] += row[i] * weight;
-    }
-}
-
-static void begin_row(int32_t count, int32_t *sums)
-{
-    int32_t i;
-    for (i = 0; i < count; ++i) {
-        sums[i] = ROUND;
-    }
-}
-
-static void end_row(const int32_t *sums, int32_t count, uint8_t *to)
-{
-    int32_t i;
-    for (i = 0; i < count; ++i) {
-        to[i] = rounded(sums[i]);
-    }
-}
-
 /* Make row `y` of the view across, to `to`. */
 static void make_row(const work *w, int32_t y, uint8_t *to)
 {
     const ew_view *view = &w->run->view;
     const uint8_t *row = w->read;
+    int32_t length = w->end - w->begin;
     if (row == NULL) {
         row = ew_row(view, y, w->begin);
+        length = view->width - w->begin;
     } else {
         ew_read(view, y, NULL, w->begin, w->end - w->begin, w->read);
     }
-    across(row, &w->table, w->run->place.columns, view->channels, to);
+    ew_filter_across(row, length * view->channels, w->table.first, w->table.count, w->table.weights, w->table.stride,
+                     w->run->place.columns, view->channels, to);
 }
 
 /* The image shrinks: each source row is made across once and goes to the sums of the few output rows that it takes
@@ -114,19 +59,19 @@ static void shrink(const work *w)
             if (first[s] > y) {
                 break;
             }
-            begin_row(w->count, w->sums + (ptrdiff_t)s * w->count);
+            ew_begin_sums(w->count, w->sums + (ptrdiff_t)s * w->count);
             is_known = 0;
         }
         make_row(w, y, w->row);
         for (i = low; i < next; ++i) {
             s = i % SLOTS;
             if (y < first[s] + taps[s]) {
-                add_row(w->row, w->weights[(ptrdiff_t)s * w->most + y - first[s]], w->count,
+                ew_add_row(w->row, w->weights[(ptrdiff_t)s * w->most + y - first[s]], w->count,
                         w->sums + (ptrdiff_t)s * w->count);
             }
         }
         for (; low < next && y + 1 >= first[low % SLOTS] + taps[low % SLOTS]; ++low) {
-            end_row(w->sums + (ptrdiff_t)(low % SLOTS) * w->count, w->count, w->pixels);
+            ew_end_sums(w->sums + (ptrdiff_t)(low % SLOTS) * w->count, w->count, w->pixels);
             ew_to_canvas(w->canvas, low, w->pixels);
         }
         ++y;
@@ -144,7 +89,7 @@ static void grow(const work *w)
     }
     for (i = 0; i < place->rows; ++i) {
         taps = ew_filter_taps(w->run->view.height, place->height, w->method, place->top + i, &first, w->weights);
-        begin_row(w->count, w->sums);
+        ew_begin_sums(w->count, w->sums);
         for (k = 0; k < taps; ++k) {
             uint8_t *row;
             s = (first + k) % (SLOTS - 1);
@@ -153,9 +98,9 @@ static void grow(const work *w)
                 make_row(w, first + k, row);
                 held[s] = first + k;
             }
-            add_row(row, w->weights[k], w->count, w->sums);
+            ew_add_row(row, w->weights[k], w->count, w->sums);
         }
-        end_row(w->sums, w->count, w->pixels);
+        ew_end_sums(w->sums, w->count, w->pixels);
         ew_to_canvas(w->canvas, i, w->pixels);
     }
 }
@@ -188,6 +133,7 @@ int ew_filter(const ew_run *run, int32_t method, ew_pool *pool, const ew_canvas 
     for (i = 0; i < place->columns; ++i) {
         w.table.count[i] = ew_filter_taps(view->width, place->width, method, place->left + i, &w.table.first[i],
                                           w.table.weights + (ptrdiff_t)i * w.table.stride);
+        ew_pack_taps(w.table.weights + (ptrdiff_t)i * w.table.stride, w.table.count[i]);
         w.begin = ew_least(w.begin, w.table.first[i]);
         w.end = ew_most(w.end, w.table.first[i] + w.table.count[i]);
     }

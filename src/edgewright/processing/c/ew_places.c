@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "ew_images.h"
+#include "ew_kernels.h"
 
 static void scale(ew_geometry *g, int32_t height, int32_t width)
 {
@@ -194,6 +195,12 @@ void ew_put_row(const ew_run *run, int32_t y, const uint8_t *row, const float *w
     int32_t channels = run->view.channels, width = run->place.canvas_width, c;
     if (!run->sink.is_chw) {
         put_interleaved(&run->sink, channels, row, width * channels, (ptrdiff_t)y * width * channels, wide);
+        return;
+    }
+    if (channels == 3 && run->sink.factor != NULL) {
+        ew_colours_to_planes(row, width, run->sink.factor, run->sink.offset,
+                             (float *)run->sink.to + (ptrdiff_t)y * width,
+                             (ptrdiff_t)run->place.canvas_height * width);
         return;
     }
     for (c = 0; c < channels; ++c) {

@@ -2,9 +2,7 @@
 #include <string.h>
 
 #include "ew_images.h"
-#include "ew_math.h"
-
-#define ROUND (1 << 21)
+#include "ew_kernels.h"
 
 void *ew_take(ew_pool *pool, int64_t bytes)
 {
@@ -79,49 +77,6 @@ static int same(const ew_run *run, ew_pool *pool, const ew_canvas *canvas)
     return EW_OK;
 }
 
-/* One row across: `taps` pixels an output pixel, from `index`, in values. */
-static void across(const uint8_t *row, const int32_t *index, const int16_t *weights, int32_t taps, int32_t columns,
-                   int32_t channels, int32_t *to)
-{
-    int32_t x, c, k;
-    if (taps == 2 && channels == 3) {
-        for (x = 0; x < columns; ++x, to += 3) {
-            const uint8_t *a = row + index[2 * x], *b = row + index[2 * x + 1];
-            int32_t v = weights[2 * x], w = weights[2 * x + 1];
-            to[0] = a[0] * v + b[0] * w;
-            to[1] = a[1] * v + b[1] * w;
-            to[2] = a[2] * v + b[2] * w;
-        }
-        return;
-    }
-    for (x = 0; x < columns; ++x) {
-        for (c = 0; c < channels; ++c) {
-            int32_t sum = 0;
-            for (k = 0; k < taps; ++k) {
-                sum += row[index[x * taps + k] + c] * weights[x * taps + k];
-            }
-            *to++ = sum;
-        }
-    }
-}
-
-static void down(const int32_t *const *rows, const int32_t *weights, int32_t taps, int32_t count, uint8_t *to)
-{
-    const int32_t *a = rows[0], *b = rows[1];
-    int32_t v = weights[0], w = weights[1], i;
-    if (taps == 2) {
-        /* Weights are positive and sum up to 1: no sum leaves 0..255. */
-        for (i = 0; i < count; ++i) {
-            to[i] = (uint8_t)((a[i] * v + b[i] * w + ROUND) >> 22);
-        }
-        return;
-    }
-    for (i = 0; i < count; ++i) {
-        int32_t sum = a[i] * v + b[i] * w + rows[2][i] * weights[2] + rows[3][i] * weights[3] + ROUND;
-        to[i] = (uint8_t)(sum < 0 ? 0 : ew_least(sum >> 22, 255));
-    }
-}
-
 static int point(const ew_run *run, int32_t method, int32_t corners, ew_pool *pool, const ew_canvas *canvas)
 {
     const ew_place *place = &run->place;
@@ -163,12 +118,13 @@ static int point(const ew_run *run, int32_t method, int32_t corners, ew_pool *po
                 if (!is_direct) {
                     ew_read(view, wanted[k], columns, 0, place->columns * taps, read);
                 }
-                across(is_direct ? ew_row(view, wanted[k], 0) : read, index, weights, taps, place->columns,
-                       view->channels, slots + (ptrdiff_t)s * count);
+                ew_points_across(is_direct ? ew_row(view, wanted[k], 0) : read,
+                                 (is_direct ? view->width : place->columns * taps) * view->channels, index, weights,
+                                 taps, place->columns, view->channels, slots + (ptrdiff_t)s * count);
             }
             rows[k] = slots + (ptrdiff_t)s * count;
         }
-        down(rows, wide, taps, count, pixels);
+        ew_points_down(rows, wide, taps, count, pixels);
         ew_to_canvas(canvas, i, pixels);
     }
     return EW_OK;

@@ -113,8 +113,9 @@ void ew_point_floats(int32_t size, int32_t out, int32_t method, int32_t corners,
 
 int32_t ew_filter_most(int32_t size, int32_t out, int32_t method)
 {
+    /* An even number: weights are packed in pairs. */
     int32_t whole = (size + out - 1) / out;
-    return method == EW_AREA ? whole + 2 : method == EW_BILINEAR_FILTER ? 2 * whole + 2 : 4 * whole + 2;
+    return method == EW_AREA ? 2 * (whole / 2) + 4 : method == EW_BILINEAR_FILTER ? 2 * whole + 2 : 4 * whole + 2;
 }
 
 /* The share of the output pixel's area that lies in pixel x, times out. */
