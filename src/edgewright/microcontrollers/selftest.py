@@ -24,7 +24,7 @@ _MAX_WRITTEN = 4096
 _CHECKSUM_TYPE = "uint32_t"  # which no output has
 # Numbers, and what C needs around them: -2147483648 is written as a difference.
 _TABLE = re.compile(
-    r"^static const (\w+) (expected_\w+)\[(\d{1,9})\] = \{\n([-+0-9.ef,() \n]*)\n\};$", re.MULTILINE
+    r"^static const (\w+) expected_\w+\[\d{1,9}\] = \{\n([-+0-9.ef,() \n]*)\n\};$", re.MULTILINE
 )
 
 _TEST = """\
@@ -265,13 +265,18 @@ def author_of(text: str, graph: Graph, name: str, plan: Plan, *, seed: int) -> s
     )
     if head is None:
         raise ValueError("its first line is another")
-    tables = [
-        Constant(name=label, c_type=c_type, count=int(count), size_bytes=0, values=values)
-        for c_type, label, count, values in _TABLE.findall(text)
-    ]
-    if len(tables) != len(graph.outputs):
-        raise ValueError(f"it has {len(tables)} tables of outputs, not {len(graph.outputs)}")
-    if text != _text(graph, name, plan, tables, runs=int(head[1]), seed=seed, source=head[2]):
+    runs, found = int(head[1]), _TABLE.findall(text)
+    described = ports(graph, "output", plan, name)
+    if len(found) != len(described):
+        raise ValueError(f"it has {len(found)} tables of outputs, not {len(described)}")
+    tables: list[Constant] = []
+    for (c_type, values), port in zip(found, described, strict=True):
+        if c_type not in (_CHECKSUM_TYPE, port["c_type"]):
+            raise ValueError(f"its {port['short']} is a table of {c_type}")
+        count = runs if c_type == _CHECKSUM_TYPE else runs * graph.tensor(graph.outputs[len(tables)]).count
+        label = f"expected_{port['short']}"
+        tables.append(Constant(name=label, c_type=c_type, count=count, size_bytes=0, values=values))
+    if text != _text(graph, name, plan, tables, runs=runs, seed=seed, source=head[2]):
         raise ValueError("it is not what the model's self-test looks like")
     return head[2]
 
