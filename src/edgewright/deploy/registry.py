@@ -9,7 +9,9 @@ from edgewright.core.errors import UnknownNameError
 from edgewright.deploy.records import Platform
 
 # name -> module of edgewright.deploy : object
-PLATFORMS: Mapping[str, str] = {}
+PLATFORMS: Mapping[str, str] = {
+    "cpp": "cpp:PLATFORM",
+}
 
 
 def names() -> list[str]:

@@ -54,7 +54,9 @@ def package_licence(package: str) -> str:
     files = [
         file for file in distribution.files or [] if any(str(file).endswith(f"/{name}") for name in names)
     ]
-    return "\n\n".join(text for file in files if (text := file.read_text(encoding="utf-8")))
+    # Some are in older encodings; a name that cannot be read must not hide the rest.
+    texts = (file.read_binary().decode("utf-8", "replace") for file in files)
+    return "\n\n".join(text for text in texts if text.strip())
 
 
 def _own_licence() -> str:

@@ -1,0 +1,316 @@
+"""Bundles for C++: a CMake project around ONNX Runtime or OpenVINO."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from edgewright.core.errors import ConversionError, UsageError
+from edgewright.core.files import write_text
+from edgewright.core.tensors import Array
+from edgewright.deploy import golden
+from edgewright.deploy.api import Field, hop, input_text, is_stream, result_text
+from edgewright.deploy.golden import Case
+from edgewright.deploy.names import plain_name, snake_case
+from edgewright.deploy.records import Component, Content, Size, Written
+from edgewright.deploy.templates import render
+from edgewright.deploy.writing import (
+    package_licence,
+    write_c_core,
+    write_cases,
+    write_licences,
+    write_model,
+    write_processing,
+)
+from edgewright.processing.values import ValueType
+
+_BUILD_TIMEOUT_S = 900
+_TYPES = {
+    "classes": ("std::vector<Label>", "read_labels"),
+    "boxes": ("std::vector<Box>", "read_boxes"),
+    "keypoints": ("std::vector<Point>", "read_points"),
+    "mask": ("Mask", "read_mask"),
+    "audio": ("std::vector<float>", "read_samples"),
+    "codes": ("std::vector<std::int32_t>", "read_codes"),
+}
+_ELEMENTS = {
+    "float32": "float", "int8": "std::int8_t", "uint8": "std::uint8_t", "int16": "std::int16_t",
+    "int32": "std::int32_t", "int64": "std::int64_t",
+}  # fmt: skip
+_TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+_LICENCES = {"onnxruntime": "MIT", "openvino": "Apache-2.0"}
+_MODEL_SUFFIXES = (".onnx", ".xml")
+
+
+class CppPlatform:
+    """A CMake project in C++17: a library with a typed API, a sample, the golden test."""
+
+    name = "cpp"
+    summary = "CMake project in C++17, with ONNX Runtime or OpenVINO"
+    runtimes: tuple[str, ...] = ("onnxruntime", "openvino")
+    options: Mapping[str, str] = {}
+
+    def write(self, content: Content, folder: Path) -> Written:
+        """Write the project; see `Platform.write`."""
+        values = _values(content)
+        namespace = snake_case(content.name)
+        core = write_c_core(content, folder / "core")
+        write_model(content, folder / "data" / "model")
+        write_processing(content, folder / "data" / "processing")
+        write_cases(content, folder / "data" / "golden")
+        values["core_sources"] = [path.name for path in core.sources]
+        files = {
+            "CMakeLists.txt": "CMakeLists.txt",
+            "README.md": "README.md",
+            f"include/{namespace}/{namespace}.hpp": "api.hpp",
+            f"src/{namespace}.cpp": "api.cpp",
+            "src/engine.hpp": "engine.hpp",
+            "src/engine.cpp": "engine.cpp",
+            "src/runtime.cpp": f"runtime_{content.runtime}.cpp",
+            "app/main.cpp": "main.cpp",
+            "test/selftest.cpp": "selftest.cpp",
+        }
+        for file, template in files.items():
+            write_text(folder / file, render(f"cpp/{template}.j2", values))
+        write_licences(folder, {content.runtime: text} if (text := package_licence(content.runtime)) else {})
+        version = _version(content.runtime)
+        component = Component(
+            name=content.runtime,
+            version=version,
+            purl=f"pkg:github/{_GITHUB[content.runtime]}@v{version}",
+            licence=_LICENCES[content.runtime],
+        )
+        size = Size(
+            abi="x86-64 Linux",
+            model_bytes=content.model_bytes,
+            runtime_bytes=_runtime_bytes(content.runtime),
+            core_bytes=None,
+            note="the core is linked into the app",
+        )
+        return Written(
+            places={"model": "data/model", "processing": "data/processing", "golden": "data/golden"},
+            components=(component,),
+            sizes=(size,),
+            notes=(
+                f"written against {_TITLES[content.runtime]} {version}; another version may give other bits",
+            ),
+        )
+
+    def prove(self, content: Content, folder: Path) -> tuple[str, ...]:
+        """Build with CMake and run the golden cases, where a compiler and the runtime's headers are here."""
+        missing = _missing(content.runtime)
+        if missing:
+            return (f"not built here: {missing}",)
+        with tempfile.TemporaryDirectory(prefix="edgewright-") as work:
+            build = Path(work) / "build"
+            _run(["cmake", "-S", str(folder), "-B", str(build), *_cmake_flags(content.runtime)], "configure")
+            _run(["cmake", "--build", str(build), "--parallel", "2"], "build")
+            selftest = build / f"{snake_case(content.name)}_selftest"
+            _run([str(selftest), str(folder / "data")], "pass its golden cases")
+        compiler = _run([os.environ.get("CXX", "c++"), "--version"], "say its version").splitlines()[0]
+        return (
+            f"built with {compiler}, -Wall -Wextra -Werror; {len(content.cases)} golden cases passed on x86-64",
+        )
+
+    def inspect(self, folder: Path) -> Mapping[str, Sequence[str]]:
+        """Return nothing: the project has no binaries of its own."""
+        return {}
+
+
+PLATFORM = CppPlatform()
+_GITHUB = {"onnxruntime": "microsoft/onnxruntime", "openvino": "openvinotoolkit/openvino"}
+# Where headers of ONNX Runtime lie that a package manager installed; its Python package has none.
+_HEADERS = ("/usr/include/onnxruntime", "/usr/local/include/onnxruntime")
+INCLUDE_VARIABLE = "EDGEWRIGHT_ONNXRUNTIME_INCLUDE"
+
+
+def _values(content: Content) -> dict[str, object]:
+    namespace = snake_case(content.name)
+    inputs = [
+        Field(
+            name=row.name,
+            field=plain_name(snake_case(row.name), "cpp"),
+            kind=row.kind,
+            text=input_text(content.plan.types[row.name], is_stream=is_stream(content)),
+        )
+        for row in content.plan.specification.inputs
+    ]
+    results = [
+        {
+            "name": name,
+            "field": plain_name(snake_case(name), "cpp"),
+            "type": _TYPES.get(made.kind, ("Values", "read_values"))[0],
+            "reader": _TYPES.get(made.kind, ("Values", "read_values"))[1],
+            "text": result_text(made),
+        }
+        for name, made in _results(content).items()
+    ]
+    return {
+        "name": content.name,
+        "namespace": namespace,
+        "version": content.version,
+        "runtime": content.runtime,
+        "runtime_title": f"{_TITLES[content.runtime]} {_version(content.runtime)}",
+        "cmake_hint": "-DOpenVINO_DIR=DIR_OF_OpenVINOConfig.cmake"
+        if content.runtime == "openvino"
+        else "-DONNXRUNTIME_ROOT=DIR_OF_THE_RELEASE",
+        "licence": "see manifest.json",
+        "inputs": inputs,
+        "results": results,
+        "parameters": ", ".join(
+            f"{_parameter(content.plan.types[field.name])}{field.field}" for field in inputs
+        ),
+        "arguments": ", ".join(field.field for field in inputs),
+        "kinds": sorted({"image" if field.kind == "image" else "numbers" for field in inputs}),
+        "is_stream": is_stream(content),
+        "hop": hop(content),
+        "sample_use": _sample_use(inputs),
+        "model_files": [name for name in content.model_files() if name.endswith(_MODEL_SUFFIXES)],
+        "cases": _cases(content),
+        "colour_format": _colour_format(content),
+        "tolerances": {
+            "tensor": golden.TENSOR_TOLERANCE,
+            "tensor_steps": golden.TENSOR_STEPS,
+            "score": golden.SCORE_TOLERANCE,
+            "box": golden.BOX_TOLERANCE,
+            "mask_agreement": golden.MASK_AGREEMENT,
+            "value": golden.VALUE_TOLERANCE,
+        },
+    }
+
+
+def _results(content: Content) -> dict[str, ValueType]:
+    made = content.plan.results
+    return {flow.name: made[flow.name] for flow in content.plan.specification.results}
+
+
+def _parameter(made: ValueType) -> str:
+    if made.kind == "image":
+        return "const Image &"
+    if made.kind == "text":
+        raise UsageError("a text is no input of a C++ bundle: the C core has no tokenizer.")
+    return f"const std::vector<{_ELEMENTS[made.dtype]}> &"
+
+
+def _sample_use(inputs: Sequence[Field]) -> str:
+    if all(field.kind == "image" for field in inputs):
+        return "it reads a PPM, as `convert photo.jpg photo.ppm` writes one, and prints the results"
+    return "it reads raw little-endian numbers and prints the results"
+
+
+def _cases(content: Content) -> list[dict[str, object]]:
+    tensors = [spec.name for spec in next(iter(content.artifacts.values())).inputs]
+    return [
+        {
+            "name": case.name,
+            "inputs": _arrays(number, "inputs", case.raw),
+            "tensors": _arrays(number, "tensors", case.tensors),
+            "tensor_index": [tensors.index(name) for name in case.tensors],
+            "results": _arrays(number, "results", case.results),
+            "runs": _runs(content, case),
+            "side": max((max(array.shape[:2]) for array in case.raw.values() if array.ndim == 3), default=1),
+        }
+        for number, case in enumerate(content.cases)
+    ]
+
+
+def _arrays(number: int, group: str, arrays: Mapping[str, Array]) -> list[dict[str, object]]:
+    return [
+        {"file": f"{number}_{group}_{index}.bin", "shape": list(array.shape)}
+        for index, array in enumerate(arrays.values())
+    ]
+
+
+def _runs(content: Content, case: Case) -> int:
+    samples = hop(content)
+    return next(iter(case.raw.values())).size // samples if samples else 1
+
+
+def _colour_format(content: Content) -> str:
+    """Return the format of raw pixels of three channels, whose order is the same for all image inputs of a case."""
+    orders = {
+        content.plan.types[row.name].order for row in content.plan.specification.inputs if row.kind == "image"
+    }
+    return "EW_BGR" if "bgr" in orders else "EW_RGB"
+
+
+def _version(runtime: str) -> str:
+    return metadata.version(runtime)
+
+
+def _runtime_bytes(runtime: str) -> int | None:
+    spec = find_spec(runtime)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    place = Path(spec.submodule_search_locations[0])
+    patterns = {"onnxruntime": ("capi/libonnxruntime.so.*",), "openvino": _OPENVINO_PARTS}[runtime]
+    return sum(file.stat().st_size for pattern in patterns for file in place.glob(pattern)) or None
+
+
+# What one model on the CPU needs of the package.
+_OPENVINO_PARTS = (
+    "libs/libopenvino.so.*",
+    "libs/libopenvino_intel_cpu_plugin.so",
+    "libs/libopenvino_ir_frontend.so.*",
+    "libs/libtbb.so.*",
+    "libs/libhwloc.so.*",
+)
+
+
+def _missing(runtime: str) -> str:
+    """Return what is missing to build with; empty where nothing is."""
+    for tool in ("cmake", "c++"):
+        if shutil.which(tool) is None:
+            return f"{tool} is missing (Debian: apt-get install -y cmake g++)"
+    if find_spec(runtime) is None:
+        return f"the package {runtime} is missing"
+    if runtime == "onnxruntime" and _headers() is None:
+        return (
+            "the C++ headers of ONNX Runtime are missing; its Python package has none. Name their folder in "
+            f"{INCLUDE_VARIABLE}"
+        )
+    return ""
+
+
+def _headers() -> Path | None:
+    places = [os.environ.get(INCLUDE_VARIABLE, ""), *_HEADERS]
+    return next((Path(p) for p in places if p and (Path(p) / "onnxruntime_cxx_api.h").is_file()), None)
+
+
+def _cmake_flags(runtime: str) -> list[str]:
+    spec = find_spec(runtime)
+    assert spec is not None and spec.submodule_search_locations
+    place = Path(spec.submodule_search_locations[0])
+    if runtime == "openvino":
+        return [f"-DOpenVINO_DIR={place / 'cmake'}"]
+    library = next(place.glob("capi/libonnxruntime.so.*"))
+    return [f"-DONNXRUNTIME_INCLUDE={_headers()}", f"-DONNXRUNTIME_LIBRARY={library}"]
+
+
+def _run(command: Sequence[str], what: str) -> str:
+    """Return what `command` prints.
+
+    Raises:
+        ConversionError: it fails; the message holds the end of what it printed.
+    """
+    try:
+        done = subprocess.run(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_BUILD_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as err:
+        raise ConversionError(f"the C++ bundle does not {what}: {err}.") from err
+    if done.returncode != 0:
+        tail = " | ".join((done.stdout + done.stderr).strip().splitlines()[-6:])
+        raise ConversionError(f"the C++ bundle does not {what}: {tail[:1200]}")
+    return done.stdout
