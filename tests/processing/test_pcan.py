@@ -10,6 +10,7 @@ from tests.processing.one_step import run, runs
 
 from edgewright.core.errors import UsageError
 from edgewright.core.tensors import TensorSpec
+from edgewright.microcontrollers import oracle
 from edgewright.processing import presets
 from edgewright.processing.audio_files import read_audio
 from edgewright.processing.pcan import Pcan
@@ -91,3 +92,17 @@ def test_clips_score_as_with_the_fixed_point_front_end(
 
     found = processor.run({"clip": sound}, execute)["keyword"]
     assert found[0, 0] == best and found[0, 1] == pytest.approx(score, abs=0.05)
+
+
+@pytest.mark.parametrize(("clip", "close"), [("yes", 0.9), ("no", 0.78), ("noise", 0.93), ("silence", 0.94)])
+def test_most_features_are_those_of_the_fixed_point_front_end(assets: Path, clip: str, close: float) -> None:
+    if not oracle.is_installed():
+        pytest.skip("needs the LiteRT Micro interpreter: edgewright toolchain install tflm")
+    sound = read_audio(assets / f"data/micro-speech/{clip}_1000ms.wav", rate_hz=16_000)
+    whole = np.round(sound * 32_768).astype(np.int16)
+    rows = [[whole[None, start : start + 480]] for start in range(0, 16_000 - 479, 320)]
+    done = oracle.run(assets / "models/tflite-micro/audio_preprocessor_int8.tflite", rows)
+    wanted = np.stack([outputs[0].reshape(40) for outputs in done.outputs]).astype(np.int64)
+    processor = Processor(plan(presets.make("micro_speech", {"": MODEL}), MODEL.signature))
+    made = processor.prepare({"clip": sound})["x"].reshape(49, 40).astype(np.int64)
+    assert (np.abs(made - wanted) <= 1).mean() > close
