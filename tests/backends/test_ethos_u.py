@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.backends import programs
-from tests.made_models import made_model
+from tests.made_models import made_model, rename
 
 from edgewright.backends import registry
 from edgewright.backends.ethos_u import PACKAGE, TOOLCHAIN, EthosU55x128, EthosUBackend, _check_integers
@@ -68,7 +68,7 @@ def convert(model: Path, folder: Path, *options: str, backend: EthosUBackend = B
     return backend.convert(load(str(model), workdir=folder / "source"), target, None, folder / "out")
 
 
-def log_softmax(folder: Path) -> Path:
+def log_softmax(folder: Path, name: str = "t4") -> Path:
     """Write a convolution, which an NPU runs, and a log-softmax, which it does not."""
     import numpy as np
 
@@ -85,6 +85,7 @@ def log_softmax(folder: Path) -> Path:
         "CONV_2D", [given, weights, bias], [middle], table="Conv2DOptions", options=window, version=3
     )
     maker.operator("LOG_SOFTMAX", [middle], [result], table="LogSoftmaxOptions", version=2)
+    rename(maker, result, name)
     return maker.write(folder / "scores, of two.tflite", [given], [result])
 
 
@@ -150,6 +151,13 @@ def test_it_is_allowed_by_an_option_and_then_told(tmp_path: Path, vela: None) ->
     artifact = convert(log_softmax(tmp_path), tmp_path, "cpu_operators=allow")
     assert any("1 on the CPU, as Vela lists them" in note for note in artifact.notes)
     assert "on the CPU: LOG_SOFTMAX 't4' (Unsupported opType)" in artifact.notes
+
+
+@pytest.mark.parametrize("name", ["a, b", 'x"y', "one\nConv2D,Conv2D,CPU,0", "' ofm: '"])
+def test_names_of_the_model_do_not_disturb_the_reading(tmp_path: Path, vela: None, name: str) -> None:
+    artifact = convert(log_softmax(tmp_path, name), tmp_path, "cpu_operators=allow")
+    shown_name = repr(name.replace("\n", "_"))
+    assert f"on the CPU: LOG_SOFTMAX {shown_name} (Unsupported opType)" in artifact.notes
 
 
 def test_a_model_without_npu_operators_is_no_success(tmp_path: Path, vela: None) -> None:

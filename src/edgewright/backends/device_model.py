@@ -6,6 +6,7 @@ same with the emitter's graph, here the file itself is rewritten.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -77,6 +78,7 @@ def lower(
     stripped = strip(file, read_flatbuffer(source))
     if stripped or is_rewritten:
         litert_file.normalise(file)
+        _clean_names(file)
         litert_file.write(file, made)
     else:
         made.write_bytes(source.read_bytes())
@@ -88,6 +90,13 @@ def lower(
         notes=(*notes, *litert_file.quantized_io(file)),
         toolchain=toolchain,
     )
+
+
+def _clean_names(model: litert_file.Model) -> None:
+    """Replace control characters in names: compilers write names into tables of their own, line by line."""
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            tensor.name = re.sub(rb"[\x00-\x1f\x7f]", b"_", tensor.name or b"")
 
 
 def _static(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
