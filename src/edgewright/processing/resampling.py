@@ -182,7 +182,7 @@ def _sum(image: Array, taps: Taps, *, axis: int) -> npt.NDArray[np.int32]:
 
 
 def _rounded(total: npt.NDArray[np.int32]) -> Array:
-    return np.clip((total + (1 << (FILTER_BITS - 1))) >> FILTER_BITS, 0, 255).astype(np.uint8)
+    return np.clip((total + (1 << (FILTER_BITS - 1))) >> FILTER_BITS, 0, 255).astype(np.uint8, order="C")
 
 
 def _float_pass(image: Array, taps: Taps, *, axis: int) -> Floats:
