@@ -24,14 +24,13 @@ static inline int32_t both(uint32_t left, uint32_t right, int32_t sum)
 _SUMS_OF_FOUR = """\
 #ifdef HAS_HELIUM
 /* Sums of products of one row, with four channels whose weights lie `step` apart. `row` moves on by whole vectors. */
-static inline int32x4_t sums_of_four(const int8_t *weights, int32_t step, const int8_t **row, int32_t depth)
+static inline int32x4_t sums_of_four(const int8_t *w0, int32_t step, const int8_t **row, int32_t depth)
 {
-    const int8_t *x = *row, *w0, *w1, *w2, *w3;
+    const int8_t *x = *row, *w1, *w2, *w3;
     int32_t s0, s1, s2, s3;
     int32x4_t sums;
     /* Compilers do not make loops of this kind: the last turn deals with the values that are left. */
     __asm__ volatile(
-        "mov %[w0], %[weights]\\n"
         "add %[w1], %[w0], %[step]\\n"
         "add %[w2], %[w1], %[step]\\n"
         "add %[w3], %[w2], %[step]\\n"
@@ -52,9 +51,9 @@ static inline int32x4_t sums_of_four(const int8_t *weights, int32_t step, const 
         "letp lr, 1b\\n"
         "vmov %q[sums][2], %q[sums][0], %[s0], %[s2]\\n"
         "vmov %q[sums][3], %q[sums][1], %[s1], %[s3]"
-        : [s0] "=&Te"(s0), [s1] "=&Te"(s1), [s2] "=&Te"(s2), [s3] "=&Te"(s3), [x] "+&r"(x), [w0] "=&r"(w0),
+        : [s0] "=&Te"(s0), [s1] "=&Te"(s1), [s2] "=&Te"(s2), [s3] "=&Te"(s3), [x] "+&r"(x), [w0] "+&r"(w0),
           [w1] "=&r"(w1), [w2] "=&r"(w2), [w3] "=&r"(w3), [sums] "=w"(sums)
-        : [depth] "r"(depth), [step] "r"(step), [weights] "r"(weights)
+        : [depth] "r"(depth), [step] "r"(step)
         : "q0", "q1", "lr", "memory");
     *row = x;
     return sums;
@@ -166,7 +165,7 @@ static inline void widen(const int8_t *x, uint32_t *wide, int32_t depth)
 
 _ROWS = """\
 /* Rows of `depth` values times the weights of all channels; see `tables` in the first lines. */
-static void rows{{ suffix }}(const int8_t *in, int8_t *out, const void *const *tables, int32_t rows, int32_t depth,
+SHARED rows{{ suffix }}(const int8_t *in, int8_t *out, const void *const *tables, int32_t rows, int32_t depth,
     int32_t channels, uint32_t *wide)
 {
     const int8_t *const weights = tables[0];
@@ -193,9 +192,7 @@ static void rows{{ suffix }}(const int8_t *in, int8_t *out, const void *const *t
             to = out + c;
             for (n = some; n > 0; --n, x += back, to += channels) {
                 int32x4_t sums = sums_of_four(weights + c * depth, step, &x, depth);
-                sums = scaled_by{{ suffix }}(vaddq_s32(sums, scale.val[0]), scale.val[1], shifts);
-                sums = vaddq_n_s32(sums, {{ zero }});
-                sums = vminq_s32(vmaxq_s32(sums, vdupq_n_s32({{ low }})), vdupq_n_s32({{ high }}));
+                sums = levels{{ suffix }}(vaddq_s32(sums, scale.val[0]), scale.val[1], shifts);
                 if (step) {
                     vstrbq_s32(to, sums);
                 } else {

@@ -23,7 +23,7 @@ from edgewright.microcontrollers.fixed_point import (
 from edgewright.microcontrollers.graph import Tensor
 from edgewright.microcontrollers.layer import Constant, Site, float_literal, floats, integers, require
 from edgewright.microcontrollers.taps import blocked_scales, blocked_weights
-from edgewright.microcontrollers.variants import NEEDS, Ending
+from edgewright.microcontrollers.variants import Ending
 
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
@@ -109,7 +109,7 @@ def sums_of(
         has_ending=has_ending or is_depthwise,
         is_depthwise=is_depthwise,
     )
-    needs = NEEDS if ending else ("scaled", "clamped")
+    needs = () if ending else ("scaled", "clamped")
     return Sums(constants=constants, values=values, needs=needs, ending=ending)
 
 

@@ -55,6 +55,7 @@ _TAP = """\
     "vldrb.s16 q2, [%[weight], %[in_weight] + 8]\\n"                                                        \\
     "vmul.i16 q1, q1, q2\\n"                                                                                \\
     "vadd.i16 q0, q0, q1\\n"
+/* Loads that widen take the lower registers alone. */
 #define TAP(next, from, in_from, w, in_w)                                                                  \\
     {                                                                                                      \\
         uint32_t a;                                                                                        \\
@@ -63,8 +64,8 @@ _TAP = """\
                          "vadd.i32 %q[even], %q[even], q1\\n"                                                   \\
                          "vmovlt.s16 q0, q0\\n"                                                             \\
                          "vadd.i32 %q[odd], %q[odd], q0"                                                     \\
-                         : [even] "+&w"(even), [odd] "+&w"(odd), [a] "=&r"(a)                  \\
-                         : [tap] "r"(from), [in_tap] "i"(in_from), [weight] "r"(w), [in_weight] "i"(in_w), \\
+                         : [even] "+&w"(even), [odd] "+&w"(odd), [a] "=&l"(a)                  \\
+                         : [tap] "r"(from), [in_tap] "i"(in_from), [weight] "l"(w), [in_weight] "i"(in_w), \\
                            [channel] "r"(at)                                                               \\
                          : "q0", "q1", "q2", "memory");                                                    \\
     }
@@ -73,7 +74,7 @@ _TAP = """\
 
 _TAPS = """\
 /* One pixel of a depthwise convolution: {{ taps }} pointers, from which the pixels under the window are `at` away. */
-static void taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, const void *const *tables,
+SHARED taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, const void *const *tables,
     int32_t channels)
 {
     const int8_t *const weights = tables[0], *const places = tables[2];
@@ -152,7 +153,12 @@ static void taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, 
         for (t = 0; t < {{ taps }}; ++t, w += 8) {
             sum += *w * tap[t][at];
         }
+#ifdef HAS_HELIUM
+        out[c] = (int8_t)vgetq_lane_s32(
+            levels{{ ending }}(vdupq_n_s32(sum), vdupq_n_s32(scale[8]), vdupq_n_s32(~places[c])), 0);
+#else
         out[c] = level{{ ending }}(sum, scale[8], places[c]);
+#endif
     }
 }
 """

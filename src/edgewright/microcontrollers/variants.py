@@ -21,8 +21,8 @@ VARIANTS = """\
 #define HAS_HELIUM
 #define GATHERED 4 /* pixels at a time, of convolutions with windows */
 #include <arm_mve.h>
-#elif !defined(EDGEWRIGHT_PORTABLE) && defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
-#define HAS_DSP
+#elif !defined(EDGEWRIGHT_PORTABLE) && defined(__ARM_FEATURE_DSP) && defined(__GNUC__) && defined(__OPTIMIZE__)
+#define HAS_DSP /* needs all registers, which -O0 does not leave */
 
 /* Four bytes. */
 static inline uint32_t word(const int8_t *at)
@@ -51,35 +51,40 @@ static inline uint32_t odd(uint32_t bytes)
 #ifndef GATHERED
 #define GATHERED 2
 #endif
+
+/* Large functions that many layers call. */
+#ifdef __GNUC__
+#define SHARED static __attribute__((noinline)) void
+#else
+#define SHARED static void
+#endif
 """
 
 _LEVEL = """\
+#ifndef HAS_HELIUM
 /* The output for a sum with |sum| < 2^30; it is divided by 2^(places + 1) at last. */
 static inline int8_t level{{ suffix }}(int32_t sum, int32_t mantissa, int32_t places)
 {
-    int32_t twice; /* the output, its lowest bit not yet cut off */
+    int32_t value;
 #ifdef HAS_DSP
-    __asm__("smmulr %0, %1, %2" : "=r"(twice) : "r"(sum * 2), "r"(mantissa));
+    __asm__("smmulr %0, %1, %2" : "=r"(value) : "r"(sum * 2), "r"(mantissa));
 #else
-    twice = high_product(sum, mantissa);
+    value = (int32_t)(((int64_t)sum * mantissa + (INT32_C(1) << 30)) >> 31);
 #endif
 {% if not is_rectified %}
-    twice += twice >> 31;
+    value += value >> 31;
 {% endif %}
-    twice = (twice >> places) + ({{ 2 * zero + 1 }});
+    value = (value >> places) + ({{ 2 * zero + 1 }}); /* twice the output, and a bit to cut off */
 {% if is_whole %}
 #ifdef HAS_DSP
-    __asm__("ssat %0, #8, %1, asr #1" : "=r"(twice) : "r"(twice));
-    return (int8_t)twice;
-#else
-    return (int8_t)clamped(twice >> 1, {{ low }}, {{ high }});
+    __asm__("ssat %0, #8, %1, asr #1" : "=r"(value) : "r"(value));
+    return (int8_t)value;
 #endif
-{% else %}
-    return (int8_t)clamped(twice >> 1, {{ low }}, {{ high }});
 {% endif %}
+    value >>= 1;
+    return (int8_t)(value < {{ low }} ? {{ low }} : value > {{ high }} ? {{ high }} : value);
 }
-
-#ifdef HAS_HELIUM
+#else
 /* Four sums, scaled: without the zero point, and not yet within the limits. `shifts` are negative. */
 static inline int32x4_t scaled_by{{ suffix }}(int32x4_t sums, int32x4_t mantissa, int32x4_t shifts)
 {
@@ -89,11 +94,15 @@ static inline int32x4_t scaled_by{{ suffix }}(int32x4_t sums, int32x4_t mantissa
 {% endif %}
     return vrshlq_s32(sums, shifts);
 }
+
+/* Their outputs. */
+static inline int32x4_t levels{{ suffix }}(int32x4_t sums, int32x4_t mantissa, int32x4_t shifts)
+{
+    sums = vaddq_n_s32(scaled_by{{ suffix }}(sums, mantissa, shifts), {{ zero }});
+    return vminq_s32(vmaxq_s32(sums, vdupq_n_s32({{ low }})), vdupq_n_s32({{ high }}));
+}
 #endif
 """
-
-# Arithmetic functions that the text above calls.
-NEEDS = ("high_product", "clamped")
 
 
 @dataclass(frozen=True, kw_only=True)
