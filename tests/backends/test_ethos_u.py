@@ -207,7 +207,7 @@ def test_bad_options_are_named(option: str, error: type[UsageError], said: str) 
         BACKEND.settle_options([option])
 
 
-def test_a_recipe_hands_options_to_their_runtime() -> None:
+def test_a_recipe_hands_options_to_their_runtime(tmp_path: Path) -> None:
     names = ("ethos-u55-128", "litert")
     options = ("ethos-u55-128.memory_mode=Sram_Only",)
     recipe = Recipe(model="m", runtimes=names, precisions=("w8a8",), options=options)
@@ -215,6 +215,8 @@ def test_a_recipe_hands_options_to_their_runtime() -> None:
     assert "memory_mode=Sram_Only" in npu.options and "optimise=Performance" in npu.options
     assert other.options == () and "options" not in other.to_json()
     assert Target.from_json(npu.to_json()) == npu
+    recipe.save(tmp_path / "recipe.toml")
+    assert Recipe.read(tmp_path / "recipe.toml") == recipe
     one = Recipe(model="m", runtimes=names[:1], precisions=("w8a8",), options=("optimise=Size",))
     assert "optimise=Size" in one.targets()[0].options
     for wrong, said in (

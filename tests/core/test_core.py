@@ -35,6 +35,7 @@ TARGETS = st.builds(
     threads=st.integers(1, 256),
     layout=st.sampled_from([None, "nchw", "nhwc"]),
     quantizer=st.sampled_from([None, *Quantizer]),
+    options=st.lists(st.text(max_size=20), max_size=3).map(tuple),
 )
 
 
