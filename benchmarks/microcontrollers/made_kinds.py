@@ -144,6 +144,7 @@ KINDS: dict[str, Write] = {
     "mirror_pad": moves.mirror_pad,
     "broadcast_to": moves.broadcast_to,
     "gather": moves.gather,
+    "reverse_v2": moves.reverse_v2,
     "svdf": layers.svdf,
     "graph": graph,
     "image": image,
@@ -195,12 +196,12 @@ for _kind in (
     "conv_2d depthwise_conv_2d fully_connected average_pool_2d max_pool_2d mean concatenation pad softmax "
     "resize_nearest_neighbor resize_bilinear transpose_conv unidirectional_sequence_lstm "
     "sum reduce_max reduce_min arg_max batch_matmul l2_normalization log_softmax space_to_depth depth_to_space "
-    "space_to_batch_nd batch_to_space_nd mirror_pad broadcast_to gather svdf graph image"
+    "space_to_batch_nd batch_to_space_nd mirror_pad broadcast_to gather reverse_v2 svdf graph image"
 ).split():
     KINDS[f"float_{_kind}"] = _as_floats(KINDS[_kind])
 for _kind in (
     "conv_2d depthwise_conv_2d fully_connected concatenation transpose strided_slice average_pool_2d max_pool_2d "
     "mean softmax pad transpose_conv pack unpack split slice resize_nearest_neighbor resize_bilinear "
-    "unidirectional_sequence_lstm sum batch_matmul gather mirror_pad broadcast_to graph split_v reshape image"
+    "unidirectional_sequence_lstm sum batch_matmul reverse_v2 gather mirror_pad broadcast_to graph split_v reshape image"
 ).split():
     KINDS[f"int16_{_kind}"] = _as_wide(KINDS[_kind])

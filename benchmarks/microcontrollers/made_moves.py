@@ -345,3 +345,15 @@ def _view(draw: Draw, path: Path, name: str) -> None:
         inputs.append(made.tensor((1,), "int32", value=np.array([axis])))
     made.operator(name, inputs, [y], table=table, options=options)
     made.write(path, [x], [y])
+
+
+def reverse_v2(draw: Draw, path: Path) -> None:
+    """The other way round along an axis."""
+    made = Maker()
+    shape = shape_of(draw)
+    axis = int(draw.integers(0, len(shape)))
+    scale, zero = scale_of(draw), zero_of(draw)
+    x, y = (made.tensor(shape, scale=scale, zero=zero) for _ in range(2))
+    a = made.tensor((1,), "int32", value=np.array([axis]))
+    made.operator("REVERSE_V2", [x, a], [y], table="ReverseV2Options")
+    made.write(path, [x], [y])

@@ -84,6 +84,7 @@ KERNELS: Mapping[str, Kernel] = {
     "RESHAPE": shaping.reshape,
     "RESIZE_BILINEAR": resizing.resize_bilinear,
     "RESIZE_NEAREST_NEIGHBOR": resizing.resize_nearest,
+    "REVERSE_V2": spacing.reverse,
     "ROUND": pointwise.round_,
     "RSQRT": pointwise.inverse_square_root,
     "SELECT_V2": broadcast.select,

@@ -220,6 +220,23 @@ def broadcast_to(site: Site) -> Layer:
     return copying(site, [source], [Copy(sizes=output.shape, reads=steps, writes=strides(output.shape))])
 
 
+def reverse(site: Site) -> Layer:
+    """Return REVERSE_V2 along constant axes."""
+    source, output = site.input(0), site.output()
+    _check_types(site, "int8", "int16", "float32")
+    rank = len(source.shape)
+    axes = {axis_of(axis, rank) for axis in constant_integers(site, 1)}
+    require(source.shape == output.shape, "a wrong output shape")
+    steps = strides(source.shape)
+    copy = Copy(
+        sizes=source.shape,
+        reads=tuple(-step if axis in axes else step for axis, step in enumerate(steps)),
+        writes=steps,
+        first_read=sum((source.shape[axis] - 1) * steps[axis] for axis in axes),
+    )
+    return copying(site, [source], [copy])
+
+
 def gather(site: Site) -> Layer:
     """Return GATHER: slices along an axis, by indices that are constant, or computed and kept within the axis."""
     source, indices, output = site.input(0), site.input(1), site.output()
