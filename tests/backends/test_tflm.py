@@ -29,6 +29,7 @@ from edgewright.microcontrollers import oracle
 from edgewright.sources.load import inspect_artifact, load
 from edgewright.sources.tflite_file import read_flatbuffer
 from edgewright.testing import check_backend
+from edgewright.workers import environments
 from edgewright.workers.pool import Worker
 
 pytestmark = pytest.mark.toolchain("ai_edge_litert", "ai_edge_quantizer", "litert_torch", "torch")
@@ -294,6 +295,32 @@ def test_the_type_check_catches_what_does_not_compile(tmp_path: Path) -> None:
     wrong.write_text('#include "tensorflow/lite/micro/micro_interpreter.h"\nint x = tflite::AddConv2D();\n')
     with pytest.raises(ConversionError, match="does not compile"):
         tflm_stubs.type_check([wrong], folder=tmp_path / "stubs")
+
+
+def test_the_example_calls_what_the_interpreter_s_library_has(
+    assets: Path, tmp_path: Path, interpreter: None
+) -> None:
+    if not tflm_stubs.compiler() or shutil.which("nm") is None:
+        pytest.skip("needs a C++ compiler and nm")
+    folder = environments.default_root() / tflm_measure.TOOLCHAIN
+    (library,) = folder.glob("lib/python*/site-packages/tflite_micro/python/tflite_micro/_runtime.so")
+    artifact = convert(assets / HELLO, tmp_path)
+    stubs = tmp_path / "stubs"
+    for name, text in tflm_stubs.stub_files("tflite::micro").items():
+        (stubs / name).parent.mkdir(parents=True, exist_ok=True)
+        (stubs / name).write_text(text)
+    compiled = tmp_path / "main.o"
+    command = [tflm_stubs.compiler(), "-std=c++17", "-c", f"-I{stubs}", "-o", compiled, artifact.files[3]]
+    subprocess.run(command, check=True)
+    needed = set(re.findall(r"U (_ZN6tflite\w+)", _symbols("-u", compiled)))
+    known = set(re.findall(r" [TW] (_ZN6tflite\w+)", _symbols("-D", library)))
+    # What sets a board up is not in a library for this machine; all others, with the types of their arguments, are.
+    assert needed - known == {"_ZN6tflite5micro16InitializeTargetEv"}
+    assert len(needed & known) == 5
+
+
+def _symbols(flag: str, file: Path) -> str:
+    return subprocess.run(["nm", flag, file], capture_output=True, text=True, check=True).stdout
 
 
 def test_other_precisions_and_threads_are_refused(assets: Path, tmp_path: Path) -> None:
