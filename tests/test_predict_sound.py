@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.command_line import cli
 
 from edgewright.core.errors import DataError
 from edgewright.prediction import load
-from edgewright.processing.audio_files import wav_bytes
+from edgewright.processing.audio_files import read_wav, wav_bytes
 from edgewright.processing.raw import read_raw
 from edgewright.processing.results import Classes, Values, Waveform
 from edgewright.processing.specification import RawInput
@@ -84,3 +86,34 @@ def test_a_csv_without_numbers_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "hand.csv").write_text(content)
     with pytest.raises(DataError, match=r"hand\.csv"):
         read_raw(RawInput(name="hand", kind="landmarks", shape=(21, 2)), tmp_path / "hand.csv")
+
+
+@pytest.mark.toolchain("ai_edge_litert", "onnxruntime")
+def test_sound_is_written_where_it_is_made_and_else_refused(assets: Path, tmp_path: Path) -> None:
+    sound = (np.random.default_rng(0).standard_normal(500) * 0.1).astype(np.float32)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.wav").write_bytes(wav_bytes(sound, 16_000))
+    models = tmp_path / "dtln"
+    models.mkdir()
+    for number in (1, 2):
+        shutil.copy(assets / f"models/dtln/model_{number}.onnx", models)
+    options = ("--processing", "dtln", "--sound")
+    files = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
+    assert _said("predict", models, *files, *options, tmp_path / "made")[0] == 0
+    assert [read_wav(tmp_path / "made" / f"{name}.wav").samples.size for name in ("a", "b")] == [500, 500]
+    code, said = _said("predict", models, *files, *options, tmp_path / "one.wav")
+    assert code == 2 and "2 inputs" in said
+    shutil.copy(models / "model_1.onnx", models / "model_1.tflite")
+    code, said = _said("predict", models, *files, *options, tmp_path / "made")
+    assert code == 2 and "Keep one format" in said
+    keywords = assets / "models/mlperf-tiny/kws_dscnn_int8.tflite"
+    code, said = _said(
+        "predict", keywords, files[0], "--processing", "kws_mfcc", "--sound", tmp_path / "x.wav"
+    )
+    assert code == 2 and "makes 0 sounds" in said
+
+
+def _said(*arguments: object) -> tuple[int, str]:
+    process = cli(*arguments)
+    out, err = process.communicate()
+    return process.returncode, out + err

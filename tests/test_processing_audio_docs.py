@@ -43,20 +43,22 @@ def run(command: list[str], folder: Path) -> str:
 
 @pytest.mark.toolchain("ai_edge_litert", "onnxruntime")
 def test_the_commands_and_the_example_run(page: str, assets: Path, tmp_path: Path) -> None:
+    (tmp_path / "dtln").mkdir()
     for source, name in (
         ("models/mlperf-tiny/kws_dscnn_int8.tflite", "keyword.tflite"),
         ("models/silero-vad/silero_vad.onnx", "silero_vad.onnx"),
-        ("models/dtln/model_1.onnx", "model_1.onnx"),
-        ("models/dtln/model_2.onnx", "model_2.onnx"),
+        ("models/dtln/model_1.onnx", "dtln/model_1.onnx"),
+        ("models/dtln/model_2.onnx", "dtln/model_2.onnx"),
         ("data/micro-speech/yes_1000ms.wav", "yes.wav"),
         ("data/silero-audio/test.wav", "speech.wav"),
     ):
         shutil.copy(assets / source, tmp_path / name)
     (commands,) = blocks(page, "sh")
     said = [run(["bash", "-c", command], tmp_path) for command in commands.splitlines()]
-    assert len(said) == 4
-    assert said[0] == said[3] and "yes  0.99" in said[0]
+    assert len(said) == 5
+    assert said[0] == said[4] and "yes  0.99" in said[0]
     assert "active" in said[1]
+    assert (tmp_path / "clean.wav").stat().st_size == 1_920_044
     (example,) = blocks(page, "python")
     assert run([sys.executable, "-c", example], tmp_path) == "32000 samples\n"
     assert (tmp_path / "clean.wav").stat().st_size == 64_044

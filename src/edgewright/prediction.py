@@ -15,7 +15,7 @@ from edgewright.artifact_files import RECORD_NAME, read_artifact, require_runnab
 from edgewright.core.artifact import Artifact
 from edgewright.core.errors import DataError, FormatMismatchError, UsageError
 from edgewright.core.files import work_folder
-from edgewright.core.tensors import Array
+from edgewright.core.tensors import Array, TensorSpec
 from edgewright.processing import presets
 from edgewright.processing.choice import choose
 from edgewright.processing.notes import raw_notes
@@ -91,6 +91,7 @@ class Predictor:
             require_runnable(artifact)
         self._folder = Path(tempfile.mkdtemp(prefix="edgewright-"))
         self._specification = write_specification(checked.specification, self._folder)
+        self._shapes: dict[str, dict[str, list[int]]] = {}
         self._worker = Worker("predict", environment=environments.pop())
 
     def __enter__(self) -> Predictor:
@@ -168,9 +169,27 @@ class Predictor:
                     "out": str(work / "out"),
                 },
             )
-            files = answer["results"]
-            assert isinstance(files, dict)
+            files, shapes = answer["results"], answer["shapes"]
+            assert isinstance(files, dict) and isinstance(shapes, dict)
+            self._shapes = shapes
             return {str(name): np.load(str(path), allow_pickle=False) for name, path in files.items()}
+
+    def static_plan(self) -> Plan:
+        """Return the plan with the sizes that the last run had in place of those that the models leave open.
+
+        Raises:
+            UsageError: nothing ran yet, or the sizes do not fit the specification.
+        """
+        if not self._shapes:
+            raise UsageError("the sizes of a model are known after a first run. Give it an input.")
+        signatures = {
+            name: Signature(
+                inputs=tuple(_sized(spec, self._shapes[name]) for spec in signature.inputs),
+                outputs=tuple(_sized(spec, self._shapes[name]) for spec in signature.outputs),
+            )
+            for name, signature in self.plan.signatures.items()
+        }
+        return plan(self.specification, signatures)
 
     def _typed(self, arrays: Mapping[str, Array]) -> dict[str, Result]:
         types = joined_types(self.plan) if stream_input(self.plan) else self.plan.results
@@ -189,7 +208,7 @@ def load(
 
     Args:
         path: an artifact (its file, or the folder that a build wrote), or a folder that holds a `processing.toml` and
-            the models that it names; several files for a preset of several models.
+            the models that it names; several files, or a folder of them, for a preset of several models.
         processing: a specification, its file, or the name of a preset; default: the `processing.toml` beside the
             model, else what the file says of itself in its metadata.
         labels: a file with a label a line, over those of the specification.
@@ -267,8 +286,9 @@ def _specify(
         specification = read_specification(folder)
     if specification is not None and specification.models:
         artifacts = {row.name: _artifact(folder / row.file, threads) for row in specification.models}
-    elif len(places) > 1:
-        artifacts = {place.stem: _artifact(place, threads) for place in places}
+    elif len(places) > 1 or _holds_models(places[0]):
+        files = places if len(places) > 1 else _models_in(places[0])
+        artifacts = {place.stem: _artifact(place, threads) for place in files}
     else:
         artifacts = {"": _artifact(places[0], threads)}
     signatures = {
@@ -285,6 +305,26 @@ def _specify(
         )
         specification = replace(specification, results=results)
     return plan(specification, signatures), artifacts
+
+
+def _holds_models(place: Path) -> bool:
+    """Return whether `place` is a folder of several model files, and none that a build wrote."""
+    return place.is_dir() and not (place / RECORD_NAME).is_file() and len(_models_in(place)) > 1
+
+
+def _models_in(folder: Path) -> list[Path]:
+    """Return the model files in `folder`, by name.
+
+    Raises:
+        UsageError: two differ in their suffix only, so that their names are the same.
+    """
+    found = sorted(file for file in folder.iterdir() if file.suffix.lower() in ARTIFACT_SUFFIXES)
+    if len({file.stem for file in found}) < len(found):
+        raise UsageError(
+            f"folder {folder} holds {', '.join(file.name for file in found)}: models are called by their names without "
+            "suffix, which must differ. Keep one format."
+        )
+    return found
 
 
 def _folder_beside(path: Path | str | Sequence[Path], processing: Specification | Path | str | None) -> Path:
@@ -307,6 +347,10 @@ def _artifact(path: Path, threads: int) -> Artifact:
         f"{path} is no artifact that can be run: {', '.join(sorted(ARTIFACT_SUFFIXES))}, or a folder that a build "
         f"wrote. Convert it first: edgewright convert {path} --to litert --out DIR."
     )
+
+
+def _sized(spec: TensorSpec, shapes: Mapping[str, Sequence[int]]) -> TensorSpec:
+    return spec if spec.is_static else replace(spec, shape=tuple(shapes[spec.name]))
 
 
 def _raw(row: RawInput, value: RawSource) -> Raw:

@@ -26,6 +26,7 @@ _Labels = Annotated[
     typer.Option("--labels", metavar="FILE", help="A text file with a label a line, for the classes."),
 ]
 _PICTURES = (".png", ".jpg", ".jpeg")
+_SOUND = ".wav"
 
 
 def predict(
@@ -49,6 +50,14 @@ def predict(
         Path | None,
         typer.Option("--out", metavar="FILE", help="Write the results as JSON lines, one an input."),
     ] = None,
+    sound: Annotated[
+        Path | None,
+        typer.Option(
+            "--sound",
+            metavar="FILE|DIR",
+            help="Write the sound that is made: a .wav, or a folder for several inputs.",
+        ),
+    ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Threads of the runtime.")] = 1,
     as_json: Json = False,
 ) -> None:
@@ -64,7 +73,9 @@ def predict(
             raise UsageError(
                 f"--draw {draw} is one picture, but there are {len(jobs)} inputs. Give a folder."
             )
-        failed = _predict_all(predictor, jobs, draw=draw, out=out, as_json=as_json)
+        if sound is not None and len(jobs) > 1 and sound.suffix.lower() == _SOUND:
+            raise UsageError(f"--sound {sound} is one file, but there are {len(jobs)} inputs. Give a folder.")
+        failed = _predict_all(predictor, jobs, draw=draw, sound=sound, out=out, as_json=as_json)
     if failed:
         raise DataError(f"{failed} of {len(jobs)} inputs gave no result; see above.")
 
@@ -102,7 +113,13 @@ def processing(
 
 
 def _predict_all(
-    predictor: Predictor, jobs: list[dict[str, str]], *, draw: Path | None, out: Path | None, as_json: bool
+    predictor: Predictor,
+    jobs: list[dict[str, str]],
+    *,
+    draw: Path | None,
+    sound: Path | None,
+    out: Path | None,
+    as_json: bool,
 ) -> int:
     """Print, write and draw the results of each job; return how many failed."""
     lines: list[str] = []
@@ -116,6 +133,8 @@ def _predict_all(
                     prediction,
                     draw if draw.suffix.lower() in _PICTURES else draw / f"{Path(source).stem}.png",
                 )
+            if sound is not None:
+                _write_sound(prediction, sound, Path(source).stem)
         except EdgewrightError as err:
             if len(jobs) == 1:
                 raise
@@ -154,6 +173,26 @@ def _draw(prediction: Prediction, path: Path) -> None:
     picture = draw_results(prediction.raw, prediction.results)
     with write_aside(path) as aside, aside.open("wb") as stream:
         picture.save(stream, format="PNG" if path.suffix.lower() == ".png" else "JPEG")
+
+
+def _write_sound(prediction: Prediction, place: Path, stem: str) -> None:
+    import numpy as np
+
+    from edgewright.processing.audio_files import wav_bytes
+    from edgewright.processing.results import Waveform
+
+    made = {name: result for name, result in prediction.results.items() if isinstance(result, Waveform)}
+    is_file = place.suffix.lower() == _SOUND
+    if not made or (is_file and len(made) > 1):
+        raise UsageError(
+            f"--sound {place} is given, but the model makes {len(made)} sounds ({', '.join(made) or 'none'})."
+            + (" Give a folder." if made else "")
+        )
+    for name, result in made.items():
+        path = place if is_file else place / (f"{stem}_{name}.wav" if len(made) > 1 else f"{stem}.wav")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with write_aside(path) as aside:
+            aside.write_bytes(wav_bytes(np.asarray(result.samples, dtype=np.float32), result.rate_hz))
 
 
 def _show(prediction: Prediction) -> None:
