@@ -73,10 +73,11 @@ def core_of(checked: Plan, raw: Array, folder: Path, name: str) -> Work:
     """Return the work of the core on `raw`, input and output where they lie."""
     processor = CProcessor(checked, folder, name=name, options=COptions(max_side=2048, max_rows=RATE_HZ * SECONDS))
     processor.set_inputs({checked.specification.inputs[0].name: raw})
+    made = processor.tensor(0, 0)
 
     def work() -> Array:
         processor.compute()
-        return processor.tensor(0, 0)
+        return made
 
     return work
 
