@@ -177,7 +177,7 @@ folder lets your tool find them:
 | any C compiler | `make check` runs the golden vectors here; add `{{ name }}.c` to your project |
 | CMake, Pico SDK, STM32Cube | `add_subdirectory` this folder, link `edgewright_{{ name }}` |
 | CMake, for a core | `cmake -B build -DCMAKE_TOOLCHAIN_FILE=cmake/cross.cmake -DEDGEWRIGHT_DEVICE=cortex-m4` |
-| Arduino | copy this folder into `libraries/`, open the example {{ name }} |
+| Arduino, PlatformIO | copy this folder into `libraries/` or `lib/`, open the example {{ name }} |
 | ESP-IDF | copy this folder into `components/`, `#include "{{ name }}.h"` |
 | Zephyr | `-DZEPHYR_EXTRA_MODULES=` this folder, and `CONFIG_EDGEWRIGHT_{{ upper }}=y` in `prj.conf` |
 
