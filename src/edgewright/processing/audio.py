@@ -16,6 +16,7 @@ from edgewright.processing.values import ValueType
 MAX_RATE_HZ = 1 << 20
 MAX_SAMPLES = 1 << 26
 MAX_RATIO = 1024
+_BLOCK = 2048
 _ZERO_CROSSINGS = 16
 _KAISER_BETA = 9.0
 _ROLL_OFF = 0.92  # of the lower Nyquist rate; the filter's slope ends there
@@ -99,7 +100,10 @@ def resampled(samples: Floats, from_hz: int, to_hz: int) -> Floats:
     for first in range(min(up, count)):
         start, phase = divmod(first * down, up)
         places = made[first::up]
-        places[:] = windows[start::down][: len(places)] @ weights[phase]
+        rows = windows[start::down][: len(places)]
+        # In blocks, as each product copies the windows that overlap.
+        for begin in range(0, len(places), _BLOCK):
+            places[begin : begin + _BLOCK] = rows[begin : begin + _BLOCK] @ weights[phase]
     return made
 
 

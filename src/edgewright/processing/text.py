@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -75,13 +75,17 @@ class Tokenize(Step):
             "tokens": encoding.ids,
             "mask": encoding.attention_mask,
             "segments": encoding.type_ids,
-        }[self.give]
+        }[self.give][: self.length]
+        if max(numbers, default=0) > np.iinfo(self.dtype).max:
+            raise IntegrityError(
+                f"tokenizer file {path} gives {max(numbers)}, which {self.dtype} does not hold."
+            )
         made = np.full(self.length, self.fill if self.give == "tokens" else 0, dtype=self.dtype)
-        made[: len(numbers)] = numbers[: self.length]
+        made[: len(numbers)] = numbers
         return made
 
 
-@cache
+@lru_cache(maxsize=8)
 def _tokenizer(path: Path, changed: int, length: int) -> Tokenizer:
     """Return the tokenizer in the file at `path`, which cuts at `length`; `changed` makes a new file a new entry."""
     try:
