@@ -36,7 +36,7 @@ def write_bom(
         UnavailableError: the library that writes it is not installed.
     """
     try:
-        from cyclonedx.factory.license import LicenseFactory
+        from cyclonedx.contrib.license.factories import LicenseFactory
         from cyclonedx.model import HashAlgorithm, HashType
         from cyclonedx.model.bom import Bom
         from cyclonedx.model.component import Component as Entry

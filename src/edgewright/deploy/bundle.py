@@ -91,12 +91,13 @@ def make_bundle(request: BundleRequest, out: Path, *, progress: Progress = silen
     progress(request.platform, "golden", "running")
     with load(source, processing=request.processing or None, labels=request.labels) as predictor:
         _check_runtime(predictor, platform)
+        cases = _cases(predictor, request.samples)
         content = Content(
             name=request.name,
             version=request.version,
-            plan=predictor.plan,
+            plan=predictor.static_plan(),
             artifacts=predictor.artifacts,
-            cases=_cases(predictor, request.samples),
+            cases=cases,
             options=options,
         )
     progress(request.platform, "golden", "done")

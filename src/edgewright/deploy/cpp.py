@@ -21,6 +21,7 @@ from edgewright.deploy.names import plain_name, snake_case
 from edgewright.deploy.records import Component, Content, Size, Written
 from edgewright.deploy.templates import render
 from edgewright.deploy.writing import (
+    core_bytes,
     package_licence,
     write_c_core,
     write_cases,
@@ -90,8 +91,7 @@ class CppPlatform:
             abi="x86-64 Linux",
             model_bytes=content.model_bytes,
             runtime_bytes=_runtime_bytes(content.runtime),
-            core_bytes=None,
-            note="the core is linked into the app",
+            core_bytes=core_bytes(core),
         )
         return Written(
             places={"model": "data/model", "processing": "data/processing", "golden": "data/golden"},
@@ -109,7 +109,10 @@ class CppPlatform:
             return (f"not built here: {missing}",)
         with tempfile.TemporaryDirectory(prefix="edgewright-") as work:
             build = Path(work) / "build"
-            _run(["cmake", "-S", str(folder), "-B", str(build), *_cmake_flags(content.runtime)], "configure")
+            _run(
+                ["cmake", "-S", str(folder), "-B", str(build), *_cmake_flags(content.runtime, Path(work))],
+                "configure",
+            )
             _run(["cmake", "--build", str(build), "--parallel", "2"], "build")
             selftest = build / f"{snake_case(content.name)}_selftest"
             _run([str(selftest), str(folder / "data")], "pass its golden cases")
@@ -283,14 +286,17 @@ def _headers() -> Path | None:
     return next((Path(p) for p in places if p and (Path(p) / "onnxruntime_cxx_api.h").is_file()), None)
 
 
-def _cmake_flags(runtime: str) -> list[str]:
+def _cmake_flags(runtime: str, work: Path) -> list[str]:
     spec = find_spec(runtime)
     assert spec is not None and spec.submodule_search_locations
     place = Path(spec.submodule_search_locations[0])
     if runtime == "openvino":
         return [f"-DOpenVINO_DIR={place / 'cmake'}"]
+    # The package has the library under its full version; what links it looks for the names of a release.
     library = next(place.glob("capi/libonnxruntime.so.*"))
-    return [f"-DONNXRUNTIME_INCLUDE={_headers()}", f"-DONNXRUNTIME_LIBRARY={library}"]
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+        (work / name).symlink_to(library)
+    return [f"-DONNXRUNTIME_INCLUDE={_headers()}", f"-DONNXRUNTIME_LIBRARY={work / 'libonnxruntime.so'}"]
 
 
 def _run(command: Sequence[str], what: str) -> str:

@@ -56,7 +56,7 @@ class Content:
 
     Attributes:
         name: checked, such as BirdFinder; names the types, the library, the folder.
-        plan: the processing, checked against the models.
+        plan: the processing, checked against the models; sizes that these leave open are those of the golden cases.
         artifacts: name of the model -> artifact; "" for the only one. All of one runtime.
         cases: golden inputs with what must come out.
         options: NAME=VALUE texts for the platform, such as package=com.example.birds.

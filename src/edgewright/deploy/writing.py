@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
+from edgewright.core.errors import UnavailableError
 from edgewright.core.files import copy_files, write_text
 from edgewright.deploy.golden import write_golden
 from edgewright.deploy.names import snake_case
 from edgewright.deploy.records import Content
-from edgewright.processing.c_code import CCore, write_core
+from edgewright.processing.c_code import FLAGS, CCore, write_core
+from edgewright.processing.c_host import build_library
 from edgewright.processing.specification import write_specification
 
 
@@ -61,3 +65,11 @@ def package_licence(package: str) -> str:
 
 def _own_licence() -> str:
     return package_licence("edgewright") or "Edgewright: MIT licence.\n"
+
+
+def core_bytes(core: CCore) -> int | None:
+    """Return the bytes of the processing as a stripped shared library of this machine; None without a compiler."""
+    with tempfile.TemporaryDirectory(prefix="edgewright-") as work, suppress(UnavailableError):
+        library = build_library(core, Path(work) / "core.so", flags=(*FLAGS, "-s"))
+        return library.stat().st_size
+    return None

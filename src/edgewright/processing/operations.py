@@ -6,7 +6,7 @@ These functions run in a worker process. The opened models stay there between th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +25,15 @@ from edgewright.sources.tflite import end_quantization
 class _Opened:
     processor: Processor
     sessions: Mapping[str, Session]
+    shapes: dict[str, dict[str, list[int]]] = field(
+        default_factory=dict
+    )  # of the last run, by model and tensor
 
     def execute(self, model: str, inputs: Arrays) -> Arrays:
-        return self.sessions[model].run(inputs)
+        outputs = self.sessions[model].run(inputs)
+        seen = [*inputs.items(), *outputs.items()]
+        self.shapes[model] = {name: list(np.shape(array)) for name, array in seen}
+        return outputs
 
 
 _opened: dict[str, _Opened] = {}
@@ -39,7 +45,7 @@ def predict(arguments: dict[str, object]) -> dict[str, object]:
     Arguments: specification (path of its file), beside (the folder of the files that its steps name), artifacts (name
         of the model -> record), raw (name -> .npy file, or {"text": ...}), is_joined (false: the results of a
         stream's runs are stacked as they are), out (folder).
-    Result: results (name -> .npy file).
+    Result: results (name -> .npy file), shapes (name of the model -> name of the tensor -> shape, as they were last).
     """
     beside = Path(str(arguments["beside"]))
     opened = _open(str(arguments["specification"]), beside, _record(arguments["artifacts"]))
@@ -56,7 +62,10 @@ def predict(arguments: dict[str, object]) -> dict[str, object]:
         results = opened.processor.run(raw, opened.execute)
     out = Path(str(arguments["out"]))
     out.mkdir(parents=True, exist_ok=True)
-    return {"results": {name: _save(array, out / f"{name}.npy") for name, array in results.items()}}
+    return {
+        "results": {name: _save(array, out / f"{name}.npy") for name, array in results.items()},
+        "shapes": opened.shapes,
+    }
 
 
 def quantization(arguments: dict[str, object]) -> dict[str, object]:
