@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from edgewright.compression import CompressionResult, compress_model
     from edgewright.compression_recipe import CompressionRecipe
     from edgewright.doctor import diagnose
+    from edgewright.microcontrollers.device_bench import bench_on_devices
     from edgewright.pipeline import BuildResult, build, run_recipe
     from edgewright.prediction import Prediction, Predictor, load
     from edgewright.recipe import Recipe
@@ -24,6 +25,7 @@ _HOMES = {
     "CompressionResult": "compression",
     "Recipe": "recipe",
     "bench": "benchmark",
+    "bench_on_devices": "microcontrollers.device_bench",
     "build": "pipeline",
     "compress_model": "compression",
     "convert": "single",
@@ -43,6 +45,7 @@ __all__ = [
     "Predictor",
     "Recipe",
     "bench",
+    "bench_on_devices",
     "build",
     "compress_model",
     "convert",
