@@ -22,7 +22,7 @@ from edgewright.microcontrollers.fixed_point import (
 )
 from edgewright.microcontrollers.graph import Tensor
 from edgewright.microcontrollers.layer import Constant, Site, float_literal, floats, integers, require
-from edgewright.microcontrollers.taps import blocked_scales, blocked_weights
+from edgewright.microcontrollers.taps import CHANNELS, blocked_scales, blocked_weights
 from edgewright.microcontrollers.variants import Ending
 
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
@@ -285,7 +285,7 @@ def _requantized(
         table = _weights(site, weights)
         if is_depthwise:
             table = integers(f"{table.name}_blocks", "int8_t", blocked_weights(matrix.T), 1)
-            scales = blocked_scales(biases, mantissas)
+            scales, shifts = blocked_scales(biases, mantissas), shifts + [0] * (-channels % CHANNELS)
         else:
             # Four channels at a time are read, or two.
             filling = [0] * (3 if channels < 4 else channels % 2)

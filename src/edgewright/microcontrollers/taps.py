@@ -163,7 +163,8 @@ SHARED taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, const
 }
 """
 
-_BLOCK = 8
+# Of a block; all tables are filled up to whole blocks.
+CHANNELS = 8
 # Taps that are written one after another.
 _MOST_UNROLLED = 9
 
@@ -171,19 +172,19 @@ _MOST_UNROLLED = 9
 def blocked_weights(weights: Array) -> list[int]:
     """Return weights [taps, channels] as the functions read them."""
     taps, channels = weights.shape
-    blocks = -(-channels // _BLOCK)
-    filled = np.zeros((taps, blocks * _BLOCK), dtype=weights.dtype)
+    blocks = -(-channels // CHANNELS)
+    filled = np.zeros((taps, blocks * CHANNELS), dtype=weights.dtype)
     filled[:, :channels] = weights
-    return [int(value) for value in filled.reshape(taps, blocks, _BLOCK).transpose(1, 0, 2).reshape(-1)]
+    return [int(value) for value in filled.reshape(taps, blocks, CHANNELS).transpose(1, 0, 2).reshape(-1)]
 
 
 def blocked_scales(biases: Sequence[int], mantissas: Sequence[int]) -> list[int]:
     """Return what sums begin with and are multiplied by, for each channel, as the functions read them."""
     channels = len(biases)
-    filled = np.zeros((2, -(-channels // _BLOCK) * _BLOCK), dtype=np.int64)
+    filled = np.zeros((2, -(-channels // CHANNELS) * CHANNELS), dtype=np.int64)
     filled[:, :channels] = biases, mantissas
     # Values of a block: [biases or mantissas][four][even or odd]
-    blocks = filled.reshape(2, -1, _BLOCK // 2, 2).transpose(1, 0, 3, 2)
+    blocks = filled.reshape(2, -1, CHANNELS // 2, 2).transpose(1, 0, 3, 2)
     return [int(value) for value in blocks.reshape(-1)]
 
 
