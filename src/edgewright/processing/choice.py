@@ -71,7 +71,7 @@ def rebind(specification: Specification, old: Signature, new: Signature) -> Spec
         if len(have) != len(want):
             raise FormatMismatchError(f"a model with {len(have)} tensors is not one with {len(want)}.")
         names |= {a.name: b.name for a, b in zip(have, want, strict=True)}
-    own = {row.name for row in (*specification.inputs, *specification.values)}
+    own = {row.name for row in specification.inputs} | {flow.name for flow in specification.values}
 
     def source(name: str) -> str:
         return name if name in own else names.get(name, name)
