@@ -155,7 +155,6 @@ def test_indices_out_of_range_are_refused_and_computed_ones_are_kept_within(tmp_
         ("int16_hard_swish", "types int16/int16"),
         ("int16_resize_bilinear", "type int16"),
         ("int16_mirror_pad", "types int16/int16"),
-        ("log_softmax", "types int8/int8"),
     ],
 )
 def test_types_that_an_operator_is_not_made_of_are_named(kind: str, reason: str, tmp_path: Path) -> None:

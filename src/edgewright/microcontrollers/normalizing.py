@@ -1,6 +1,6 @@
-"""Operators over the rows of the last axis: unit length, and the logarithm of softmax.
+"""Rows of the last axis at unit length.
 
-Source: the LiteRT operators L2_NORMALIZATION (int8 onto scale 1/128) and LOG_SOFTMAX.
+Source: the LiteRT operator L2_NORMALIZATION (int8 onto scale 1/128).
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from dataclasses import replace
 
 from edgewright.microcontrollers.graph import Tensor
 from edgewright.microcontrollers.layer import Layer, Site, render, require
-from edgewright.microcontrollers.pointwise import LOGARITHM
 from edgewright.microcontrollers.roots import INVERSE_ROOT, SQUARE_ROOT
 
 _ROWS = """\
-static void @(const {{ type }} *in, {{ type }} *out)
+static void @(const {{ type }} *in, {{ type }} *out{{ ", const %s *table" % table if table }})
 {
     int32_t n, c;
     for (n = 0; n < {{ rows }}; ++n, in += {{ depth }}, out += {{ depth }}) {
@@ -27,7 +26,7 @@ static void @(const {{ type }} *in, {{ type }} *out)
 
 def l2_normalization(site: Site) -> Layer:
     """Return L2_NORMALIZATION of float32, or of int8 onto scale 1/128, zero point 0."""
-    rows, depth = _rows(site, ("int8", "float32"))
+    rows, depth = rows_of(site, ("int8", "float32"))
     require(site.operator.integer("FusedActivationFunction") == 0, "a fused activation")
     each = f"for (c = 0; c < {depth}; ++c) {{"
     if rows.dtype == "float32":
@@ -42,7 +41,7 @@ def l2_normalization(site: Site) -> Layer:
             "    out[c] = in[c] / length;",
             "}",
         ]
-        return replace(_layer(site, rows, depth, lines), helpers=(SQUARE_ROOT,))
+        return replace(by_rows(site, lines), helpers=(SQUARE_ROOT,))
     output = site.output()
     require(len(rows.scales) == len(output.scales) == 1, "an input or output without one scale")
     require(
@@ -61,34 +60,18 @@ def l2_normalization(site: Site) -> Layer:
         "}",
     ]
     return replace(
-        _layer(site, rows, depth, lines),
+        by_rows(site, lines),
         helpers=(INVERSE_ROOT,),
         needs=("scaled", "clamped", "leading_zeros", "saturated_shift", "high_product", "shift_right"),
     )
 
 
-def log_softmax(site: Site) -> Layer:
-    """Return LOG_SOFTMAX of float32."""
-    rows, depth = _rows(site, ("float32",))
-    lines = [
-        "float top = in[0], sum = 0.0f;",
-        f"for (c = 1; c < {depth}; ++c) {{",
-        "    top = in[c] > top ? in[c] : top;",
-        "}",
-        f"for (c = 0; c < {depth}; ++c) {{",
-        "    sum += (float)exponential((double)(in[c] - top));",
-        "}",
-        "sum = logarithm(sum);",
-        f"for (c = 0; c < {depth}; ++c) {{",
-        "    out[c] = in[c] - top - sum;",
-        "}",
-    ]
-    return replace(
-        _layer(site, rows, depth, lines), helpers=(LOGARITHM,), needs=("exponential",), is_exact=False
-    )
+def rows_of(site: Site, known: tuple[str, ...]) -> tuple[Tensor, int]:
+    """Return the input of an operator over rows, and how long each of them is.
 
-
-def _rows(site: Site, known: tuple[str, ...]) -> tuple[Tensor, int]:
+    Raises:
+        UnsupportedError: other types, other shapes, or nothing in it.
+    """
     rows, output = site.input(0), site.output()
     require(
         rows.dtype == output.dtype and rows.dtype in known,
@@ -98,9 +81,16 @@ def _rows(site: Site, known: tuple[str, ...]) -> tuple[Tensor, int]:
     return rows, rows.shape[-1]
 
 
-def _layer(site: Site, rows: Tensor, depth: int, lines: list[str]) -> Layer:
+def by_rows(site: Site, lines: list[str], *, table: str = "") -> Layer:
+    """Return the layer that runs `lines` for each row, which make out[c] of in[c].
+
+    Args:
+        table: type of a further argument, `table`.
+    """
+    rows = site.input(0)
+    depth = rows.shape[-1]
     values: dict[str, object] = {
-        "type": rows.c_type, "rows": rows.count // depth, "depth": depth, "lines": lines
+        "type": rows.c_type, "rows": rows.count // depth, "depth": depth, "lines": lines, "table": table
     }  # fmt: skip
     return Layer(
         operator=site.operator,
