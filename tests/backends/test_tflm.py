@@ -242,6 +242,8 @@ def test_without_the_interpreter_the_arena_is_not_invented(
     artifact = convert(assets / HELLO, tmp_path)
     assert artifact.proof is Proof.CONVERTED
     assert any("neither run nor measured" in note for note in artifact.notes)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert any("no C++ compiler" in note for note in convert(assets / HELLO, tmp_path / "bare").notes)
     assert "#error" in artifact.files[1].read_text()
 
 
