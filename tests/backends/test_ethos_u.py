@@ -151,6 +151,7 @@ def test_it_is_allowed_by_an_option_and_then_told(tmp_path: Path, vela: None) ->
     artifact = convert(log_softmax(tmp_path), tmp_path, "cpu_operators=allow")
     assert any("1 on the CPU, as Vela lists them" in note for note in artifact.notes)
     assert "on the CPU: LOG_SOFTMAX 't4' (Unsupported opType)" in artifact.notes
+    assert any(note.startswith("the compiler's estimate of the part on the NPU: ") for note in artifact.notes)
 
 
 @pytest.mark.parametrize("name", ["a, b", 'x"y', "one\nConv2D,Conv2D,CPU,0", "' ofm: '"])
@@ -246,6 +247,12 @@ def test_reports_that_contradict_one_another_are_refused(assets: Path, tmp_path:
         ConversionError, match="lists 1 operators on the CPU, but the model that it wrote holds 0"
     ):
         read_report(compiled, summary, per_layer, log)
+    per_layer.write_text(text)
+    figures = summary.read_text()
+    summary.write_text(figures.replace(",21.671875,", ",nan,"))
+    with pytest.raises(ConversionError, match="gives 'sram_memory_used' as nan"):
+        read_report(compiled, summary, per_layer, log)
+    summary.write_text(figures)
     per_layer.write_text(text.replace("Target", "Place", 1))
     with pytest.raises(ConversionError, match="other columns"):
         read_report(compiled, summary, per_layer, log)

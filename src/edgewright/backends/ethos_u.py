@@ -207,7 +207,7 @@ class EthosUBackend:
         where = f"{options.system_config}, {options.memory_mode}, {Path(options.config).name or ARM_CONFIG}"
         notes = [
             f"compiled by Vela {version} for {self.name} ({where}), not run here: no number of it is measured",
-            f"the compiler's estimate: {report.estimate}",
+            f"the compiler's estimate{' of the part on the NPU' if report.cpu_operators else ''}: {report.estimate}",
             f"{report.npu_operators} operators on the NPU, {len(report.cpu_operators)} on the CPU, as Vela lists them",
         ]
         notes += [f"on the CPU: {shown(report.cpu_operators)}"] if report.cpu_operators else []

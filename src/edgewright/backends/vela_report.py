@@ -95,13 +95,13 @@ def read_report(compiled: Path, summary: Path, per_layer: Path, log: Path) -> Ve
         operator, reason = reasons.get(name, (kind, ""))
         found.append(CpuOperator(operator=operator, name=name[:_MAX_NAME], reason=reason))
     row = _summary(summary)
-    seconds = _number(row, "inference_time")
+    seconds = _number(row, "inference_time")  # NaN where nothing is on the NPU
     return VelaReport(
         npu_operators=len(npu),
         cpu_operators=tuple(found),
         latency_ms=seconds * 1e3 if math.isfinite(seconds) and seconds > 0 else None,
-        memory_bytes={kind: round(_number(row, column) * 1024) for column, kind in _MEMORIES.items()},
-        macs=int(_number(row, "nn_macs")),
+        memory_bytes={kind: round(_finite(row, column) * 1024) for column, kind in _MEMORIES.items()},
+        macs=int(_finite(row, "nn_macs")),
     )
 
 
@@ -157,6 +157,13 @@ def _summary(path: Path) -> dict[str, str]:
     if len(rows) != 1:
         raise ConversionError(f"{path.name} has {len(rows)} rows; one is expected.")
     return {str(key): str(value) for key, value in rows[0].items()}
+
+
+def _finite(row: dict[str, str], column: str) -> float:
+    value = _number(row, column)
+    if not math.isfinite(value) or value < 0:
+        raise ConversionError(f"Vela's summary gives {column!r} as {value}. Report it with the model.")
+    return value
 
 
 def _number(row: dict[str, str], column: str) -> float:
