@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from edgewright.core.errors import DataError
 from edgewright.prediction import load
 from edgewright.processing.audio_files import read_wav, wav_bytes
 from edgewright.processing.raw import read_raw
-from edgewright.processing.results import Classes, Values, Waveform
+from edgewright.processing.results import Classes, Spans, Values, Waveform, result_lines, spans_of
 from edgewright.processing.specification import RawInput
 
 
@@ -52,7 +53,26 @@ def test_a_stream_is_predicted_from_beginning_to_end_and_again(assets: Path) -> 
     assert first.samples.tolist() == second.samples.tolist()
     with load(assets / "models/silero-vad/silero_vad.onnx", processing="silero_vad") as predictor:
         speech = predictor(sound)["speech"]
+        active = predictor(assets / "data/silero-audio/test.wav")["active"]
     assert isinstance(speech, Values) and speech.array.shape == (2, 1)
+    assert isinstance(active, Spans) and active.array.shape == (1875, 1)
+    # The spans are the runs that are on, of 32 ms each.
+    total = sum(span.end_s - span.start_s for span in active.spans)
+    assert total == pytest.approx(0.032 * float(active.array.sum()))
+    assert all(one.end_s < two.start_s for one, two in itertools.pairwise(active.spans))
+
+
+def test_spans_of_two_classes_are_in_the_order_of_their_beginnings() -> None:
+    array = np.array([[1, 0], [1, 1], [0, 1], [0, 0], [1, 0]], np.float32)
+    found = spans_of(array, 0.5, ("one", "two"))
+    assert found.to_json() == [
+        {"start_s": 0.0, "end_s": 1.0, "index": 0, "name": "one"},
+        {"start_s": 0.5, "end_s": 1.5, "index": 1, "name": "two"},
+        {"start_s": 2.0, "end_s": 2.5, "index": 0, "name": "one"},
+    ]
+    assert result_lines("spoken", found)[1] == "two  0.50 .. 1.50 s"
+    never = spans_of(np.zeros((4, 1), np.float32), 0.5, ())
+    assert result_lines("spoken", never) == ["spoken: never"]
 
 
 @pytest.mark.toolchain("tokenizers", "onnx", "onnxruntime")

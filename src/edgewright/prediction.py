@@ -21,7 +21,8 @@ from edgewright.processing.choice import choose
 from edgewright.processing.notes import raw_notes
 from edgewright.processing.processor import Plan, Raw, Signature, plan
 from edgewright.processing.raw import RAW_SUFFIXES, read_raw
-from edgewright.processing.results import Result, typed_result
+from edgewright.processing.results import Result, spans_of, typed_result
+from edgewright.processing.smoothing import Threshold
 from edgewright.processing.specification import (
     PROCESSING_NAME,
     RawInput,
@@ -192,9 +193,17 @@ class Predictor:
         return plan(self.specification, signatures)
 
     def _typed(self, arrays: Mapping[str, Array]) -> dict[str, Result]:
-        types = joined_types(self.plan) if stream_input(self.plan) else self.plan.results
-        labels = {flow.name: flow.labels for flow in self.specification.results}
-        return {name: typed_result(array, types[name], labels[name]) for name, array in arrays.items()}
+        row = stream_input(self.plan)
+        types = joined_types(self.plan) if row else self.plan.results
+        flows = {flow.name: flow for flow in self.specification.results}
+        made: dict[str, Result] = {}
+        for name, array in arrays.items():
+            flow = flows[name]
+            if row and row.rate_hz and flow.steps and isinstance(flow.steps[-1], Threshold):
+                made[name] = spans_of(array, row.samples / row.rate_hz, flow.labels)
+            else:
+                made[name] = typed_result(array, types[name], flow.labels)
+        return made
 
 
 def load(

@@ -150,6 +150,32 @@ class Values:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Span:
+    """A time in a stream, in seconds from its start, in which the class `index` was on."""
+
+    start_s: float
+    end_s: float
+    index: int
+    name: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as JSON values."""
+        times = {"start_s": _number(self.start_s), "end_s": _number(self.end_s)}
+        return {**times, "index": self.index, "name": self.name}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Spans(Values):
+    """When something was on: what `threshold` gives over a stream, [runs, classes], and the spans of it."""
+
+    spans: tuple[Span, ...]
+
+    def to_json(self) -> object:
+        """Return the spans; the runs are left out."""
+        return [span.to_json() for span in self.spans]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Text:
     """Recognised classes in time, and their names together."""
 
@@ -180,6 +206,23 @@ def typed_result(array: Array, made: ValueType, names: tuple[str, ...]) -> Resul
     return Values(array=array)
 
 
+def spans_of(array: Array, run_s: float, names: tuple[str, ...]) -> Spans:
+    """Return the spans in which `array` [runs, classes] is 1, in the order of their beginnings.
+
+    Args:
+        array: 0 and 1.
+        run_s: seconds of a run.
+        names: labels of the classes.
+    """
+    spans = []
+    for index, column in enumerate(np.asarray(array, dtype=np.int8).T):
+        edges = np.flatnonzero(np.diff(column, prepend=0, append=0))
+        for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            name = name_of(names, index)
+            spans.append(Span(start_s=start * run_s, end_s=end * run_s, index=index, name=name))
+    return Spans(array=array, spans=tuple(sorted(spans, key=lambda span: span.start_s)))
+
+
 def result_lines(name: str, result: Result) -> list[str]:
     """Return the result called `name` as lines for people."""
     if isinstance(result, Classes):
@@ -200,6 +243,10 @@ def result_lines(name: str, result: Result) -> list[str]:
         return [f"{name}: {result.text or ' '.join(map(str, result.codes))}"]
     if isinstance(result, Points):
         return [f"{name} {n}: {p.x:.1f} {p.y:.1f}  {p.score:.4f}" for n, p in enumerate(result.points)]
+    if isinstance(result, Spans):
+        return [
+            f"{span.name or name}  {span.start_s:.2f} .. {span.end_s:.2f} s" for span in result.spans
+        ] or [f"{name}: never"]
     if isinstance(result, Values):
         return [f"{name}: {np.array2string(result.array.squeeze(), precision=4, threshold=16, edgeitems=4)}"]
     return [f"{name}: {result.to_json()}"]
