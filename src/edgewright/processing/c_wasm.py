@@ -1,0 +1,76 @@
+"""A processing in C as WebAssembly: built by clang without a libc, for browsers and for Node."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from edgewright.core.errors import ConversionError, UnavailableError
+from edgewright.core.files import write_aside
+from edgewright.processing.c_code import FLAGS, CCore
+
+_TIMEOUT_S = 300
+_STACK_BYTES = 256 << 10
+# All that the core takes of a libc; with bulk memory the compiler makes instructions of it.
+_STRING_H = """#pragma once
+#include <stddef.h>
+#define memcpy __builtin_memcpy
+#define memmove __builtin_memmove
+#define memset __builtin_memset
+"""
+_EXPORTS = (
+    "ew_bytes", "ew_init", "ew_reset", "ew_set_image", "ew_set_yuv", "ew_set_samples", "ew_set_values",
+    "ew_prepare", "ew_finish", "ew_input", "ew_output", "ew_result", "ew_label",
+)  # fmt: skip
+# 128-bit vectors and bulk memory are in every browser that has ES modules with top-level await (2021 to 2023).
+WASM_FLAGS = (
+    "--target=wasm32", "-ffreestanding", "-nostdlib", "-msimd128", "-mbulk-memory", "-fvisibility=hidden",
+)  # fmt: skip
+LINK_FLAGS = (
+    "-Wl,--no-entry", "-Wl,--strip-all", "-Wl,--stack-first", f"-Wl,-z,stack-size={_STACK_BYTES}",
+    "-Wl,--export=__heap_base",
+)  # fmt: skip
+
+
+def build_wasm(core: CCore, path: Path, *, clang: str = "clang") -> Path:
+    """Return the module of `core` at `path`; it exports `memory`, `__heap_base`, NAME_processing and the ew_ functions.
+
+    The memory behind `__heap_base` is the caller's, who makes it grow. Products and sums are not fused, so the bits are
+    those of the other compilers.
+
+    Raises:
+        UnavailableError: clang or its linker for WebAssembly is not installed.
+        ConversionError: the compiler refused the code.
+    """
+    missing = missing_tools(clang)
+    if missing:
+        raise UnavailableError(
+            f"WebAssembly cannot be built: {' and '.join(missing)} not found. "
+            "Install them: apt-get install -y clang lld"
+        )
+    with tempfile.TemporaryDirectory(prefix="edgewright-") as work, write_aside(path) as aside:
+        (Path(work) / "string.h").write_text(_STRING_H, encoding="utf-8")
+        exports = (f"-Wl,--export={name}" for name in (*_EXPORTS, f"{core.name}_processing"))
+        command = [
+            clang, *FLAGS, *WASM_FLAGS, *LINK_FLAGS, *exports, "-Wall", "-Wextra", "-Werror", "-I", work,
+            "-I", str(core.folder), "-o", str(aside), *map(str, core.sources),
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired as err:
+            raise ConversionError(f"{clang} had not built {core.name} after {_TIMEOUT_S} s.") from err
+        if done.returncode:
+            said = done.stderr.decode("utf-8", "replace").strip()
+            raise ConversionError(
+                f"{clang} cannot build {core.name}_processing.c for WebAssembly: {said[:400]}. Report it."
+            )
+    return path
+
+
+def missing_tools(clang: str = "clang") -> tuple[str, ...]:
+    """Return which of the compiler and the linker are not installed."""
+    return tuple(tool for tool in (clang, "wasm-ld") if shutil.which(tool) is None)
