@@ -159,10 +159,10 @@ def test_without_the_compiler_nothing_is_called_compiled(
         BACKEND.open(artifact, artifact.target)
 
 
-def fake_compiler(folder: Path, said: str, monkeypatch: pytest.MonkeyPatch, *, writes: bool = True) -> None:
-    """Put a FAKE edgetpu_compiler on PATH: it compiles nothing, and only shows how its output is handled."""
+def fake_compiler(folder: Path, said: str, monkeypatch: pytest.MonkeyPatch, *, writes: Path | None) -> None:
+    """Put a FAKE edgetpu_compiler on PATH: it compiles nothing, hands out a file, and shows how that is handled."""
     (folder / "said.txt").write_text(said)
-    copy = "cp model.tflite model_edgetpu.tflite\n" if writes else ""
+    copy = f"cp '{writes.resolve()}' model_edgetpu.tflite\n" if writes else ""
     script = folder / "edgetpu_compiler"
     script.write_text(
         '#!/bin/sh\nif [ "$1" = --version ]; then echo "Edge TPU Compiler version 16.0.fake"; exit 0; fi\n'
@@ -178,7 +178,8 @@ def test_flow_with_a_fake_compiler(assets: Path, tmp_path: Path, monkeypatch: py
         "Operator                       Count      Status\n\n"
         "CONV_2D                        13         Mapped to Edge TPU\n"
     )
-    fake_compiler(tmp_path, all_mapped, monkeypatch)
+    other = assets / COMPILED  # what the real compiler made of another model
+    fake_compiler(tmp_path, all_mapped, monkeypatch, writes=other)
     assert "not run: there is no Edge TPU here" in BACKEND.probe().reason
     model = assets / "models/mlperf-tiny/kws_dscnn_int8.tflite"
     artifact = convert(model, tmp_path / "mapped")
@@ -191,7 +192,7 @@ def test_flow_with_a_fake_compiler(assets: Path, tmp_path: Path, monkeypatch: py
     assert any("13 of 13 operators on the Edge TPU in 1 parts" in note for note in artifact.notes)
     assert any("not run here" in note for note in artifact.notes)
 
-    fake_compiler(tmp_path, RECORDED, monkeypatch)
+    fake_compiler(tmp_path, RECORDED, monkeypatch, writes=other)
     with pytest.raises(
         ConversionError, match=r"leaves operators of .* to the CPU: 6 MAX_POOL_2D \(More than one"
     ):
@@ -199,10 +200,13 @@ def test_flow_with_a_fake_compiler(assets: Path, tmp_path: Path, monkeypatch: py
     allowed = convert(model, tmp_path / "allowed", "cpu_operators=allow")
     assert any(note.startswith("on the CPU: 6 MAX_POOL_2D") for note in allowed.notes)
 
-    fake_compiler(tmp_path, all_mapped, monkeypatch, writes=False)
+    fake_compiler(tmp_path, all_mapped, monkeypatch, writes=None)
     with pytest.raises(ConversionError, match="wrote nothing"):
         convert(model, tmp_path / "nothing")
-    fake_compiler(tmp_path, REFUSED, monkeypatch)
+    fake_compiler(tmp_path, all_mapped, monkeypatch, writes=model)
+    with pytest.raises(ConversionError, match=r"says 1 parts, but model_edgetpu\.tflite holds 0"):
+        convert(model, tmp_path / "plain")
+    fake_compiler(tmp_path, REFUSED, monkeypatch, writes=other)
     with pytest.raises(ConversionError, match="did not compile the model: ERROR: Didn't find op"):
         convert(model, tmp_path / "refused")
 

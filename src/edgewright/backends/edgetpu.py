@@ -191,11 +191,12 @@ def _judge(readiness: Readiness, options: EdgeTpuOptions, what: str) -> None:
     """
     if readiness.is_ready or (options.cpu_operators == "allow" and readiness.mapped):
         return
-    first = readiness.offending[0]
+    fatal = [check for check in readiness.offending if check.violation and check.violation.is_fatal]
+    first = (*fatal, *readiness.offending)[0]
     assert first.violation is not None
     total = len(readiness.operators)
-    others = ", ".join(map(str, readiness.offending[1:_SHOWN]))
-    others += ", ..." if len(readiness.offending) > _SHOWN else ""
+    rest = [check for check in readiness.offending if check is not first]
+    others = ", ".join(map(str, rest[:_SHOWN])) + (", ..." if len(rest) > _SHOWN else "")
     more = f" Others that break a rule: {others}." if others else ""
     way = (
         f" Or let it and what follows run on the CPU: --option {EdgeTpuBackend.name}.cpu_operators=allow."
@@ -224,6 +225,7 @@ def _compile(folder: Path, options: EdgeTpuOptions, what: str) -> CompilerLog | 
     said = run_tool([path, *command[1:]], folder, tool="the Edge TPU compiler", what=what)
     log = parse_log(said)
     vendor.require_file(folder / _COMPILED)
+    _check_compiled(folder / _COMPILED, log)
     write_text(folder / _LOG, said)
     if log.on_edge_tpu == 0:
         raise ConversionError(
@@ -235,6 +237,25 @@ def _compile(folder: Path, options: EdgeTpuOptions, what: str) -> CompilerLog | 
             f"them, or allow it with --option {EdgeTpuBackend.name}.cpu_operators=allow."
         )
     return log
+
+
+def _check_compiled(path: Path, log: CompilerLog) -> None:
+    """Check that the file holds as many parts for the Edge TPU as the log says, and that they can be read.
+
+    Raises:
+        ConversionError: it does not.
+        IntegrityError: see `edgetpu_notes`.
+    """
+    from edgewright.sources.edgetpu_package import OPERATOR, edgetpu_notes
+    from edgewright.sources.tflite_file import read_flatbuffer
+
+    parts = sum(o.name == OPERATOR for graph in read_flatbuffer(path).graphs for o in graph.operators)
+    if parts != log.subgraphs:
+        raise ConversionError(
+            f"the Edge TPU compiler says {log.subgraphs} parts, but {path.name} holds {parts} operators {OPERATOR}. "
+            "Report it with the log."
+        )
+    edgetpu_notes(path)
 
 
 def _notes(readiness: Readiness, log: CompilerLog | None, options: EdgeTpuOptions) -> list[str]:
