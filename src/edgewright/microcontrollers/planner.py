@@ -142,7 +142,7 @@ def _blocks(
             span = _whole(1, 2, size)
         if index in rings:
             size = size // tensor.shape[1] * rings[index]
-            span = _whole(span.begin, span.end, size)
+            span = ring_span(span, size)
         blocks.append(_Block(size, span, [index]))
         of[index] = blocks[-1]
 
@@ -179,6 +179,11 @@ def _scratches(layers: Sequence[Layer], chains: Sequence[Chain], timeline: Timel
             users = tuple(at for at in group if layers[at].scratch_bytes)
             made.append(_Block(size, _whole(begin, end, size), [], users))
     return made
+
+
+def ring_span(span: Span, size: int) -> Span:
+    """Return what is alive of a ring of `size` bytes that keeps the tensor of `span`: all that was ever written."""
+    return Span(begin=span.begin, low=np.zeros_like(span.low), high=np.minimum(span.high, size))
 
 
 def _whole(begin: int, end: int, size: int) -> Span:

@@ -3,7 +3,8 @@
 A chain keeps rings of rows instead of whole tensors. Nothing is computed twice, so that a chain costs no
 multiplications; it costs a call for each row and a table of the order. First, the least peak of bytes alive that any
 division into chains reaches is found, segment by segment; then, for some limits from there up to the peak without
-chains, the division with the fewest chained layers; the smallest arena of their plans wins.
+chains, the division with the fewest chained layers; the smallest arena of their plans wins. Where the packing needs
+more than what is alive, short chains are tried beside it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from edgewright.microcontrollers.graph import Graph
 from edgewright.microcontrollers.layer import Layer
-from edgewright.microcontrollers.planner import Plan, inner_tensors, joined, plan_memory
+from edgewright.microcontrollers.planner import Plan, inner_tensors, joined, plan_memory, ring_span
 from edgewright.microcontrollers.timeline import (
     MOST_LAYERS,
     Chain,
@@ -30,32 +31,38 @@ MOST_CHAIN_STEPS = 2048
 # A chain of more layers must make the arena smaller by this part of it for each.
 _WORTH = 1 / 256
 _LIMITS = 8
+# An arena within this factor of its live bytes is left as it is; else chains of these lengths are tried one by one.
+_NEAR = 1.01
+_LENGTHS = (2, 4)
+_ROUNDS = 3
+# Of the arena, the size from which on a tensor is worth a chain of its own.
+_LARGE = 1 / 4
+# What one part more of the multiplications, done pixel by pixel and not in pairs, must make the arena smaller.
+_PRICE = 4
 
 _Cost = Callable[[int, int], int]
 
 
 def plan_streamed(graph: Graph, layers: Sequence[Layer]) -> Plan:
     """Return the plan with the smallest arena, with chains where they make it smaller."""
-    plain = plan_memory(graph, layers)
+    best = plan_memory(graph, layers)
     if len(layers) > MOST_LAYERS:
-        return plain
+        return best
     found = Segments(graph, layers)
     if not found.chainable():
-        return plain
-    best, best_value = plain, _value(plain)
+        return best
     for limit in _limits(found, len(layers)):
-        chains = found.chains(_division(found.peak, len(layers), limit))
-        if chains == best.chains:
-            continue
-        plan = plan_memory(graph, layers, chains)
-        if _value(plan) < best_value:
-            best, best_value = plan, _value(plan)
+        best = found.better(best, found.chains(_division(found.peak, len(layers), limit)))
+    for _ in range(_ROUNDS):
+        before = best
+        if best.arena_bytes <= best.live_bytes * _NEAR:
+            break
+        for segment in found.beside(before):
+            chains = sorted([*before.chains, *found.chains([segment])], key=lambda chain: chain.first)
+            best = found.better(best, tuple(chains))
+        if best is before:
+            break
     return best
-
-
-def _value(plan: Plan) -> float:
-    chained = sum(chain.last - chain.first + 1 for chain in plan.chains)
-    return plan.arena_bytes * (1 + _WORTH * chained)
 
 
 def _limits(found: Segments, count: int) -> list[int]:
@@ -116,6 +123,41 @@ class Segments:
         """Return the chains among `segments`."""
         return tuple(self._chain(first, last) for first, last in segments if last > first)
 
+    def better(self, best: Plan, chains: tuple[Chain, ...]) -> Plan:
+        """Return the plan with `chains` where it is worth more than `best`."""
+        if chains == best.chains:
+            return best
+        plan = plan_memory(self._graph, self._layers, chains)
+        return plan if self._value(plan) < self._value(best) else best
+
+    def beside(self, plan: Plan) -> list[tuple[int, int]]:
+        """Return short segments outside of the plan's chains that write a large tensor."""
+        taken = {at for chain in plan.chains for at in range(chain.first, chain.last + 1)}
+        large = {
+            at
+            for at, layer in enumerate(self._layers)
+            if any(self._graph.tensor(i).size_bytes > plan.arena_bytes * _LARGE for i in layer.writes)
+        }
+        found = []
+        for first in range(len(self._layers)):
+            for length in _LENGTHS:
+                segment = range(first, first + length)
+                is_free = taken.isdisjoint(segment) and not large.isdisjoint(segment)
+                if is_free and segment[-1] < len(self._layers) and self.can_chain(first, segment[-1]):
+                    found.append((first, segment[-1]))
+        return found
+
+    def _value(self, plan: Plan) -> float:
+        """Return the bytes of the arena, more for each chained layer and for what runs more slowly in a chain."""
+        chained = [self._layers[at] for chain in plan.chains for at in range(chain.first, chain.last + 1)]
+        total = sum(layer.macs for layer in self._layers)
+        # Pixels of a row are multiplied in pairs; one is left over in each row of an odd width.
+        slower = 0.0
+        for layer in chained:
+            width = self._graph.tensor(layer.writes[0]).shape[2]
+            slower += layer.macs / max(total, 1) * (width % 2 / width)
+        return plan.arena_bytes * (1 + _WORTH * len(chained) + _PRICE * slower)
+
     def peak(self, first: int, last: int) -> int:
         """Return the most bytes alive while layers `first` to `last` run; a huge number where they cannot."""
         if (first, last) not in self._peaks:
@@ -159,7 +201,8 @@ class Segments:
             if index in inner:
                 tensor = self._graph.tensor(index)
                 row_bytes = tensor.size_bytes // tensor.shape[1]
-                alive[span.begin : span.end] += row_bytes * kept_rows(span, row_bytes)
+                ring = ring_span(span, row_bytes * kept_rows(span, row_bytes))
+                alive[ring.begin : ring.end] += ring.high
             else:
                 root = self._root.get(index, index)
                 spans[root] = joined(spans[root], span) if root in spans else span
