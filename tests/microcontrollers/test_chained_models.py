@@ -50,3 +50,12 @@ def test_the_header_says_what_runs_by_rows(assets: Path) -> None:
         stored = int(table[table.index("[") + 1 : table.index("]")])
         assert stored < len(chain.steps) / 4
     assert "writes over\n * what lies there" in model.header
+
+
+@pytest.mark.toolchain("ai_edge_litert")
+def test_odd_widths_are_not_chained_for_little(assets: Path) -> None:
+    """Five pixels a row would be multiplied as three pairs; outputs over rows that were read cost nothing."""
+    path = assets / "models" / "mlperf-tiny" / "kws_dscnn_int8.tflite"
+    plan = emit.compile_model(path, name="kws").plan
+    assert not plan.chains
+    assert plan.live_bytes <= plan.arena_bytes <= 13_000
