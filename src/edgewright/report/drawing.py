@@ -33,6 +33,8 @@ _MASK_OPACITY = 0.55
 _SMALLEST_SIDE = 480  # a smaller picture is enlarged, so that its labels can be read
 _LARGEST_SIDE = 4096
 _WAVE_SIZE = (1200, 300)
+_LEAST_SHARE = 0.001  # of the pixels, for a line in the legend
+_LINE_CHARACTERS = 80
 _INK = (32, 36, 44)
 _PAPER = (255, 255, 255)
 _LINE = (44, 98, 200)
@@ -55,8 +57,7 @@ def draw_results(raw: Mapping[str, Array | str], results: Mapping[str, Result]) 
     for result in results.values():
         if isinstance(result, Mask):
             image = _lay_mask(image, result)
-    _draw_marks(image, results, zoom)
-    return image
+    return _draw_marks(image, results, zoom)
 
 
 def colour(index: int) -> tuple[int, int, int]:
@@ -75,7 +76,7 @@ def _zoom(size: tuple[int, int]) -> float:
     return min(1.0, _LARGEST_SIDE / max(size))
 
 
-def _draw_marks(image: Picture, results: Mapping[str, Result], zoom: float) -> None:
+def _draw_marks(image: Picture, results: Mapping[str, Result], zoom: float) -> Picture:
     from PIL import ImageDraw
 
     draw = ImageDraw.Draw(image)
@@ -91,7 +92,7 @@ def _draw_marks(image: Picture, results: Mapping[str, Result], zoom: float) -> N
             lines += _legend(result)
         else:
             lines += [(line, _INK) for line in _lines(name, result)]
-    _draw_panel(draw, lines, font)
+    return _with_panel(image, lines, font)
 
 
 def _draw_box(draw: ImageDraw, box: Box, font: FreeTypeFont | ImageFont, zoom: float) -> None:
@@ -129,6 +130,8 @@ def _lay_mask(image: Picture, mask: Mask) -> Picture:
 def _legend(mask: Mask) -> list[tuple[str, tuple[int, int, int]]]:
     lines = []
     for index, share in list(mask.share().items())[:8]:
+        if share < _LEAST_SHARE:
+            continue
         name = name_of(mask.names, index) or f"class {index}"
         lines.append((f"{name}  {share:.1%}", colour(index) if index else _INK))
     return lines
@@ -145,20 +148,33 @@ def _lines(name: str, result: Result) -> list[str]:
 
 
 def _title(label: Label) -> str:
-    return f"{label.name or f'class {label.index}'}  {label.score:.2f}"
+    # Labels of ImageNet list synonyms: the first says enough on a picture.
+    return f"{label.name.partition(',')[0] or f'class {label.index}'}  {label.score:.2f}"
 
 
-def _draw_panel(
-    draw: ImageDraw, lines: list[tuple[str, tuple[int, int, int]]], font: FreeTypeFont | ImageFont
-) -> None:
+def _with_panel(
+    image: Picture, lines: list[tuple[str, tuple[int, int, int]]], font: FreeTypeFont | ImageFont
+) -> Picture:
+    """Return the picture with lines of text below it, where they hide nothing."""
+    from PIL import Image, ImageDraw
+
     if not lines:
-        return
-    boxes = [draw.textbbox((0, 0), text, font=font) for text, _ in lines]
-    height = max(box[3] for box in boxes) + 6
-    width = max(box[2] for box in boxes) + 20
-    draw.rectangle((8, 8, 8 + width, 16 + height * len(lines)), fill=_PAPER, outline=_INK)
+        return image
+    size = font.size if isinstance(font, _scalable()) else 16
+    row = round(size * 1.5)
+    made = Image.new("RGB", (image.width, image.height + row * len(lines) + 12), _PAPER)
+    made.paste(image, (0, 0))
+    draw = ImageDraw.Draw(made)
     for number, (text, tone) in enumerate(lines):
-        draw.text((18, 12 + number * height), text, fill=tone, font=font)
+        shown = text if len(text) <= _LINE_CHARACTERS else text[: _LINE_CHARACTERS - 3] + "..."
+        draw.text((12, image.height + 6 + number * row), shown, fill=tone, font=font)
+    return made
+
+
+def _scalable() -> type[FreeTypeFont]:
+    from PIL.ImageFont import FreeTypeFont
+
+    return FreeTypeFont
 
 
 def _draw_sound(raw: Mapping[str, Array | str], results: Mapping[str, Result]) -> Picture:
@@ -189,7 +205,9 @@ def _draw_curve(draw: ImageDraw, samples: Array, *, top: int, is_wave: bool) -> 
     width, height = _WAVE_SIZE[0] - 20, _WAVE_SIZE[1] - 30
     values = np.asarray(samples, dtype=np.float64)
     largest = max(float(np.abs(values).max(initial=0.0)), 1e-9)
-    columns = np.array_split(values, min(width, max(values.size, 1)))
+    # Not array_split: its first parts are longer, which would bend time.
+    count = min(width, max(values.size, 1))
+    columns = np.split(values, np.arange(1, count) * values.size // count)
     middle = top + 20 + (height / 2 if is_wave else height - 10)
     scale = (height / 2 - 10) / largest if is_wave else (height - 20) / largest
     draw.line((10, middle, 10 + width, middle), fill=(210, 214, 220))
