@@ -54,7 +54,7 @@ def write_core(checked: Plan, folder: Path, name: str, options: COptions | None 
             f"{name!r:.80} is no name for C: a letter, then up to 47 letters, digits and _ are expected."
         )
     program = make_program(checked, name=name, options=options or COptions())
-    own = {f"{name}_processing.c": source_text(program), f"{name}_processing.h": header_text(name)}
+    own = {f"{name}_processing.c": source_text(program), f"{name}_processing.h": header_text(program)}
     texts = {file: core_text(file) for file in core_files(program.site.files)} | own
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():

@@ -7,14 +7,29 @@ from itertools import pairwise
 
 from edgewright.core.tensors import TensorSpec
 from edgewright.processing.c_files import core_headers
+from edgewright.processing.c_pictures import C_ORDERS
 from edgewright.processing.c_program import MODEL, CProgram, CTensor
 from edgewright.processing.c_site import C_DTYPES, Buffer, Call, CValue
 from edgewright.processing.c_text import c_string, sizes
 from edgewright.processing.specification import RawInput, ResultFlow
 
+# Of ew_run.h, on machines with the largest pointers: a run, a raw input, a geometry.
+_RUN_BYTES, _RAW_BYTES, _GEOMETRY_BYTES = 640, 80, 48
 
-def header_text(name: str) -> str:
+
+def memory_bytes(program: CProgram) -> int:
+    """Return what `ew_bytes` is at most, on any machine."""
+    held = (
+        _RAW_BYTES * len(program.most_raw)
+        + _GEOMETRY_BYTES * program.site.geometries
+        + 4 * program.site.lengths
+    )
+    return program.arena_bytes + _RUN_BYTES + held + 4 * 16 + 64
+
+
+def header_text(program: CProgram) -> str:
     """Return NAME_processing.h."""
+    name = program.site.name
     guard = f"{name.upper()}_PROCESSING_H"
     return f"""\
 /* The processing of {name}; ew_processing.h says how it is used. */
@@ -26,6 +41,9 @@ def header_text(name: str) -> str:
 #ifdef __cplusplus
 extern "C" {{
 #endif
+
+/* What ew_bytes says, or a little more: for memory that is set aside when the program is built. */
+#define {name.upper()}_PROCESSING_BYTES {memory_bytes(program)}
 
 const ew_processing *{name}_processing(void);
 
@@ -76,7 +94,8 @@ def _inputs(program: CProgram) -> str:
     for row, most in zip(program.plan.specification.inputs, program.most_raw, strict=True):
         shape = [0 if size is None else size for size in row.type.shape]
         rows.append(
-            f"    {{{c_string(row.name)}, {_kind(row)}, {C_DTYPES[row.type.dtype]}, {row.rate_hz}, {len(shape)}, "
+            f"    {{{c_string(row.name)}, {_kind(row)}, {C_DTYPES[row.type.dtype]}, "
+            f"{C_ORDERS.get(row.order, '0')}, {row.rate_hz}, {len(shape)}, "
             f"{sizes(shape)}, {most}}},"
         )
     return _array("ew_input_info", "inputs", rows)

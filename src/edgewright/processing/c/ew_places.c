@@ -44,7 +44,7 @@ int ew_place_short_side(ew_run *run, int32_t size)
 {
     int32_t height = run->view.height, width = run->view.width, shorter = height < width ? height : width;
     int64_t tall = (int64_t)height * size / shorter, wide = (int64_t)width * size / shorter;
-    if (tall > 16384 || wide > 16384) {
+    if (tall > 16384 || wide > 16384 || tall * wide > 1 << 26) {
         return EW_BAD_SIZE;
     }
     set_place(run, (int32_t)tall, (int32_t)wide);

@@ -57,6 +57,7 @@ typedef struct {
     const char *name;
     int32_t kind;
     int32_t dtype;
+    int32_t order;   /* of an image's channels, as its steps take them: EW_RGB, EW_BGR, EW_RGBA, EW_GREY */
     int32_t rate_hz; /* of audio; 0: any */
     int32_t rank;
     int32_t shape[EW_MAX_RANK]; /* 0: any size */
