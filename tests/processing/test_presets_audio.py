@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.processing.onnx_models import onnx_runner
 
 from edgewright.core.errors import FormatMismatchError, UnknownNameError
 from edgewright.core.tensors import Array, Arrays, TensorSpec
@@ -81,6 +81,18 @@ def test_a_model_of_something_else_is_refused(name: str) -> None:
             presets.make(name, models)
 
 
+def test_an_output_has_the_sizes_of_its_state() -> None:
+    made = plan(presets.make("silero_vad", {"": SILERO}), SILERO.signature)
+    (signature,) = made.signatures.values()
+    assert {spec.name: spec.shape for spec in (*signature.inputs, *signature.outputs)} == {
+        "input": (None, None),
+        "state": (2, 1, 128),
+        "sr": (),
+        "output": (None, 1),
+        "stateN": (2, 1, 128),
+    }
+
+
 def test_integers_without_their_meaning_are_refused() -> None:
     silent = Subject(path=Path("m.tflite"), signature=KEYWORDS.signature)
     with pytest.raises(FormatMismatchError, match="what they mean"):
@@ -105,35 +117,6 @@ def test_keyword_features_are_those_that_mlperf_publishes(assets: Path) -> None:
         assert np.abs(away).max() <= 1
         different += np.count_nonzero(away)
     assert len(published) == 40 and different / (40 * 490) < 0.005
-
-
-def onnx_runner(paths: dict[str, Path]) -> tuple[dict[str, Subject], Callable[[str, Arrays], Arrays]]:
-    """Return the models as presets take them, and what runs them."""
-    import onnxruntime
-
-    types = {"tensor(float)": "float32", "tensor(int64)": "int64"}
-    sessions, subjects = {}, {}
-    for name, path in paths.items():
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        ends = [
-            tuple(
-                TensorSpec(
-                    name=end.name,
-                    shape=tuple(size if isinstance(size, int) else None for size in end.shape),
-                    dtype=types[end.type],
-                )
-                for end in rows
-            )
-            for rows in (session.get_inputs(), session.get_outputs())
-        ]
-        sessions[name] = session
-        subjects[name] = Subject(path=path, signature=Signature(inputs=ends[0], outputs=ends[1]))
-
-    def execute(model: str, inputs: Arrays) -> Arrays:
-        names = [end.name for end in sessions[model].get_outputs()]
-        return dict(zip(names, sessions[model].run(None, dict(inputs)), strict=True))
-
-    return subjects, execute
 
 
 def streamed(preset: str, paths: dict[str, Path], sound: Array) -> dict[str, Array]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgewright.core.errors import DataError, FormatMismatchError, RecipeError, UnknownNameError, UsageError
 from edgewright.core.tensors import Array, Arrays, TensorSpec
+from edgewright.processing.signature import Signature, full_name, with_state_sizes
 from edgewright.processing.specification import (
     Constant,
     Flow,
@@ -26,14 +27,6 @@ Raw = Array | str
 Execute = Callable[
     [str, Arrays], Arrays
 ]  # name of the model ("" for the only one), its inputs -> its outputs
-
-
-@dataclass(frozen=True, kw_only=True)
-class Signature:
-    """Inputs and outputs of one model, batch axis included."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,7 +107,7 @@ def plan(specification: Specification, signatures: Mapping[str, Signature] | Sig
         raise FormatMismatchError(
             f"the specification has the models {names}, but {sorted(models)} are given."
         )
-    return _Planner(specification, models).plan()
+    return _Planner(specification, with_state_sizes(models, specification.states)).plan()
 
 
 class _Planner:
@@ -439,11 +432,6 @@ def _whole(spec: TensorSpec) -> ValueType:
     return ValueType(kind="tensor", shape=spec.shape, dtype=spec.dtype)
 
 
-def full_name(model: str, tensor: str) -> str:
-    """Return the name by which a specification calls a tensor of `model`."""
-    return f"{model}.{tensor}" if model else tensor
-
-
 def held_values(checked: Plan) -> dict[str, Array]:
     """Return what the constants and states among the models' inputs hold before the first run, by full name."""
     specification = checked.specification
@@ -494,4 +482,4 @@ def _checked(name: str, want: ValueType, raw: Mapping[str, Raw]) -> Array:
 
 
 _RAW_DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float32")
-__all__ = ["CheckedFlow", "Execute", "Plan", "Processor", "Raw", "Signature", "Step", "plan"]
+__all__ = ["CheckedFlow", "Execute", "Plan", "Processor", "Raw", "Signature", "Step", "full_name", "plan"]
