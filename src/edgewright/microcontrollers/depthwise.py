@@ -57,13 +57,14 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
             int32_t left = -window[7], is_ready = 0{{ ", is_inside = 1" if border }};
             for (i = 0; i < {{ kernel_y }}; ++i) {
                 const int32_t row = y * window[4] + i * {{ dilation_y }} - window[5];
-                lines[i] = in + row % in_rows * line;
 {% if border %}
+                lines[i] = NULL;
                 if (row < 0 || row >= height) {
-                    lines[i] = NULL;
                     is_inside = 0;
+                    continue;
                 }
 {% endif %}
+                lines[i] = in + row % in_rows * line;
             }
             for (x = window[3]; x > 0; --x, left += window[6]) {
 {% if border %}
