@@ -11,6 +11,7 @@ from edgewright.deploy.records import Platform
 # name -> module of edgewright.deploy : object
 PLATFORMS: Mapping[str, str] = {
     "cpp": "cpp:PLATFORM",
+    "linux": "linux:PLATFORM",
 }
 
 
