@@ -100,6 +100,8 @@ def main() -> int:
     parser.add_argument("--devices", "--boards", default="", help="cores, separated by commas; default: all")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if not oracle.is_installed():
+        sys.exit("the interpreter is not installed; run: edgewright toolchain install tflm")
     devices = (
         [device_of(name) for name in arguments.devices.split(",")] if arguments.devices else list(DEVICES)
     )

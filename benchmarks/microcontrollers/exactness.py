@@ -2,8 +2,9 @@
 
     python benchmarks/microcontrollers/exactness.py --runs 1000 --json exactness.json
 
-Inputs are random over the whole range of int8; kws gets the 400 real clips first (MFCC features). Arenas are compared
-with the interpreter's activations; vww must be 40 % below them. Flash and instructions are devices.py's.
+Inputs: for kws 400 real clips (MFCC features), for models of images crops of photos as one half; the rest is random
+over the whole range of int8. `distinct` counts the different outputs. Arenas are compared with the interpreter's
+activations; vww must be 40 % below them. Flash and instructions are devices.py's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from edgewright.core.tensors import Array
 from edgewright.microcontrollers import host, oracle
@@ -32,6 +34,8 @@ MODELS = {
     "lstm": "tflite-micro/trained_lstm_int8.tflite",
 }
 CLIPS = "data/speech-commands-mfcc-int8"
+PHOTOS = "data/coco-mini/images"
+IMAGE_MODELS = ("resnet8", "vww", "person_detect")
 # What the arena may take of the interpreter's activations.
 ARENA_SHARES = {"vww": 0.6}
 CHUNK = 250
@@ -47,6 +51,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="names, separated by commas")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if not oracle.is_installed():
+        sys.exit("the interpreter is not installed; run: edgewright toolchain install tflm")
     rows = []
     print(
         f"{'model':<14}{'exact':>12}{'distinct':>9}{'arena':>9}{'LiteRT Micro':>14}{'share':>7}{'limit':>7}{'':>6}"
@@ -112,13 +118,33 @@ def measure(name: str, path: Path, assets: Path, runs: int) -> dict[str, Any]:
 
 def _inputs(name: str, model: CModel, assets: Path, runs: int) -> list[Array]:
     tensor = model.graph.tensor(model.graph.inputs[0])
+    draw = np.random.default_rng(20240229)
     real: list[Array] = []
     if name == "kws":
         files = sorted((assets / CLIPS).glob("*.bin"))[:runs]
         real = [np.fromfile(file, dtype=np.int8).reshape(tensor.shape) for file in files]
-    draw = np.random.default_rng(20240229)
+    elif name in IMAGE_MODELS:
+        real = _crops(assets / PHOTOS, tensor.shape, runs // 2, draw)
     drawn = [draw.integers(-128, 128, tensor.shape).astype(np.int8) for _ in range(runs - len(real))]
     return [*real, *drawn]
+
+
+def _crops(folder: Path, shape: tuple[int, ...], count: int, draw: np.random.Generator) -> list[Array]:
+    """Return `count` random crops of the photos, int8 = pixel - 128, as [1, height, width, 1 or 3]."""
+    _, height, width, channels = shape
+    photos = [
+        Image.open(file).convert("L" if channels == 1 else "RGB") for file in sorted(folder.glob("*.jpg"))
+    ]
+    crops: list[Array] = []
+    for number in range(count):
+        photo = photos[number % len(photos)]
+        side = int(draw.integers(min(photo.size) // 4, min(photo.size)))
+        left, top = (int(draw.integers(0, size - side + 1)) for size in photo.size)
+        crop = photo.crop((left, top, left + side, top + side)).resize(
+            (width, height), Image.Resampling.BILINEAR
+        )
+        crops.append((np.asarray(crop, dtype=np.int16) - 128).astype(np.int8).reshape(shape))
+    return crops
 
 
 if __name__ == "__main__":
