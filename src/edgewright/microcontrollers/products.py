@@ -10,8 +10,32 @@ from __future__ import annotations
 
 from edgewright.microcontrollers.variants import VARIANTS, Ending
 
-_BOTH = """\
+_WORDS = """\
 #ifdef HAS_DSP
+/* Four bytes. */
+static inline uint32_t word(const int8_t *at)
+{
+    uint32_t value;
+    memcpy(&value, at, sizeof value);
+    return value;
+}
+
+/* Bytes 0 and 2 as two int16. */
+static inline uint32_t even(uint32_t bytes)
+{
+    uint32_t pair;
+    __asm__("sxtb16 %0, %1" : "=r"(pair) : "r"(bytes));
+    return pair;
+}
+
+/* Bytes 1 and 3 as two int16. */
+static inline uint32_t odd(uint32_t bytes)
+{
+    uint32_t pair;
+    __asm__("sxtb16 %0, %1, ror #8" : "=r"(pair) : "r"(bytes));
+    return pair;
+}
+
 /* sum and the products of both halves. */
 static inline int32_t both(uint32_t left, uint32_t right, int32_t sum)
 {
@@ -19,6 +43,35 @@ static inline int32_t both(uint32_t left, uint32_t right, int32_t sum)
     return sum;
 }
 #endif
+"""
+
+_DOT = """\
+/* sum and the products of two rows. */
+static inline int32_t dot(const int8_t *w, const int8_t *x, int32_t depth, int32_t sum)
+{
+#ifdef HAS_HELIUM
+    __asm__ volatile(
+        "dlstp.8 lr, %[depth]\\n"
+        "1: vldrb.8 q0, [%[x]], #16\\n"
+        "vldrb.8 q1, [%[w]], #16\\n"
+        "vmladava.s8 %[sum], q0, q1\\n"
+        "letp lr, 1b"
+        : [sum] "+&Te"(sum), [x] "+&r"(x), [w] "+&r"(w)
+        : [depth] "r"(depth)
+        : "q0", "q1", "lr", "memory");
+#else
+#ifdef HAS_DSP
+    for (; depth >= 4; depth -= 4, w += 4, x += 4) {
+        const uint32_t a = word(w), b = word(x);
+        sum = both(odd(a), odd(b), both(even(a), even(b), sum));
+    }
+#endif
+    for (; depth > 0; --depth) {
+        sum += *w++ * *x++;
+    }
+#endif
+    return sum;
+}
 """
 
 _SUMS_OF_FOUR = """\
@@ -212,20 +265,20 @@ SHARED rows{{ suffix }}(const int8_t *in, int8_t *out, const void *const *tables
         for (c = channels; c > 0; c -= 2, w += 2 * depth, s += 4, p += 2, to += 2) {
             /* Where the last channel is alone, it is computed twice. */
             const int32_t next = c > 1;
+            int8_t *below = to;
             int32_t sums[4], m0, m1, p0, p1;
             sums[0] = sums[2] = s[0];
             sums[1] = sums[3] = s[2];
             if (rows > 1) {
                 sums_of_four(w, next ? depth : 0, in, wide, depth, sums);
+                below += channels;
             } else {
                 sums_of_two(w, next ? depth : 0, in, depth, sums);
             }
             m0 = s[1], m1 = s[3], p0 = p[0], p1 = p[1];
-            if (rows > 1) {
-                int8_t *const below = to + channels;
-                below[next] = level{{ suffix }}(sums[3], m1, p1);
-                below[0] = level{{ suffix }}(sums[2], m0, p0);
-            }
+            /* What there is no place for is written first, and then over. */
+            below[next] = level{{ suffix }}(sums[3], m1, p1);
+            below[0] = level{{ suffix }}(sums[2], m0, p0);
             to[next] = level{{ suffix }}(sums[1], m1, p1);
             to[0] = level{{ suffix }}(sums[0], m0, p0);
         }
@@ -245,5 +298,10 @@ PIXELS_AT_ONCE = 8
 def row_products(ending: Ending) -> tuple[str, ...]:
     """Return the functions that `rows<suffix>` needs, and itself."""
     return (
-        VARIANTS, _BOTH, _SUMS_OF_FOUR, _SUMS, ending.level, ending.render(_ROWS, pixels=PIXELS_AT_ONCE),
+        VARIANTS, _WORDS, _SUMS_OF_FOUR, _SUMS, ending.level, ending.render(_ROWS, pixels=PIXELS_AT_ONCE),
     )  # fmt: skip
+
+
+def dot_product() -> tuple[str, ...]:
+    """Return the functions that `dot` needs, and itself: sums of one row and one channel, of one value at least."""
+    return VARIANTS, _WORDS, _DOT

@@ -15,6 +15,7 @@ from edgewright.microcontrollers import recurrent_float
 from edgewright.microcontrollers.fixed_point import Multiplier, multiplier_of
 from edgewright.microcontrollers.graph import LIMITS, Tensor
 from edgewright.microcontrollers.layer import Constant, Layer, Site, integers, render, require
+from edgewright.microcontrollers.products import dot_product
 from edgewright.microcontrollers.wide import sigmoid_table
 
 _GATES = ("input", "forget", "cell", "output")
@@ -25,6 +26,11 @@ _LSTM = """\
 static int32_t @_sum(const {{ type }} *in, const {{ type }} *hidden, const int8_t *weights, const int8_t *recurrent,
     const {{ sum }} *bias, int32_t mantissa, int32_t shift, int32_t mantissa_2, int32_t shift_2)
 {
+{% if type == "int8_t" %}
+    const int32_t first = dot(weights, in, {{ depth }}, bias[0]);
+    const int32_t second = dot(recurrent, hidden, {{ units }}, bias[{{ units }}]);
+    int32_t gate, gate_2;
+{% else %}
     {{ sum }} first = bias[0], second = bias[{{ units }}];
     int32_t k, gate, gate_2;
     for (k = 0; k < {{ depth }}; ++k) {
@@ -33,6 +39,7 @@ static int32_t @_sum(const {{ type }} *in, const {{ type }} *hidden, const int8_
     for (k = 0; k < {{ units }}; ++k) {
         second += (int32_t)recurrent[k] * hidden[k];
     }
+{% endif %}
     gate = clamped({{ scaled }}(first, mantissa, shift), -32768, 32767);
     gate_2 = clamped({{ scaled }}(second, mantissa_2, shift_2), -32768, 32767);
     return clamped(gate + gate_2, -32768, 32767);
@@ -142,6 +149,7 @@ def lstm(site: Site) -> Layer:
         reads=(source.index, hidden.index, cell.index),
         writes=(output.index,),
         constants=tuple(tables),
+        helpers=() if is_wide else dot_product(),
         arguments=tuple(table.name for table in tables),
         needs=("scaled", "scaled_wide", "clamped", "sigmoid16", "tanh16")
         if is_wide

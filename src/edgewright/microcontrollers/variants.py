@@ -23,30 +23,6 @@ VARIANTS = """\
 #include <arm_mve.h>
 #elif !defined(EDGEWRIGHT_PORTABLE) && defined(__ARM_FEATURE_DSP) && defined(__GNUC__) && defined(__OPTIMIZE__)
 #define HAS_DSP /* needs all registers, which -O0 does not leave */
-
-/* Four bytes. */
-static inline uint32_t word(const int8_t *at)
-{
-    uint32_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
-
-/* Bytes 0 and 2 as two int16. */
-static inline uint32_t even(uint32_t bytes)
-{
-    uint32_t pair;
-    __asm__("sxtb16 %0, %1" : "=r"(pair) : "r"(bytes));
-    return pair;
-}
-
-/* Bytes 1 and 3 as two int16. */
-static inline uint32_t odd(uint32_t bytes)
-{
-    uint32_t pair;
-    __asm__("sxtb16 %0, %1, ror #8" : "=r"(pair) : "r"(bytes));
-    return pair;
-}
 #endif
 #ifndef GATHERED
 #define GATHERED 2
