@@ -73,3 +73,22 @@ def test_any_options_on_any_values(name: str, data: st.DataObject) -> None:
     # The helper holds what is made against the type rule.
     first, second = runs(step, [arrays, arrays], kind=kinds, rate_hz=rate_hz)
     assert np.isfinite(first).all() and np.isfinite(second).all()
+
+
+@pytest.mark.parametrize(
+    ("record", "shape"),
+    [
+        ({"step": "mel", "bins": 1024}, (32_769,)),
+        ({"step": "smooth", "runs": 10_000, "hold": 10_000}, (1000,)),
+        ({"step": "context", "samples": 1 << 26}, (None, 100)),
+        ({"step": "frame", "length": 1 << 16, "hop": 1}, (1 << 20,)),
+        ({"step": "fft", "size": 1 << 16}, (1 << 20, 1)),
+    ],
+)
+def test_tables_and_states_that_would_fill_the_memory_are_refused(
+    record: dict[str, object], shape: tuple[int | None, ...]
+) -> None:
+    kind = {"frame": "audio", "fft": "frames"}.get(str(record["step"]), "tensor")
+    given = ValueType(kind=kind, shape=shape, dtype="float32", rate_hz=48_000)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="at most"):
+        read_step(record, what="it").result((given,))

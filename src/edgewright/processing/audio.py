@@ -227,6 +227,9 @@ class Context(Step):
             raise self.refuse(given, "audio, a series or a tensor whose rows have a known size")
         if have.dtype != "float32":
             raise self.refuse(given, "float32")
+        row = math.prod(size for size in have.shape[1:] if size is not None)
+        if row * self.samples > MAX_SAMPLES:
+            raise self.refuse(given, f"rows of at most {MAX_SAMPLES // self.samples} values")
         rows = have.shape[0]
         return have.of(None if rows is None else rows + self.samples, *have.shape[1:])
 

@@ -14,6 +14,7 @@ from edgewright.processing.step import Floats, Frame, Step, floats
 from edgewright.processing.values import ValueType
 
 MAX_BINS = 1024
+_MAX_WEIGHTS = 1 << 22
 _SLANEY_STEP_HZ = 200 / 3
 _SLANEY_LOG_STEP = math.log(6.4) / 27
 
@@ -53,6 +54,10 @@ class Mel(Step):
         size = have.shape[-1] if have.shape else None
         if have.kind != "tensor" or have.dtype != "float32" or size is None or size < 2 or not have.rate_hz:
             raise self.refuse(given, "the magnitudes of a spectrum whose sample rate is known")
+        if size * self.bins > _MAX_WEIGHTS:
+            raise self.refuse(
+                given, f"at most {_MAX_WEIGHTS // self.bins} magnitudes for {self.bins} triangles"
+            )
         high = self.high_hz or have.rate_hz / 2
         if not self.low_hz < high <= have.rate_hz / 2:
             raise UsageError(

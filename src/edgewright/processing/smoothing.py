@@ -13,6 +13,8 @@ from edgewright.core.tensors import Array
 from edgewright.processing.step import Frame, Step, floats
 from edgewright.processing.values import ValueType
 
+_MAX_STATE = 1 << 22
+
 
 @dataclass(frozen=True, kw_only=True)
 class Smooth(Step):
@@ -39,8 +41,13 @@ class Smooth(Step):
 
     def result(self, given: tuple[ValueType, ...]) -> ValueType:
         (have,) = given
-        if have.dtype != "float32" or len(have.shape) != 1 or have.shape[0] in (None, 0):
+        size = have.shape[0] if len(have.shape) == 1 else None
+        if have.dtype != "float32" or not size:
             raise self.refuse(given, "one float32 score for each class")
+        if size * (1 + self.runs + self.hold) > _MAX_STATE:
+            raise self.refuse(
+                given, f"at most {_MAX_STATE // (1 + self.runs + self.hold)} scores for so many runs"
+            )
         return have
 
     def initial(self, given: tuple[ValueType, ...]) -> Array | None:
