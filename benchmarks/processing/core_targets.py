@@ -1,7 +1,7 @@
 """The self-test of a processing in C on every machine that there is here: built, run, and its digest of all bits.
 
 A target whose tools are not installed gives None. Debian's packages: gcc clang; gcc-aarch64-linux-gnu qemu-user-static;
-qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi; lld chromium, and playwright for Python.
+qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi; lld chromium.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from edgewright.microcontrollers import qemu
+from edgewright.microcontrollers.probe import probe_text
 from edgewright.processing.c_code import CCore
 
 _TIMEOUT_S = 900
@@ -68,13 +69,20 @@ void *memset(void *to, int value, size_t count)
     return to;
 }
 """
-_PAGE = """async (text) => {
-    const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
-    const { instance } = await WebAssembly.instantiate(bytes, {});
-    const e = instance.exports;
-    const failures = e.run();
-    return `${failures} failures, digest ${(e.bits() >>> 0).toString(16).padStart(8, "0")}`;
-}"""
+_PAGE = """<!DOCTYPE html>
+<p>nothing</p>
+<script>
+const bytes = Uint8Array.from(atob("@"), c => c.charCodeAt(0));
+const e = new WebAssembly.Instance(new WebAssembly.Module(bytes)).exports;
+const failures = e.run();
+document.querySelector("p").textContent =
+    `${failures} failures, digest ${(e.bits() >>> 0).toString(16).padStart(8, "0")}`;
+</script>
+"""
+_BROWSER = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--dump-dom",
+)  # fmt: skip
 
 
 def sources(core: CCore) -> list[str]:
@@ -109,27 +117,30 @@ def arm64(core: CCore, work: Path) -> str | None:
     if any(shutil.which(tool) is None for tool in (compiler, emulator)):
         return None
     program = work / "program"
-    _tool([compiler, *_WARNINGS, "-O3", "-static", "-I", str(core.folder), "-o", str(program), *sources(core)])
+    _tool(
+        [compiler, *_WARNINGS, "-O3", "-static", "-I", str(core.folder), "-o", str(program), *sources(core)]
+    )
     return read_digest(_tool([emulator, str(program)]), "arm64")
 
 
 def cortex_m4(core: CCore, work: Path) -> str | None:
     """Run on an emulated Cortex-M4, by the board and the start-up code of Edgewright's C models."""
     device = qemu.DEVICES["cortex-m4"]
-    if any(shutil.which(tool) is None for tool in device.tools):
+    if any(shutil.which(tool) is None for tool in (device.compiler, device.emulator)):
         return None
-    program = work / "program.elf"
-    command = [device.compiler, *device.flags, *_WARNINGS, "-O2", "-I", str(core.folder), *qemu._link(device, work)]
-    _tool([*command, *sources(core), "-o", str(program)])
+    program, probe = work / "program.elf", work / "probe.c"
+    probe.write_text(probe_text(is_arm=True))
+    common = [device.compiler, *device.flags, "-O2", "-I", str(core.folder)]
+    objects = []
+    for number, source in enumerate(sources(core)):
+        objects.append(str(work / f"{number}.o"))
+        _tool([*common, *_WARNINGS, "-c", source, "-o", objects[-1]])
+    _tool([*common, *qemu._link(device, work), *objects, str(probe), "-o", str(program)])
     return read_digest(_tool(list(qemu._emulate(device, program))), "cortex-m4")
 
 
 def webassembly(core: CCore, work: Path) -> str | None:
     """Run in headless Chromium."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        return None
     if any(shutil.which(tool) is None for tool in ("clang", "wasm-ld", "chromium")):
         return None
     (work / "string.h").write_text(_STRING_H)
@@ -142,22 +153,16 @@ def webassembly(core: CCore, work: Path) -> str | None:
     program = work / "program.wasm"
     _tool(
         [
-            "clang", "--target=wasm32", "-nostdlib", "-ffreestanding", "-fno-builtin", *_WARNINGS, "-O3", "-DEW_NO_MAIN",
+            "clang", "--target=wasm32", "-nostdlib", "-ffreestanding", "-fno-builtin", *_WARNINGS, "-O3",
+            "-DEW_NO_MAIN",
             "-isystem", str(work), "-I", str(core.folder), "-Wl,--no-entry", "-Wl,--export=run", "-Wl,--export=bits",
             "-o", str(program), *sources(core), str(work / "string.c"), str(work / "ends.c"),
         ]
     )  # fmt: skip
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as profile:
-        context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=shutil.which("chromium"), headless=True,
-            args=[
-                "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-                "--disable-component-update", "--disable-sync",
-            ],
-        )  # fmt: skip
-        said = context.new_page().evaluate(_PAGE, base64.b64encode(program.read_bytes()).decode())
-        context.close()
-    return read_digest(str(said), "WebAssembly")
+    page = work / "page.html"
+    page.write_text(_PAGE.replace("@", base64.b64encode(program.read_bytes()).decode()))
+    said = _tool(["chromium", *_BROWSER, f"--user-data-dir={work / 'profile'}", page.as_uri()])
+    return read_digest(said, "WebAssembly")
 
 
 TARGETS: Mapping[str, Target] = {
