@@ -56,5 +56,7 @@ def write_network(training: Path, folder: Path, *, seed: int) -> Path:
         nn.functional.cross_entropy(network(inputs), targets).backward()
         optimizer.step()
     path = folder / "motion.onnx"
-    torch.onnx.export(network.eval(), (inputs[:1],), str(path), dynamo=True, external_data=False)
+    torch.onnx.export(
+        network.eval(), (inputs[:1],), str(path), dynamo=True, external_data=False, verbose=False
+    )
     return path

@@ -74,6 +74,11 @@ def test_a_preset_fits_its_model_and_goes_through_its_file(name: str, tmp_path: 
 
 
 @pytest.mark.parametrize("name", FITTING)
+def test_the_presets_that_fit_a_model_are_found(name: str) -> None:
+    assert presets.fitting(FITTING[name]) == [name]
+
+
+@pytest.mark.parametrize("name", FITTING)
 def test_a_model_of_something_else_is_refused(name: str) -> None:
     other = Subject(path=Path("m.onnx"), signature=Signature(inputs=(IMAGE,), outputs=(IMAGE,)))
     for models in ({"": other}, {"a": other, "b": other}):

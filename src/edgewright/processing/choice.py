@@ -42,9 +42,11 @@ def choose(processing: str, models: Mapping[str, Path], signatures: Mapping[str,
 
     found = infer(next(iter(subjects.values()))) if len(subjects) == 1 else None
     if found is None:
+        fitting = presets.fitting(subjects)
+        choices = f"these take its tensors: {', '.join(fitting)}" if fitting else ", ".join(presets.names())
         raise UsageError(
             f"{next(iter(models.values()))} says nothing of its processing: no {PROCESSING_NAME} beside it, no "
-            f"metadata inside. Give a specification or a preset with --processing: {', '.join(presets.names())}."
+            f"metadata inside. Give a specification or a preset with --processing; {choices}."
         )
     return found
 

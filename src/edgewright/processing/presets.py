@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgewright.core.errors import FormatMismatchError, UnknownNameError
+from edgewright.core.errors import FormatMismatchError, UnknownNameError, UsageError
 from edgewright.core.tensors import TensorSpec
-from edgewright.processing.processor import Signature
+from edgewright.processing.processor import Signature, plan
 from edgewright.processing.specification import Specification
 from edgewright.processing.step import Step
 from edgewright.processing.tensors import INTEGER_TYPES, Dequantize, IntegerType, Quantize
@@ -80,6 +81,16 @@ def make(name: str, models: Mapping[str, Subject]) -> Specification:
     module, _, function = PRESETS[name].partition(":")
     preset: Preset = getattr(importlib.import_module(f"edgewright.processing.{module}"), function)
     return preset(models)
+
+
+def fitting(models: Mapping[str, Subject]) -> list[str]:
+    """Return the names of the presets that take these models' tensors; which of them is meant, nobody can see."""
+    found = []
+    for name in PRESETS:
+        with suppress(UsageError):
+            plan(make(name, models), {key: subject.signature for key, subject in models.items()})
+            found.append(name)
+    return found
 
 
 def only(name: str, models: Mapping[str, Subject]) -> Subject:
