@@ -74,15 +74,11 @@ def svdf(site: Site) -> Layer:
         "type": source.c_type, "state": state.c_type, "batch": batch, "depth": depth, "units": units, "rank": rank,
         "memory": memory, "state_count": state.count, "zero": 0,
     }  # fmt: skip
-    if source.dtype == "int8":
-        require(site.has_input(3), "no bias, without which the interpreter fails")
-    if site.has_input(3):
-        bias = site.input(3)
-        want = "float32" if source.dtype == "float32" else "int32"
-        require(
-            bias.dtype == want and bias.value is not None and bias.count == units, f"a bias of {bias.dtype}"
-        )
-        constants.append(_table(site, bias))
+    require(site.has_input(3), "no bias, without which the interpreter fails")
+    bias = site.input(3)
+    want = "float32" if source.dtype == "float32" else "int32"
+    require(bias.dtype == want and bias.count == units, f"a bias of {bias.dtype}[{bias.count}]")
+    constants.append(_table(site, bias))
     if source.dtype == "float32":
         low, high = limits_of(site)
         values |= {
@@ -127,7 +123,11 @@ def _integers(
             (state.scale, times.scale, output.scale),
         )
     )
-    require(first.shift <= 0 and second.shift <= 0, "an output scale that is far too small")
+    # What a multiplier over 1 shifts to the left stays within 32 bits.
+    require(reach << max(first.shift, 0) < 1 << 31, "an output scale that is far too small")
+    require(
+        second.shift <= 0 or _total(site, times, state) << second.shift < 1 << 31, "an output scale too small"
+    )
     low, high = LIMITS[state.dtype]
     stored = f"scaled(now, {first.mantissa}, {first.shift})"
     value = f"scaled((int32_t)total, {second.mantissa}, {second.shift}) + ({output.zero_point})"
@@ -136,6 +136,15 @@ def _integers(
         "stored": f"({state.c_type})clamped({stored}, {low}, {high})",
         "product": "(uint32_t)(time[k] * state[k])", "end": f"(int8_t)clamped({value}, -128, 127)",
     }  # fmt: skip
+
+
+def _total(site: Site, times: Tensor, state: Tensor) -> int:
+    """Return the largest sum that a unit can have."""
+    bias = site.input(3).value
+    assert times.value is not None and bias is not None
+    rank = site.operator.integer("Rank")
+    sizes = np.abs(times.value.astype(np.int64)).sum(axis=1).reshape(-1, rank).sum(axis=1)
+    return int(sizes.max()) * -LIMITS[state.dtype][0] + int(np.abs(bias.astype(np.int64)).max())
 
 
 def _table(site: Site, tensor: Tensor) -> Constant:
