@@ -88,7 +88,8 @@ CHAINS: tuple[Chain, ...] = (
         name="log_mel", raw=CLIP, shape=(101, 80),
         rows=({"step": "fit_length", "samples": 16000, "at": "centre"}, {"step": "pre_emphasis"},
               {"step": "frame", "length": 400, "hop": 160, "centre": True, "pad": "reflect"},
-              {"step": "fft", "size": 400}, {"step": "magnitude", "power": 2}, {"step": "mel", "bins": 80, "scale": "slaney", "norm": "slaney"},
+              {"step": "fft", "size": 400}, {"step": "magnitude", "power": 2},
+              {"step": "mel", "bins": 80, "scale": "slaney", "norm": "slaney"},
               {"step": "log", "scale": "log10", "span": 8.0}),
     ),
     Chain(

@@ -73,6 +73,7 @@ def _open_litert(path: Path) -> tuple[Signature, Callable[[Arrays], Arrays]]:
 
     interpreter = Interpreter(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
+    interpreter.invoke()  # some shapes are known after a run only
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
 
     def specs(details: list[dict[str, object]]) -> tuple[TensorSpec, ...]:
