@@ -28,6 +28,8 @@ COMMANDS = [
     "verify",
     "bench",
     "run",
+    "predict",
+    "processing",
     "compare",
     "doctor",
     "pack",

@@ -115,7 +115,8 @@ def _show_bundle(made: Bundle, as_json: bool) -> None:
     for size in made.written.sizes:
         parts = [("model", size.model_bytes), ("runtime", size.runtime_bytes), ("core", size.core_bytes)]
         texts = [f"{what} {'not measured' if count is None else f'{count:,}'}" for what, count in parts]
-        total = f"; together {sum(n for _, n in parts if n is not None):,} bytes"
+        known = [count for _, count in parts if count is not None]
+        total = f"; together {sum(known):,} bytes" if len(known) == len(parts) else " bytes"
         print(f"  size, {size.abi}: {', '.join(texts)}{total}{f' ({size.note})' if size.note else ''}")
     proofs = made.record["proofs"]
     assert isinstance(proofs, list)

@@ -339,23 +339,20 @@ def _download(content: Content, machine: str, folder: Path) -> None:
 
 def _prove_service(content: Content, package: str, env: Mapping[str, str]) -> str:
     """Start the service on a free port of the loopback interface, ask it, end it; return what was shown."""
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", f"{package}.service", "--port", "0"],
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
+    command = [sys.executable, "-m", f"{package}.service", "--port", "0"]
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(
+            command, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
             if "serving on" not in line:
                 log.seek(0)
-                raise ConversionError(
-                    f"the service does not start: {log.read()[-800:].decode(errors='replace')}"
-                )
+                said = log.read()[-800:].decode(errors="replace")
+                raise ConversionError(f"the service does not start: {said}")
             port = int(line.rsplit(":", 1)[1])
             health = json.loads(_ask(port, "/health", None))
             if health["status"] != "ok":
@@ -363,7 +360,6 @@ def _prove_service(content: Content, package: str, env: Mapping[str, str]) -> st
             _ask(port, "/predict", _body(content))
         finally:
             process.terminate()
-            process.wait(timeout=30)
     return "service: started, GET /health ok, POST /predict answered"
 
 

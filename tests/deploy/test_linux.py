@@ -1,0 +1,112 @@
+"""Bundles for Linux: the package runs by itself, its service answers, and a change makes its own test fail."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.colour_model import SIZE, colour_specification, write_colour_model
+
+from edgewright.core.errors import UnavailableError, UsageError
+from edgewright.core.tensors import TensorSpec
+from edgewright.deploy import linux
+from edgewright.deploy.bundle import Bundle, BundleRequest, make_bundle
+from edgewright.processing.c_code import write_core
+from edgewright.processing.c_host import build_library, host_compiler
+from edgewright.processing.processor import Signature, plan
+from edgewright.processing.specification import write_specification
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The colour model with its processing beside it."""
+    try:
+        host_compiler()
+    except UnavailableError as err:
+        pytest.skip(str(err))
+    folder = tmp_path_factory.mktemp("colours")
+    write_specification(colour_specification(), folder)
+    return write_colour_model(folder / "colours.onnx")
+
+
+@pytest.fixture(scope="module")
+def bundle(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle, proven but for its C++ part, which test_cpp.py builds."""
+    request = BundleRequest(source=model, platform="linux", name="ColourFinder", licence="MIT")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linux.cpp.CppPlatform, "prove", lambda self, content, folder: ())
+        return make_bundle(request, tmp_path_factory.mktemp("bundle") / "colours")
+
+
+def selftest(folder: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "colour_finder.selftest"]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+def test_the_golden_cases_and_the_service_were_shown(bundle: Bundle) -> None:
+    proofs = bundle.record["proofs"]
+    assert isinstance(proofs, list)
+    assert any("2 golden cases passed" in proof for proof in proofs)
+    assert any("POST /predict answered" in proof for proof in proofs)
+    assert (bundle.folder / "cpp" / "CMakeLists.txt").is_file()
+    assert os.access(bundle.folder / "install.sh", os.X_OK)
+
+
+def test_the_api_gives_names_and_refuses_what_is_no_image(bundle: Bundle) -> None:
+    code = (
+        "import numpy as np; from colour_finder import ColourFinder, ProcessingError\n"
+        "model = ColourFinder()\n"
+        "found = model(np.full((20, 30, 4), [9, 250, 9, 255], np.uint8), pixel_format='rgba')\n"
+        "print(found.colours[0].name, found.to_json()['colours'][0]['index'])\n"
+        "for bad in (np.zeros((4, 4, 3)), np.zeros((4, 4, 1), np.uint8), np.zeros((0, 4, 3), np.uint8)):\n"
+        "    try: model(bad)\n"
+        "    except ProcessingError as error: print('refused')\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(bundle.folder / "src")}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n")[:-1] == ["green 1", "refused", "refused", "refused"], done.stderr
+
+
+def test_a_swapped_colour_order_fails_its_self_test(bundle: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(bundle.folder, folder)
+    assert selftest(folder).returncode == 0
+    signature = Signature(
+        inputs=(TensorSpec(name="pixels", shape=(1, 3, SIZE, SIZE), dtype="float32"),),
+        outputs=(TensorSpec(name="means", shape=(1, 3), dtype="float32"),),
+    )
+    core = write_core(plan(colour_specification("bgr"), signature), tmp_path / "core", "colour_finder")
+    build_library(core, folder / f"src/colour_finder/lib/{os.uname().machine}/libcolour_finder_core.so")
+    failed = selftest(folder)
+    assert failed.returncode == 1
+    assert "tensor pixels differs" in failed.stdout
+
+
+@pytest.mark.parametrize("file", ["0_results_0.bin", "0_tensors_0.bin", "0_inputs_0.bin"])
+def test_a_changed_golden_file_fails_its_self_test(bundle: Bundle, tmp_path: Path, file: str) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(bundle.folder, folder)
+    path = folder / "src/colour_finder/data/golden" / file
+    content = np.frombuffer(path.read_bytes(), dtype=np.uint8).copy()
+    content[: max(len(content) // 2, 4)] ^= 0x40
+    path.write_bytes(content.tobytes())
+    assert selftest(folder).returncode == 1
+
+
+def test_bad_options_are_refused(model: Path, tmp_path: Path) -> None:
+    request = BundleRequest(source=model, platform="linux", name="ColourFinder", options=("wheels=sparc",))
+    with pytest.raises(UsageError, match="aarch64"):
+        make_bundle(request, tmp_path / "out")
+    text = replace(request, options=(), name="False")
+    with pytest.raises(UsageError):
+        make_bundle(text, tmp_path / "out")
