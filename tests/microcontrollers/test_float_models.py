@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.microcontrollers.c_models import open_model
 
@@ -36,3 +37,12 @@ def test_outputs_are_the_interpreters(name: str, assets: Path, tmp_path: Path) -
             assert proof.agree(got, right, is_exact=model.is_exact)
     assert model.is_exact == (name == "hello_world")
     assert model.plan.arena_bytes <= expected.activation_bytes
+
+
+def test_infinite_outputs_hide_nothing() -> None:
+    want = np.array([1, np.inf, np.nan, -np.inf], dtype=np.float32)
+    assert proof.agree(want.copy(), want, is_exact=False)
+    for position, value in ((0, 1.1), (0, np.nan), (1, 5), (1, -np.inf), (2, 0)):
+        wrong = want.copy()
+        wrong[position] = value
+        assert not proof.agree(wrong, want, is_exact=False)
