@@ -89,6 +89,13 @@ def test_a_wrong_bit_on_one_device_is_told_and_the_others_go_on(source: Path, wr
     assert second.run is not None
 
 
+def test_models_of_one_name_are_told_apart(source: Path) -> None:
+    _needs("cortex-m3")
+    rows = bench_on_devices([source, source.parent, source], ["m3"]).rows
+    folder = source.parent.name
+    assert [row.model for row in rows] == ["hello", f"{folder}/hello", f"{folder}/hello #2"]
+
+
 def test_a_board_chooses_its_device(source: Path) -> None:
     _needs("rv32")
     (row,) = bench_on_devices([source], boards=["hifive1-revb"]).rows

@@ -10,7 +10,7 @@ import pytest
 from tests.microcontrollers.c_folders import write_folder
 
 from edgewright.core.errors import IntegrityError, UsageError
-from edgewright.microcontrollers.folder import read_folder
+from edgewright.microcontrollers.folder import read_folder, read_folders
 from edgewright.sources import inspect_artifact
 
 pytestmark = pytest.mark.toolchain("ai_edge_litert")
@@ -28,7 +28,7 @@ def source(assets: Path, tmp_path: Path) -> Path:
 
 def test_a_file_or_its_folder_is_read(source: Path) -> None:
     for path in (source, source.parent):
-        found = read_folder(path)
+        (found,) = read_folders(path)
         assert (found.name, found.folder, found.author) == ("hello", source.parent, "this machine")
         assert found.model.graph.labels == ("one",)
 
@@ -37,7 +37,7 @@ def test_what_a_conversion_wrote_is_found_in_its_folder(source: Path, tmp_path: 
     target = tmp_path / "out" / "artifacts" / "c-w8a8"
     target.parent.mkdir(parents=True)
     source.parent.rename(target)
-    assert read_folder(tmp_path / "out").source == target / "hello.c"
+    assert [found.source for found in read_folders(tmp_path / "out")] == [target / "hello.c"]
 
 
 def _system(text: str) -> str:
@@ -83,10 +83,9 @@ def test_what_is_no_c_model_is_refused(source: Path, tmp_path: Path) -> None:
     source.with_suffix(".tflite").unlink()
     with pytest.raises(UsageError, match=r"hello\.tflite not beside it"):
         read_folder(source)
-    with pytest.raises(UsageError, match="holds 0 C models"):
-        read_folder(tmp_path)
-    with pytest.raises(UsageError, match="is no C model"):
-        read_folder(tmp_path / "none.c")
+    for path in (tmp_path, tmp_path / "none.c"):
+        with pytest.raises(UsageError, match="holds no C model"):
+            read_folders(path)
 
 
 def test_a_c_model_is_inspected_by_what_it_was_made_of(source: Path) -> None:

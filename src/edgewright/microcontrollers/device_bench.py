@@ -5,7 +5,7 @@ Instructions are counted by QEMU. They are neither cycles nor time, which no emu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from edgewright.core.errors import ConversionError, UsageError
 from edgewright.core.progress import Progress, silent
 from edgewright.microcontrollers.boards import ALL, Board, Fit, board_of, fits_of
-from edgewright.microcontrollers.folder import CFolder, read_folder
+from edgewright.microcontrollers.folder import CFolder, read_folders
 from edgewright.microcontrollers.qemu import DEVICES, EmulatedRun, device_of, run_on
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def bench_on_devices(
     """Return what each C model takes on each device, every output bit checked.
 
     Args:
-        paths: NAME.c, or the folders that conversions to C wrote.
+        paths: NAME.c, or the folders that conversions and builds wrote.
         devices: of `qemu.DEVICES`, in full or short (m4); default: those that stand for `boards`.
         boards: of `boards.BOARDS`; default: all that a device stands for.
     Raises:
@@ -159,23 +159,35 @@ def bench_on_devices(
         )
     for name in names:
         DEVICES[name].tools.require(name)
-    folders = [read_folder(path) for path in paths]
+    folders = _named(folder for path in paths for folder in read_folders(path))
     rows = []
-    for folder in folders:
+    for title, folder in folders.items():
         for name in names:
-            progress(folder.name, name, "running")
-            rows.append(_measure(folder, name, chosen or ALL))
-            progress(folder.name, name, "done" if rows[-1].run is not None else "failed")
+            progress(title, name, "running")
+            rows.append(_measure(title, folder, name, chosen or ALL))
+            progress(title, name, "done" if rows[-1].run is not None else "failed")
     tools: dict[str, str] = {}
     for used in {DEVICES[name].tools.purpose: DEVICES[name].tools for name in names}.values():
         tools |= used.versions()
     return DeviceBenchmark(rows=tuple(rows), tools=tools)
 
 
-def _measure(folder: CFolder, device: str, boards: Sequence[Board]) -> DeviceRow:
+def _named(folders: Iterable[CFolder]) -> dict[str, CFolder]:
+    """Return the models by short names that tell them apart."""
+    named: dict[str, CFolder] = {}
+    for folder in folders:
+        short = f"{folder.folder.resolve().name}/{folder.name}" if folder.name in named else folder.name
+        title, number = short, 2
+        while title in named:
+            title, number = f"{short} #{number}", number + 1
+        named[title] = folder
+    return named
+
+
+def _measure(title: str, folder: CFolder, device: str, boards: Sequence[Board]) -> DeviceRow:
     model = folder.model
     row = DeviceRow(
-        model=folder.name,
+        model=title,
         sha256=model.graph.sha256,
         device=device,
         arena_bytes=model.plan.arena_bytes,

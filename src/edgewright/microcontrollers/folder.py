@@ -68,17 +68,26 @@ def read_model(source: Path) -> CModel:
     return model
 
 
-def read_folder(path: Path) -> CFolder:
-    """Return the C model at `path`: NAME.c, or the folder that holds it.
+def read_folders(path: Path) -> list[CFolder]:
+    """Return the C models at `path`: NAME.c, its folder, or the folder of a build with some in it.
 
     Raises:
-        UsageError: there is none, or more than one.
+        UsageError: there is none.
         IntegrityError: a file is not what this version makes of the model.
     """
-    source = _source(path)
-    _require(source, source.with_suffix(MODEL_SUFFIX), source.with_suffix(".h"), _test_of(source))
+    return [read_folder(source) for source in _sources(path)]
+
+
+def read_folder(source: Path) -> CFolder:
+    """Return the C model of NAME.c at `source`.
+
+    Raises:
+        UsageError: a file is missing.
+        IntegrityError: a file is not what this version makes of the model.
+    """
+    test = source.with_name(f"{source.stem}_test.c")
+    _require(source, source.with_suffix(MODEL_SUFFIX), source.with_suffix(".h"), test)
     model = read_model(source)
-    test = _test_of(source)
     try:
         if test.stat().st_size > _MAX_TEST_BYTES:
             raise ValueError(f"it has more than {_MAX_TEST_BYTES} bytes")
@@ -91,18 +100,21 @@ def read_folder(path: Path) -> CFolder:
     return CFolder(source=source, model=model, author=author)
 
 
-def _source(path: Path) -> Path:
+def _sources(path: Path) -> list[Path]:
     if path.is_file() and path.suffix == ".c":
-        return path
-    if not path.is_dir():
-        raise UsageError(f"{path} is no C model: expected is NAME.c, or the folder that a conversion wrote.")
-    folders = [path, *sorted((path / "artifacts").glob("c-*"))]
-    found = [file for folder in folders for file in sorted(folder.glob("*.c")) if _test_of(file).is_file()]
-    if len(found) != 1:
+        return [path]
+    folders = [path, *sorted((path / "artifacts").glob("*"))] if path.is_dir() else []
+    found = [
+        file
+        for folder in folders
+        for file in sorted(folder.glob("*.c"))
+        if file.with_name(f"{file.stem}_test.c").is_file()
+    ]
+    if not found:
         raise UsageError(
-            f"{path} holds {len(found)} C models; expected is one NAME.c with its NAME_test.c. Name the file."
+            f"{path} holds no C model: expected is NAME.c, its folder, or the folder of a build with --to c."
         )
-    return found[0]
+    return found
 
 
 def _require(source: Path, *files: Path) -> None:
@@ -112,7 +124,3 @@ def _require(source: Path, *files: Path) -> None:
             f"{source} is not a C model of Edgewright's: {', '.join(missing)} not beside it. "
             "Make one: edgewright convert MODEL --to c --precision w8a8 --out DIR"
         )
-
-
-def _test_of(source: Path) -> Path:
-    return source.with_name(f"{source.stem}_test.c")
