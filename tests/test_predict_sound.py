@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.command_line import cli
 
-from edgewright.core.errors import DataError
-from edgewright.prediction import load
+from edgewright.core.errors import DataError, UsageError
+from edgewright.prediction import load, specify
 from edgewright.processing.audio_files import read_wav, wav_bytes
 from edgewright.processing.raw import read_raw
-from edgewright.processing.results import Classes, Spans, Values, Waveform, result_lines, spans_of
+from edgewright.processing.results import Classes, Runs, Spans, Values, Waveform, result_lines, spans_of
+from edgewright.processing.scores import TopK
 from edgewright.processing.specification import RawInput
 
 
@@ -60,6 +62,30 @@ def test_a_stream_is_predicted_from_beginning_to_end_and_again(assets: Path) -> 
     total = sum(span.end_s - span.start_s for span in active.spans)
     assert total == pytest.approx(0.032 * float(active.array.sum()))
     assert all(one.end_s < two.start_s for one, two in itertools.pairwise(active.spans))
+
+
+@pytest.mark.toolchain("ai_edge_litert")
+def test_a_long_sound_is_heard_second_by_second(assets: Path, tmp_path: Path) -> None:
+    model = assets / "models/mlperf-tiny/kws_dscnn_int8.tflite"
+    preset = specify(model, processing="kws_mfcc").specification
+    (clip,), (keyword,) = preset.inputs, preset.results
+    certain = (*keyword.steps[:-1], TopK(k=3, threshold=0.5))
+    by_second = replace(preset, inputs=(replace(clip, samples=16_000),))
+    files = ("micro-speech/yes_1000ms.wav", "speech-commands/tst_000000_Stop_7.wav")
+    words = [read_wav(assets / "data" / file).samples for file in files]
+    with load(model, processing=by_second) as predictor:
+        heard = predictor(np.concatenate(words))["keyword"]
+        once = predictor(words[1])["keyword"]
+    assert isinstance(heard, Runs) and isinstance(once, Classes)
+    lines = result_lines("keyword", heard)
+    assert lines[0].startswith("0.00 s  yes") and lines[1].startswith("1.00 s  stop")
+    assert once.labels[0].name == "stop" and len(json.loads(json.dumps(heard.to_json()))) == 2
+    # How many are certain differs from run to run: one run is given, several are refused.
+    with load(model, processing=replace(by_second, results=(replace(keyword, steps=certain),))) as predictor:
+        once = predictor(words[0])["keyword"]
+        assert isinstance(once, Classes) and [label.name for label in once.labels] == ["yes"]
+        with pytest.raises(UsageError, match="known shape"):
+            predictor(np.concatenate(words))
 
 
 def test_spans_of_two_classes_are_in_the_order_of_their_beginnings() -> None:

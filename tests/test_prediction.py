@@ -74,7 +74,7 @@ def test_what_is_no_image_is_refused(predictor: Predictor, given: Path) -> None:
 
 
 def test_a_model_without_processing_is_refused_with_the_presets(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="kws_mfcc"):
+    with pytest.raises(UsageError, match="these take its tensors: imagenet"):
         edgewright.load(write_colour_model(tmp_path / "bare.onnx"))
 
 

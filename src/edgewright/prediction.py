@@ -21,7 +21,7 @@ from edgewright.processing.choice import choose
 from edgewright.processing.notes import raw_notes
 from edgewright.processing.processor import Plan, Raw, Signature, plan
 from edgewright.processing.raw import RAW_SUFFIXES, read_raw
-from edgewright.processing.results import Result, spans_of, typed_result
+from edgewright.processing.results import Result, Runs, spans_of, typed_result
 from edgewright.processing.smoothing import Threshold
 from edgewright.processing.specification import (
     PROCESSING_NAME,
@@ -194,15 +194,18 @@ class Predictor:
 
     def _typed(self, arrays: Mapping[str, Array]) -> dict[str, Result]:
         row = stream_input(self.plan)
-        types = joined_types(self.plan) if row else self.plan.results
-        flows = {flow.name: flow for flow in self.specification.results}
+        joined = joined_types(self.plan) if row else {}
         made: dict[str, Result] = {}
-        for name, array in arrays.items():
-            flow = flows[name]
-            if row and row.rate_hz and flow.steps and isinstance(flow.steps[-1], Threshold):
-                made[name] = spans_of(array, row.samples / row.rate_hz, flow.labels)
+        for flow in self.specification.results:
+            array, kind, labels = arrays[flow.name], self.plan.results[flow.name], flow.labels
+            run_s = row.samples / row.rate_hz if row and row.rate_hz else 0.0
+            if run_s and flow.steps and isinstance(flow.steps[-1], Threshold):
+                made[flow.name] = spans_of(array, run_s, labels)
+            elif row and kind.kind not in ("audio", "codes", "tensor"):
+                runs = tuple(typed_result(one, kind, labels) for one in array)
+                made[flow.name] = runs[0] if len(runs) == 1 else Runs(runs=runs, run_s=run_s)
             else:
-                made[name] = typed_result(array, types[name], flow.labels)
+                made[flow.name] = typed_result(array, joined.get(flow.name, kind), labels)
         return made
 
 

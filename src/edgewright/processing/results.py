@@ -176,6 +176,22 @@ class Spans(Values):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Runs:
+    """What each run of a stream gave, in their order.
+
+    Attributes:
+        run_s: seconds of a run; 0 where the rate is not known.
+    """
+
+    runs: tuple[Result, ...]
+    run_s: float
+
+    def to_json(self) -> object:
+        """Return a list with the JSON values of each run."""
+        return [run.to_json() for run in self.runs]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Text:
     """Recognised classes in time, and their names together."""
 
@@ -243,6 +259,9 @@ def result_lines(name: str, result: Result) -> list[str]:
         return [f"{name}: {result.text or ' '.join(map(str, result.codes))}"]
     if isinstance(result, Points):
         return [f"{name} {n}: {p.x:.1f} {p.y:.1f}  {p.score:.4f}" for n, p in enumerate(result.points)]
+    if isinstance(result, Runs):
+        first = (result_lines(name, run)[0] for run in result.runs)
+        return [f"{number * result.run_s:.2f} s  {line}" for number, line in enumerate(first)]
     if isinstance(result, Spans):
         return [
             f"{span.name or name}  {span.start_s:.2f} .. {span.end_s:.2f} s" for span in result.spans

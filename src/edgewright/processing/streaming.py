@@ -49,7 +49,7 @@ def stream(
         folder: of the specification.
         start: goes on with this processor instead of a new one; its states are kept.
     Raises:
-        UsageError: the specification is not for streams, or a result has another shape in each run.
+        UsageError: the specification is not for streams, or of more runs than one, a result has another shape in each.
         DataError: no samples, or NaN.
     """
     row = stream_input(checked)
@@ -57,7 +57,6 @@ def stream(
         raise UsageError(
             "the specification is not for streams: one input, audio with `samples` (the hop), is expected."
         )
-    _check(checked)
     if samples.ndim != 1 or not 1 <= samples.size <= MAX_SAMPLES or samples.dtype != np.float32:
         raise DataError(
             f"a stream is {samples.dtype}{list(samples.shape)}; float32 [n], n in 1..{MAX_SAMPLES}, is expected."
@@ -66,6 +65,8 @@ def stream(
     lags = _lags(checked)
     heard = -(-len(samples) // hop)
     runs = -(-(len(samples) + max(lags.values(), default=0)) // hop)
+    if runs > 1:
+        _check(checked)
     fed = np.zeros(runs * hop, dtype=np.float32)
     fed[: len(samples)] = samples
     made: dict[str, list[Array]] = {name: [] for name in checked.results}
@@ -92,8 +93,10 @@ def stacked(
     if row is None or len(samples) % row.samples:
         raise DataError(f"{len(samples)} samples are no whole number of hops of a stream.")
     processor = start or Processor(checked)
-    runs = [processor.run({row.name: hop}, execute) for hop in samples.reshape(-1, row.samples)]
-    _check(checked)
+    hops = samples.reshape(-1, row.samples)
+    if len(hops) > 1:
+        _check(checked)
+    runs = [processor.run({row.name: hop}, execute) for hop in hops]
     return {name: np.stack([run[name] for run in runs]) for name in checked.results}
 
 
