@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgewright.microcontrollers.graph import Graph, Operator, Tensor
+from edgewright.microcontrollers.graph import ITEM_BYTES, Graph, Operator, Tensor
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -161,7 +161,9 @@ class Site:
 
 def value_by_value(output: Tensor, inputs: Sequence[Tensor]) -> ByRows | None:
     """Return the rows of a function whose last argument is the number of values; None where there are no rows."""
-    if len(output.shape) != 4 or output.shape[0] != 1:
+    # Compilers may take it that a float is not written where an int16 is read; bytes lie over anything.
+    types = {tensor.dtype for tensor in (output, *inputs) if ITEM_BYTES[tensor.dtype] > 1}
+    if len(output.shape) != 4 or output.shape[0] != 1 or len(types) > 1:
         return None
     reaches: list[Reach | None] = []
     for tensor in inputs:
