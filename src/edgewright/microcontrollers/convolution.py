@@ -68,15 +68,16 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
 {% endif %}
             for (i = 0; i < {{ kernel_y }}; ++i) {
                 const int32_t row = y * {{ stride_y }} + i * {{ dilation_y }} - {{ pad_y }};
-                lines[i] = in + row % in_rows * {{ width * depth }};
 {% if is_padded %}
+                lines[i] = NULL;
                 if (row < 0 || row >= {{ height }}) {
-                    lines[i] = NULL;
 {% if dilation_x == 1 and not is_pointwise %}
                     is_inside = 0;
 {% endif %}
+                    continue;
                 }
 {% endif %}
+                lines[i] = in + row % in_rows * {{ width * depth }};
             }
             for (x = 0; x < {{ out_width }}; ++x) {
 {% if is_pointwise %}
