@@ -74,8 +74,10 @@ def test_a_long_sound_is_heard_second_by_second(assets: Path, tmp_path: Path) ->
     files = ("micro-speech/yes_1000ms.wav", "speech-commands/tst_000000_Stop_7.wav")
     words = [read_wav(assets / "data" / file).samples for file in files]
     with load(model, processing=by_second) as predictor:
-        heard = predictor(np.concatenate(words))["keyword"]
+        long = predictor(np.concatenate(words))
+        heard = long["keyword"]
         once = predictor(words[1])["keyword"]
+    assert not long.notes
     assert isinstance(heard, Runs) and isinstance(once, Classes)
     lines = result_lines("keyword", heard)
     assert lines[0].startswith("0.00 s  yes") and lines[1].startswith("1.00 s  stop")

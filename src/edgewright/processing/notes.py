@@ -27,6 +27,8 @@ def raw_notes(specification: Specification, raw: Mapping[str, Raw]) -> tuple[str
 
 
 def _cut_notes(specification: Specification, row: RawInput, samples: int) -> list[str]:
+    if row.samples:
+        return []  # a stream: the steps get a hop at a time
     for flow in specification.flows():
         step = flow.steps[0] if flow.steps and row.name in flow.sources else None
         # Twice as long is no clip that was cut a little late.
