@@ -12,6 +12,7 @@ from edgewright.deploy.records import Platform
 PLATFORMS: Mapping[str, str] = {
     "cpp": "cpp:PLATFORM",
     "linux": "linux:PLATFORM",
+    "web": "web:PLATFORM",
 }
 
 

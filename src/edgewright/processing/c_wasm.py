@@ -14,7 +14,7 @@ from edgewright.processing.c_code import FLAGS, CCore
 _TIMEOUT_S = 300
 _STACK_BYTES = 256 << 10
 # All that the core takes of a libc; with bulk memory the compiler makes instructions of it.
-_STRING_H = """#pragma once
+STRING_H = """#pragma once
 #include <stddef.h>
 #define memcpy __builtin_memcpy
 #define memmove __builtin_memmove
@@ -25,10 +25,10 @@ _EXPORTS = (
     "ew_prepare", "ew_finish", "ew_input", "ew_output", "ew_result", "ew_label",
 )  # fmt: skip
 # 128-bit vectors and bulk memory are in every browser that has ES modules with top-level await (2021 to 2023).
-WASM_FLAGS = (
+_TARGET_FLAGS = (
     "--target=wasm32", "-ffreestanding", "-nostdlib", "-msimd128", "-mbulk-memory", "-fvisibility=hidden",
 )  # fmt: skip
-LINK_FLAGS = (
+_LINK_FLAGS = (
     "-Wl,--no-entry", "-Wl,--strip-all", "-Wl,--stack-first", f"-Wl,-z,stack-size={_STACK_BYTES}",
     "-Wl,--export=__heap_base",
 )  # fmt: skip
@@ -51,11 +51,10 @@ def build_wasm(core: CCore, path: Path, *, clang: str = "clang") -> Path:
             "Install them: apt-get install -y clang lld"
         )
     with tempfile.TemporaryDirectory(prefix="edgewright-") as work, write_aside(path) as aside:
-        (Path(work) / "string.h").write_text(_STRING_H, encoding="utf-8")
-        exports = (f"-Wl,--export={name}" for name in (*_EXPORTS, f"{core.name}_processing"))
+        (Path(work) / "string.h").write_text(STRING_H, encoding="utf-8")
         command = [
-            clang, *FLAGS, *WASM_FLAGS, *LINK_FLAGS, *exports, "-Wall", "-Wextra", "-Werror", "-I", work,
-            "-I", str(core.folder), "-o", str(aside), *map(str, core.sources),
+            clang, *wasm_flags(core.name), "-Wall", "-Wextra", "-Werror", "-I", work, "-I", str(core.folder),
+            "-o", str(aside), *map(str, core.sources),
         ]  # fmt: skip
         try:
             done = subprocess.run(
@@ -69,6 +68,12 @@ def build_wasm(core: CCore, path: Path, *, clang: str = "clang") -> Path:
                 f"{clang} cannot build {core.name}_processing.c for WebAssembly: {said[:400]}. Report it."
             )
     return path
+
+
+def wasm_flags(name: str) -> tuple[str, ...]:
+    """Return what clang needs for the core called `name`, but for its files and the folder of `string.h`."""
+    exports = (f"-Wl,--export={what}" for what in (*_EXPORTS, f"{name}_processing"))
+    return (*FLAGS, *_TARGET_FLAGS, *_LINK_FLAGS, *exports)
 
 
 def missing_tools(clang: str = "clang") -> tuple[str, ...]:

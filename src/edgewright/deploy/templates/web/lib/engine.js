@@ -53,7 +53,7 @@ export class Engine {
 
   /** In words: the runtime, its version, its threads. */
   get runtime() {
-    return { name: this.#runtime.name, version: this.#runtime.version, threads: this.#runtime.threads };
+    return { ...this.description.runtime, threads: this.#runtime.threads };
   }
 
   /**

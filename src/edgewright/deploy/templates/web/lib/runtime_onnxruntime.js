@@ -9,8 +9,6 @@ export async function openRuntime(vendor, threads) {
   ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? threads : 1;
   ort.env.logLevel = "error";
   return {
-    name: "ONNX Runtime Web",
-    version: ort.env.versions?.web ?? "",
     threads: ort.env.wasm.numThreads,
     async open(model, [main, ...others]) {
       const session = await ort.InferenceSession.create(main.bytes, {

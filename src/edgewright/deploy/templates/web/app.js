@@ -1,0 +1,292 @@
+// The page: camera, files and microphone in, results drawn. `app` on the window is the promise of it.
+import { Model } from "./lib/model.js";
+import { drawImage, drawWave, shown } from "./lib/draw.js";
+import { inputsOf, readCases } from "./lib/golden.js";
+import { readImage, sizeOf } from "./lib/images.js";
+import { startOffline } from "./lib/offline.js";
+import { History, showResults } from "./lib/panel.js";
+import { Microphone, readSound } from "./lib/sound.js";
+
+const SHOWN_S = 10; // of a live stream
+const WINDOWS_A_SECOND = 4; // of live sound for a model of clips
+const PAUSE_MS = 50; // at least so often the page may draw
+const MOST_SECONDS = 600;
+
+const at = (id) => document.getElementById(id);
+
+class App {
+  #model;
+  #live = null; // what ends the camera or the microphone
+  #running = Promise.resolve();
+
+  constructor(model) {
+    this.#model = model;
+    const { inputs, hop, results } = model.description;
+    this.inputs = inputs;
+    this.results = results;
+    this.hop = hop;
+    this.kind = inputs.length === 1 ? inputs[0].kind : "numbers";
+    if (!["image", "audio"].includes(this.kind)) this.kind = "numbers";
+    this.rate = inputs.find(({ kind }) => kind === "audio")?.rate_hz || 16000;
+  }
+
+  /** Make the controls work. */
+  start() {
+    const { kind } = this;
+    at("hint").textContent = {
+      image: "Drop a picture here, open one, or use the camera.",
+      audio: "Drop a sound file here, open one, or use the microphone.",
+      numbers: "Numbers, separated by spaces or commas.",
+    }[kind];
+    at("file").accept = { image: "image/*", audio: "audio/*", numbers: ".txt,.csv,.json" }[kind];
+    at("open").textContent = { image: "Open a picture", audio: "Open a sound", numbers: "Run" }[kind];
+    at("open").onclick = () => (kind === "numbers" ? this.#guarded(() => this.#form()) : at("file").click());
+    at("file").onchange = () => {
+      const [file] = at("file").files;
+      if (file) this.#guarded(() => this.#file(file));
+      at("file").value = "";
+    };
+    at("example").onclick = () => this.#guarded(() => this.example(0));
+    at("live").onclick = () => this.#guarded(() => this.#toggle());
+    at("live").hidden = kind === "numbers";
+    this.#mark();
+    if (kind === "numbers") this.#fields();
+    else this.#drops();
+    for (const id of ["open", "live", "example"]) at(id).disabled = false;
+  }
+
+  /** Run the golden case `number`; returns what was found, in words. */
+  async example(number) {
+    await this.#stop();
+    const { cases } = await readCases(new URL("./data/golden/", import.meta.url));
+    const kase = cases[number % cases.length];
+    const given = inputsOf(kase, 0, 1);
+    if (this.kind === "image") await this.#picture(shown(given[this.inputs[0].name]), given[this.inputs[0].name]);
+    else if (this.kind === "audio") await this.#sound(given[this.inputs[0].name]);
+    else await this.#values(given);
+    return `example ${kase.name}: ${at("panel").innerText.replace(/\s+/g, " ").slice(0, 200)}`;
+  }
+
+  async #guarded(work) {
+    this.#running = this.#running.then(work).catch((error) => {
+      at("message").className = "bad";
+      at("message").textContent = error.message;
+    });
+    await this.#running;
+  }
+
+  async #file(file) {
+    await this.#stop();
+    if (this.kind === "audio") return this.#sound(await readSound(file, this.rate));
+    const bitmap = await readImage(file);
+    try {
+      return await this.#picture(bitmap, bitmap);
+    } finally {
+      bitmap.close();
+    }
+  }
+
+  async #run(inputs) {
+    const fields = Object.fromEntries(this.inputs.map(({ name, field }) => [field, inputs[name]]));
+    const start = performance.now();
+    const results = await this.#model.run(fields);
+    at("time").textContent = `${(performance.now() - start).toFixed(1)} ms`;
+    at("message").textContent = "";
+    return results;
+  }
+
+  #found(results) {
+    return this.results.map(({ field, kind }) => ({ kind, value: results[field] }));
+  }
+
+  /** @param picture what is drawn; `pixels` what the model gets */
+  async #picture(picture, pixels) {
+    const results = await this.#run({ [this.inputs[0].name]: pixels });
+    at("view").hidden = false;
+    drawImage(at("view"), picture, this.#found(results));
+    showResults(at("panel"), this.results, results, this.rate);
+  }
+
+  async #sound(samples) {
+    const { name } = this.inputs[0];
+    if (samples.length > MOST_SECONDS * this.rate) throw new Error(`the sound is longer than ${MOST_SECONDS} s`);
+    at("view").hidden = false;
+    drawWave(at("view"), samples, { seconds: samples.length / this.rate });
+    if (!this.hop) return showResults(at("panel"), this.results, await this.#run({ [name]: this.#fitted(samples) }), this.rate);
+    const history = new History(this.results, Math.ceil(samples.length / this.hop));
+    await this.#model.reset();
+    let last = performance.now();
+    for (let from = 0; from < samples.length; from += this.hop) {
+      const part = new Float32Array(this.hop);
+      part.set(samples.subarray(from, from + this.hop));
+      history.add(await this.#run({ [name]: part }));
+      if (performance.now() - last > PAUSE_MS) {
+        at("message").textContent = `${Math.round((100 * from) / samples.length)} %`;
+        await new Promise((resolve) => setTimeout(resolve));
+        last = performance.now();
+      }
+    }
+    at("message").textContent = "";
+    history.show(at("panel"), this.rate);
+  }
+
+  /** As many samples as a model of clips takes: the loudest part, or with silence behind. */
+  #fitted(samples) {
+    const [length] = this.inputs[0].shape;
+    if (!length || samples.length === length) return samples;
+    const fitted = new Float32Array(length);
+    let best = 0;
+    let most = -1;
+    for (let from = 0; from + length <= samples.length; from += Math.ceil(length / 8)) {
+      const energy = samples.subarray(from, from + length).reduce((sum, sample) => sum + sample * sample, 0);
+      if (energy > most) [most, best] = [energy, from];
+    }
+    fitted.set(samples.subarray(best, best + length));
+    return fitted;
+  }
+
+  #drops() {
+    const stage = at("stage");
+    stage.ondragover = (event) => {
+      event.preventDefault();
+      stage.classList.add("over");
+    };
+    stage.ondragleave = () => stage.classList.remove("over");
+    stage.ondrop = (event) => {
+      event.preventDefault();
+      stage.classList.remove("over");
+      const [file] = event.dataTransfer.files;
+      if (file) this.#guarded(() => this.#file(file));
+    };
+  }
+
+  #mark() {
+    const what = this.kind === "image" ? "camera" : "microphone";
+    at("live").textContent = this.#live ? `Stop the ${what}` : `Use the ${what}`;
+    at("live").classList.toggle("on", Boolean(this.#live));
+  }
+
+  async #toggle() {
+    if (this.#live) return this.#stop();
+    if (!navigator.mediaDevices) throw new Error("cameras and microphones need a secure page: https, or localhost");
+    this.#live = this.kind === "image" ? await this.#camera() : await this.#microphone();
+    this.#mark();
+  }
+
+  async #stop() {
+    const end = this.#live;
+    this.#live = null;
+    await end?.();
+    this.#mark();
+  }
+
+  async #camera() {
+    const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    const video = Object.assign(document.createElement("video"), { srcObject: stream, muted: true, playsInline: true });
+    await video.play();
+    const frame = document.createElement("canvas");
+    let isOn = true;
+    const loop = async () => {
+      while (isOn) {
+        Object.assign(frame, sizeOf(video));
+        frame.getContext("2d", { willReadFrequently: true }).drawImage(video, 0, 0);
+        await this.#picture(frame, frame);
+        await new Promise(requestAnimationFrame);
+      }
+    };
+    const done = loop().catch((error) => {
+      at("message").className = "bad";
+      at("message").textContent = error.message;
+    });
+    return async () => {
+      isOn = false;
+      await done;
+      for (const track of stream.getTracks()) track.stop();
+    };
+  }
+
+  async #microphone() {
+    const { name, shape } = this.inputs[0];
+    const size = this.hop || Math.ceil((shape[0] || this.rate) / WINDOWS_A_SECOND);
+    const heard = new Float32Array(this.hop ? SHOWN_S * this.rate : shape[0] || this.rate);
+    const history = new History(this.results, this.hop ? Math.ceil((SHOWN_S * this.rate) / this.hop) : 1);
+    let drawn = 0;
+    let waiting = Promise.resolve();
+    let backlog = 0;
+    const take = async (block) => {
+      heard.copyWithin(0, block.length);
+      heard.set(block, heard.length - block.length);
+      history.add(await this.#run({ [name]: this.hop ? block : heard }));
+      if (performance.now() - drawn < PAUSE_MS) return;
+      drawn = performance.now();
+      drawWave(at("view"), heard, { seconds: heard.length / this.rate });
+      history.show(at("panel"), this.rate);
+    };
+    if (this.hop) await this.#model.reset();
+    at("view").hidden = false;
+    const microphone = await Microphone.open(this.rate, size, (block) => {
+      // A machine that is too slow for the model leaves blocks out instead of falling behind.
+      if (backlog * size > this.rate) return;
+      backlog += 1;
+      waiting = waiting
+        .then(() => take(block))
+        .catch((error) => {
+          at("message").className = "bad";
+          at("message").textContent = error.message;
+        })
+        .finally(() => (backlog -= 1));
+    });
+    return async () => {
+      await microphone.close();
+      await waiting;
+    };
+  }
+
+  #fields() {
+    const form = at("numbers");
+    form.hidden = false;
+    for (const { name, dtype, shape } of this.inputs) {
+      const label = document.createElement("label");
+      const sizes = shape.map((size) => size || "any").join(" x ");
+      label.textContent = `${name.replaceAll("_", " ")} (${dtype}, ${sizes})`;
+      const area = Object.assign(document.createElement("textarea"), { id: `input-${name}`, spellcheck: false });
+      label.append(area);
+      form.append(label);
+    }
+  }
+
+  async #form() {
+    const given = this.inputs.map(({ name }) => {
+      const words = at(`input-${name}`).value.split(/[\s,;[\]]+/).filter(Boolean);
+      const values = words.map(Number);
+      if (!values.every(Number.isFinite)) throw new Error(`${name}: ${words.find((word) => !Number.isFinite(Number(word)))} is no number`);
+      return [name, values];
+    });
+    await this.#values(Object.fromEntries(given));
+  }
+
+  async #values(given) {
+    for (const { name } of this.inputs) {
+      at(`input-${name}`).value = Array.from(given[name], (value) => Number(Number(value).toPrecision(6))).join(" ");
+    }
+    showResults(at("panel"), this.results, await this.#run(given), this.rate);
+  }
+}
+
+globalThis.app = (async () => {
+  try {
+    at("offline").textContent = await startOffline();
+    const model = await Model.load();
+    const { name, version, threads } = model.runtime;
+    at("runtime").textContent = `${name} ${version}, ${threads} thread${threads === 1 ? "" : "s"}`;
+    at("task").textContent = model.description.task.replaceAll("-", " ");
+    const app = new App(model);
+    app.start();
+    return app;
+  } catch (error) {
+    at("runtime").textContent = "not loaded";
+    at("message").className = "bad";
+    at("message").textContent = error.message;
+    throw error;
+  }
+})();

@@ -1,0 +1,174 @@
+// Draws on canvases: images with boxes, points and masks, sound, and curves.
+import { sizeOf } from "./images.js";
+
+const FONT = "system-ui, sans-serif";
+const MASK_ALPHA = 150;
+
+/** A colour for class `index`, far from those of its neighbours: steps of the golden angle around the circle. */
+export function colourOf(index, light = 52) {
+  return `hsl(${(212 + 137.508 * index) % 360} 85% ${light}%)`;
+}
+
+/** Something that a canvas draws, of pixels in any order. */
+export function shown({ data, width, height, format }) {
+  const places = { rgb: [3, 0, 1, 2], bgr: [3, 2, 1, 0], rgba: [4, 0, 1, 2], bgra: [4, 2, 1, 0], grey: [1, 0, 0, 0] };
+  const [step, red, green, blue] = places[format];
+  const image = new ImageData(width, height);
+  for (let from = 0, to = 0; to < image.data.length; from += step, to += 4) {
+    image.data[to] = data[from + red];
+    image.data[to + 1] = data[from + green];
+    image.data[to + 2] = data[from + blue];
+    image.data[to + 3] = 255;
+  }
+  return canvasOf(image);
+}
+
+function canvasOf(image) {
+  const canvas = document.createElement("canvas");
+  canvas.width = image.width;
+  canvas.height = image.height;
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
+}
+
+/**
+ * Show an image with what was found in it.
+ * @param found list of { kind, value }: boxes, keypoints and masks are drawn, in pixels of the image.
+ */
+export function drawImage(canvas, source, found, most = 1280) {
+  const { width, height } = sizeOf(source);
+  // Small images are enlarged, so that lines and letters are fine.
+  const scale = Math.min(most / Math.max(width, height), Math.max(1, 720 / Math.max(width, height)));
+  canvas.width = Math.round(width * scale);
+  canvas.height = Math.round(height * scale);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(source, 0, 0, canvas.width, canvas.height);
+  for (const { kind, value } of found) {
+    if (kind === "mask") drawMask(context, value, canvas);
+    if (kind === "boxes") value.forEach((box) => drawBox(context, box, scale));
+    if (kind === "keypoints") drawPoints(context, value, scale, colourOf(0));
+  }
+}
+
+function drawMask(context, { width, height, classes }, canvas) {
+  const image = new ImageData(width, height);
+  const colours = new Map();
+  for (const [index, which] of classes.entries()) {
+    if (which === 0) continue; // the background stays as it is
+    if (!colours.has(which)) colours.set(which, rgbOf(colourOf(which)));
+    image.data.set(colours.get(which), 4 * index);
+  }
+  context.imageSmoothingEnabled = false;
+  context.drawImage(canvasOf(image), 0, 0, canvas.width, canvas.height);
+  context.imageSmoothingEnabled = true;
+}
+
+function rgbOf(colour) {
+  const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  context.fillStyle = colour;
+  context.fillRect(0, 0, 1, 1);
+  const [red, green, blue] = context.getImageData(0, 0, 1, 1).data;
+  return [red, green, blue, MASK_ALPHA];
+}
+
+function drawBox(context, { x0, y0, x1, y1, label, points }, scale) {
+  const colour = colourOf(label.index);
+  const size = Math.max(13, Math.min(18, context.canvas.width / 50));
+  context.lineWidth = Math.max(2, size / 7);
+  context.strokeStyle = colour;
+  context.strokeRect(x0 * scale, y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale);
+  const text = `${label.name} ${(100 * label.score).toFixed(0)} %`.trim();
+  context.font = `600 ${size}px ${FONT}`;
+  const width = context.measureText(text).width + 10;
+  const left = Math.min(Math.max(0, x0 * scale - context.lineWidth / 2), context.canvas.width - width);
+  const top = y0 * scale > size * 1.5 ? y0 * scale - size * 1.5 : y0 * scale;
+  context.fillStyle = colour;
+  context.fillRect(left, top, width, size * 1.5);
+  context.fillStyle = "#fff";
+  context.fillText(text, left + 5, top + size * 1.12);
+  drawPoints(context, points, scale, colour);
+}
+
+function drawPoints(context, points, scale, colour) {
+  for (const { x, y, score } of points) {
+    context.globalAlpha = Math.max(0.15, Math.min(1, score));
+    context.beginPath();
+    context.arc(x * scale, y * scale, Math.max(3, context.canvas.width / 200), 0, 2 * Math.PI);
+    context.fillStyle = colour;
+    context.fill();
+    context.lineWidth = 1.5;
+    context.strokeStyle = "#fff";
+    context.stroke();
+  }
+  context.globalAlpha = 1;
+}
+
+/** Paint the ground of a drawing of curves, as sharp as the screen is. */
+function prepare(canvas, width, height) {
+  const sharp = globalThis.devicePixelRatio || 1;
+  canvas.width = width * sharp;
+  canvas.height = height * sharp;
+  const context = canvas.getContext("2d");
+  context.scale(sharp, sharp);
+  const style = getComputedStyle(document.documentElement);
+  context.fillStyle = style.getPropertyValue("--ground");
+  context.fillRect(0, 0, width, height);
+  return { context, line: style.getPropertyValue("--line"), soft: style.getPropertyValue("--soft") };
+}
+
+/** Sound from top to bottom of the drawing: the lowest and the highest sample of each column. */
+export function drawWave(canvas, samples, { width = 720, height = 180, seconds = 0, colour = colourOf(0) } = {}) {
+  const { context, line, soft } = prepare(canvas, width, height);
+  context.fillStyle = line;
+  context.fillRect(0, height / 2, width, 1);
+  context.fillStyle = colour;
+  for (let x = 0; x < width && samples.length; x += 1) {
+    const from = Math.floor((x * samples.length) / width);
+    const to = Math.max(from + 1, Math.floor(((x + 1) * samples.length) / width));
+    let low = 1;
+    let high = -1;
+    for (let index = from; index < to; index += 1) {
+      low = Math.min(low, samples[index]);
+      high = Math.max(high, samples[index]);
+    }
+    const top = (0.5 - 0.47 * Math.min(1, high)) * height;
+    context.fillRect(x, top, 1, Math.max(1, (0.5 - 0.47 * Math.max(-1, low)) * height - top));
+  }
+  if (seconds) {
+    context.fillStyle = soft;
+    context.font = `12px ${FONT}`;
+    context.fillText(`${seconds.toFixed(seconds < 10 ? 2 : 0)} s`, width - 44, height - 8);
+  }
+}
+
+/** Curves over one another: `lines` are lists of numbers, one a run. The scale is 0 to 1, or what the numbers need. */
+export function drawCurves(canvas, lines, { width = 720, height = 140 } = {}) {
+  const { context, line, soft } = prepare(canvas, width, height);
+  const all = lines.flat().filter(Number.isFinite);
+  const low = Math.min(0, ...all);
+  const high = Math.max(1, ...all);
+  const y = (value) => height - 10 - ((height - 20) * (value - low)) / (high - low);
+  context.strokeStyle = line;
+  context.fillStyle = soft;
+  context.font = `12px ${FONT}`;
+  for (const value of [low, high]) {
+    context.beginPath();
+    context.moveTo(0, y(value));
+    context.lineTo(width, y(value));
+    context.stroke();
+    context.fillText(Number(value.toPrecision(3)), 4, y(value) + (value === low ? -3 : 12));
+  }
+  context.lineWidth = 2;
+  context.lineJoin = "round";
+  for (const [index, values] of lines.entries()) {
+    context.strokeStyle = colourOf(index);
+    context.beginPath();
+    values.forEach((value, at) => {
+      const x = values.length > 1 ? (width * at) / (values.length - 1) : width / 2;
+      if (at) context.lineTo(x, y(value));
+      else context.moveTo(x, y(value));
+    });
+    context.stroke();
+  }
+}

@@ -1,0 +1,117 @@
+"""The runtimes that a web bundle ships: which files of which packages, and how their tensors are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgewright.core.artifact import Artifact
+from edgewright.core.files import write_aside
+from edgewright.deploy import npm_packages
+from edgewright.deploy.npm_packages import NpmPackage, read_files
+from edgewright.deploy.writing import package_licence
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebRuntime:
+    """One runtime.
+
+    Attributes:
+        files: package -> path in it -> path under `vendor`.
+        loaded: of these what one visit loads.
+        edits: path under `vendor` -> (text, its replacement), where a file cannot be used as it is.
+        changes: what was edited, in words; empty where nothing was.
+        tensor_names: name of a tensor in the artifact -> as the runtime calls it; None: the same.
+    """
+
+    title: str
+    files: Mapping[NpmPackage, Mapping[str, str]]
+    loaded: tuple[str, ...]
+    licence_of: tuple[str, str]
+    edits: Mapping[str, tuple[str, str]]
+    changes: str = ""
+    tensor_names: Callable[[Artifact], Mapping[str, str]] | None = None
+
+    @property
+    def packages(self) -> tuple[NpmPackage, ...]:
+        """What is shipped."""
+        return tuple(self.files)
+
+    def write(self, folder: Path) -> None:
+        """Write the files into `folder`.
+
+        Raises:
+            UnavailableError, IntegrityError: a package cannot be had, or is not the published one.
+        """
+        for package, wanted in self.files.items():
+            for name, content in read_files(package, wanted).items():
+                if name in self.edits:
+                    old, new = self.edits[name]
+                    content = content.replace(old.encode(), new.encode())
+                with write_aside(folder / name) as aside:
+                    aside.write_bytes(content)
+
+    def licences(self) -> dict[str, str]:
+        """Return the texts for LICENSES; the packages themselves hold none, so those of their Python twins."""
+        name, twin = self.licence_of
+        text = package_licence(twin)
+        return {name: text} if text else {}
+
+
+def _litert_names(artifact: Artifact) -> dict[str, str]:
+    """Return what the first signature calls the inputs and outputs; without one the runtime takes their own names."""
+    from edgewright.backends import litert_file
+
+    model = litert_file.read(artifact.path)
+    graph = model.subgraphs[0]
+    found: dict[str, str] = {}
+    for signature in (model.signatureDefs or [])[:1]:
+        for entry in (*(signature.inputs or ()), *(signature.outputs or ())):
+            name = entry.name.decode("utf-8", "replace") if isinstance(entry.name, bytes) else str(entry.name)
+            found[litert_file.tensor_name(graph, entry.tensorIndex)] = name
+    return found
+
+
+_LITERT_VARIANTS = ("litert_wasm_internal", "litert_wasm_compat_internal", "litert_wasm_threaded_internal")
+
+RUNTIMES: Mapping[str, WebRuntime] = {
+    "onnxruntime": WebRuntime(
+        title="ONNX Runtime Web",
+        files={
+            npm_packages.ONNXRUNTIME_WEB: {
+                f"dist/{name}": f"onnxruntime-web/{name}"
+                for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+            }
+        },
+        loaded=tuple(
+            f"onnxruntime-web/{name}"
+            for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+        ),
+        licence_of=("onnxruntime-web", "onnxruntime"),
+        edits={},
+    ),
+    "litert": WebRuntime(
+        title="LiteRT.js",
+        files={
+            npm_packages.LITERTJS_CORE: {
+                "dist/index.js": "litertjs/core/dist/index.js",
+                **{
+                    f"wasm/{name}.{kind}": f"litertjs/core/wasm/{name}.{kind}"
+                    for name in _LITERT_VARIANTS
+                    for kind in ("js", "wasm")
+                },
+            },
+            npm_packages.LITERTJS_WASM_UTILS: {"dist/index.js": "litertjs/wasm-utils/dist/index.js"},
+        },
+        loaded=(
+            "litertjs/core/dist/index.js", "litertjs/wasm-utils/dist/index.js",
+            *(f"litertjs/core/wasm/litert_wasm_threaded_internal.{kind}" for kind in ("js", "wasm")),
+        ),
+        licence_of=("litertjs", "ai-edge-litert"),
+        # A page needs no import map then, which a strict content security policy would have to allow.
+        edits={"litertjs/core/dist/index.js": ('"@litertjs/wasm-utils"', '"../../wasm-utils/dist/index.js"')},
+        changes="Changed: `vendor/litertjs/core/dist/index.js` imports its neighbour by a relative path.",
+        tensor_names=_litert_names,
+    ),
+}  # fmt: skip
