@@ -9,7 +9,7 @@ import pytest
 
 from edgewright.core.errors import DataError, UsageError
 from edgewright.core.tensors import Array, Arrays, TensorSpec
-from edgewright.processing.audio import Context, Resample
+from edgewright.processing.audio import Context, FitLength, Resample, resampled
 from edgewright.processing.ctc import Ctc
 from edgewright.processing.processor import Plan, Processor, Signature, plan
 from edgewright.processing.scores import TopK
@@ -63,6 +63,24 @@ def test_an_unchanged_sound_comes_back_at_its_place(samples: int, rng: np.random
     assert results["clean"] == pytest.approx(sound, abs=1e-6)
     filled = np.pad(sound, (0, -samples % HOP)).reshape(-1, HOP)
     assert results["total"] == pytest.approx(filled.sum(axis=1, keepdims=True), abs=1e-6)
+
+
+@pytest.mark.parametrize("samples", [48, 480, 500])
+def test_a_stream_is_resampled_between_what_came_and_what_comes(
+    samples: int, rng: np.random.Generator
+) -> None:
+    ahead = 54  # samples that the filter hears on each side, a multiple of 3
+    steps = (Context(samples=2 * ahead), Resample(rate_hz=16_000), FitLength(samples=LENGTH, at="centre"))
+    specification = replace(
+        SPECIFICATION,
+        inputs=(replace(SOUND, samples=3 * LENGTH, rate_hz=48_000),),
+        tensors=(Flow(name="x", sources=("sound",), steps=steps),),
+        results=(ResultFlow(name="slow", sources=("y",), steps=(OverlapAdd(hop=LENGTH, rate_hz=16_000),)),),
+    )
+    sound = rng.standard_normal(samples).astype(np.float32)
+    made = stream(checked(specification), sound, pass_on)["slow"]
+    whole = resampled(np.pad(sound, (ahead, 999)), 48_000, 16_000)
+    assert made == pytest.approx(whole[: -(-samples // 3)], abs=1e-6)
 
 
 def test_states_go_from_run_to_run_and_are_forgotten_by_a_reset() -> None:

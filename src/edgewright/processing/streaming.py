@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edgewright.core.errors import DataError, UsageError
 from edgewright.core.tensors import Array
-from edgewright.processing.audio import MAX_SAMPLES, Resample
+from edgewright.processing.audio import MAX_SAMPLES, Context, Resample
 from edgewright.processing.processor import CheckedFlow, Execute, Plan, Processor
 from edgewright.processing.specification import RawInput
 from edgewright.processing.spectrum import OverlapAdd
@@ -62,9 +63,9 @@ def stream(
             f"a stream is {samples.dtype}{list(samples.shape)}; float32 [n], n in 1..{MAX_SAMPLES}, is expected."
         )
     hop, processor = row.samples, start or Processor(checked, folder)
-    lags = _lags(checked)
+    waves = _waves(checked)
     heard = -(-len(samples) // hop)
-    runs = -(-(len(samples) + max(lags.values(), default=0)) // hop)
+    runs = max([heard, *(wave.runs(len(samples), hop) for wave in waves.values())])
     if runs > 1:
         _check(checked)
     fed = np.zeros(runs * hop, dtype=np.float32)
@@ -75,8 +76,10 @@ def stream(
         for name, array in results.items():
             made[name].append(array)
     return {
-        name: _joined(kind, made[name], heard=heard, lag=lags.get(name, 0), samples=len(samples))
-        for name, kind in checked.results.items()
+        name: waves[name].cut(np.concatenate(arrays), len(samples), hop)
+        if name in waves
+        else (np.concatenate if checked.results[name].kind in _JOINED else np.stack)(arrays[:heard])
+        for name, arrays in made.items()
     }
 
 
@@ -100,10 +103,24 @@ def stacked(
     return {name: np.stack([run[name] for run in runs]) for name in checked.results}
 
 
-def _joined(kind: ValueType, runs: list[Array], *, heard: int, lag: int, samples: int) -> Array:
-    if kind.kind == "audio":
-        return np.concatenate(runs)[lag : lag + samples]
-    return np.concatenate(runs[:heard]) if kind.kind in _JOINED else np.stack(runs[:heard])
+@dataclass(frozen=True, kw_only=True)
+class _Wave:
+    """A waveform among the results: samples that a run makes, and by how many they are late."""
+
+    made: int
+    lag: int
+
+    def length(self, samples: int, hop: int) -> int:
+        """Return how many samples belong to `samples` of the input."""
+        return -(-samples * self.made // hop)
+
+    def runs(self, samples: int, hop: int) -> int:
+        """Return how many runs it takes until those are complete."""
+        return -(-(self.length(samples, hop) + self.lag) // self.made)
+
+    def cut(self, joined: Array, samples: int, hop: int) -> Array:
+        """Return those of all that the runs made."""
+        return joined[self.lag : self.lag + self.length(samples, hop)]
 
 
 def _check(checked: Plan) -> None:
@@ -111,22 +128,31 @@ def _check(checked: Plan) -> None:
         if kind.kind != "codes" and None in kind.shape:
             raise UsageError(f"result {name!r} is {kind}; a stream joins results of a known shape only.")
     for item in checked.order:
-        if isinstance(item, CheckedFlow) and any(isinstance(step, Resample) for step in item.flow.steps):
+        if not isinstance(item, CheckedFlow):
+            continue
+        kinds = [type(step) for step in item.flow.steps]
+        if Resample in kinds and Context not in kinds[: kinds.index(Resample)]:
             raise UsageError(
-                f"{item.flow.name!r} has the step 'resample', which is for whole clips: at the edges of hops it would "
-                "click. Record the stream at the rate of the model."
+                f"{item.flow.name!r} has the step 'resample', which hears 0 beyond what it gets: it would click at the "
+                "edges of hops. Put 'context' before it and 'fit_length' with at = \"centre\" after it, or record the "
+                "stream at the rate of the model."
             )
 
 
-def _lags(checked: Plan) -> dict[str, int]:
-    """Return name of each result -> samples by which overlapping frames are late."""
-    lags = {}
+def _waves(checked: Plan) -> dict[str, _Wave]:
+    """Return the waveforms among the results, by name."""
+    waves = {}
     for item in checked.order:
         if not isinstance(item, CheckedFlow) or item.flow not in checked.specification.results:
             continue
+        made = item.result.shape[0] if item.result.kind == "audio" else None
+        if not made:
+            continue
+        lag = 0
         for index, step in enumerate(item.flow.steps):
             if isinstance(step, OverlapAdd):
                 length = item.taken(index)[0].shape[-1]
                 assert length is not None
-                lags[item.flow.name] = length - step.hop
-    return lags
+                lag = length - step.hop
+        waves[item.flow.name] = _Wave(made=made, lag=lag)
+    return waves
