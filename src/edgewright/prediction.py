@@ -150,11 +150,14 @@ class Predictor:
             row.name: _raw(row, given[row.name]) for row in self.specification.inputs if row.name in given
         }
 
-    def arrays(self, raw: Mapping[str, Raw], *, is_joined: bool = True) -> dict[str, Array]:
+    def arrays(
+        self, raw: Mapping[str, Raw], *, is_joined: bool = True, outputs: dict[str, Array] | None = None
+    ) -> dict[str, Array]:
         """Return the arrays of the results of one set of raw inputs, by name.
 
         Args:
             is_joined: of a stream, join what its runs gave; else stack it, [runs, ...], as each run gave it.
+            outputs: gets what the models gave, [runs, ...], under TENSOR or MODEL.TENSOR.
         Raises:
             DataError: an input that is missing, or is not what the specification takes.
         """
@@ -167,12 +170,15 @@ class Predictor:
                     "artifacts": {name: artifact.to_json() for name, artifact in self.artifacts.items()},
                     "raw": {name: _hand_over(value, work / f"{name}.npy") for name, value in raw.items()},
                     "is_joined": is_joined,
+                    "is_recording": outputs is not None,
                     "out": str(work / "out"),
                 },
             )
             files, shapes = answer["results"], answer["shapes"]
             assert isinstance(files, dict) and isinstance(shapes, dict)
             self._shapes = shapes
+            if outputs is not None:
+                outputs |= _recorded(answer["outputs"])
             return {str(name): np.load(str(path), allow_pickle=False) for name, path in files.items()}
 
     def static_plan(self) -> Plan:
@@ -359,6 +365,15 @@ def _artifact(path: Path, threads: int) -> Artifact:
         f"{path} is no artifact that can be run: {', '.join(sorted(ARTIFACT_SUFFIXES))}, or a folder that a build "
         f"wrote. Convert it first: edgewright convert {path} --to litert --out DIR."
     )
+
+
+def _recorded(record: object) -> dict[str, Array]:
+    assert isinstance(record, dict)
+    return {
+        f"{model}.{name}" if model else str(name): np.load(str(path), allow_pickle=False)
+        for model, made in record.items()
+        for name, path in made.items()
+    }
 
 
 def _sized(spec: TensorSpec, shapes: Mapping[str, Sequence[int]]) -> TensorSpec:

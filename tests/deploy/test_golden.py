@@ -35,6 +35,7 @@ CASE = Case(
     name="one",
     raw={"image": plain_image(1, 2, 3)},
     tensors={"pixels": np.linspace(-1, 1, 3 * SIZE * SIZE, dtype=np.float32).reshape(1, 3, SIZE, SIZE)},
+    outputs={"means": np.ones((1, 1, 3), dtype=np.float32)},
     results={"colours": np.array([[2, 0.5], [1, 0.3], [0, 0.2]], dtype=np.float32)},
 )
 
@@ -42,7 +43,12 @@ CASE = Case(
 def test_cases_are_the_same_after_a_round_trip(tmp_path: Path) -> None:
     write_golden((CASE,), PLAN, tmp_path)
     (again,) = read_golden(tmp_path)
-    for have, want in ((again.raw, CASE.raw), (again.tensors, CASE.tensors), (again.results, CASE.results)):
+    for have, want in (
+        (again.raw, CASE.raw),
+        (again.tensors, CASE.tensors),
+        (again.results, CASE.results),
+        (again.outputs, CASE.outputs),
+    ):
         assert set(have) == set(want)
         assert all(np.array_equal(have[name], want[name]) for name in want)
 

@@ -193,8 +193,10 @@ def _case(predictor: Predictor, name: str, raw: Mapping[str, Raw]) -> Case:
         sound = arrays[streamed.name][: hop * _GOLDEN_HOPS]
         arrays[streamed.name] = sound[: len(sound) // hop * hop]
         first[streamed.name] = sound[:hop]
+    outputs: dict[str, Array] = {}
+    results = predictor.arrays(arrays, is_joined=False, outputs=outputs)
     tensors = Processor(predictor.plan).prepare(first)
-    return Case(name=name, raw=arrays, tensors=tensors, results=predictor.arrays(arrays, is_joined=False))
+    return Case(name=name, raw=arrays, tensors=tensors, results=results, outputs=outputs)
 
 
 def _synthetic(specification: Specification, plan: Plan, seed: int) -> dict[str, Array]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +43,15 @@ class Case:
         raw: name of the input -> array; of text inputs there is none.
         tensors: name of the first model's input -> what the processing makes of `raw`, batch axis included.
         results: name of the result -> array, as its kind holds it.
+        outputs: TENSOR or MODEL.TENSOR -> what the models gave, [runs, ...]: for where the processing can be run, but
+            not the models.
     """
 
     name: str
     raw: Mapping[str, Array]
     tensors: Mapping[str, Array]
     results: Mapping[str, Array]
+    outputs: Mapping[str, Array] = field(default_factory=dict)
 
 
 def synthetic_raw(row: RawInput, seed: int, shape: Sequence[int]) -> Array:
@@ -85,7 +88,12 @@ def write_golden(cases: Sequence[Case], plan: Plan, folder: Path) -> None:
     records = []
     for number, case in enumerate(cases):
         groups: dict[str, object] = {}
-        for group, arrays in (("inputs", case.raw), ("tensors", case.tensors), ("results", case.results)):
+        for group, arrays in (
+            ("inputs", case.raw),
+            ("tensors", case.tensors),
+            ("results", case.results),
+            ("outputs", case.outputs),
+        ):
             groups[group] = [
                 _write_array(folder, f"{number}_{group}_{index}.bin", name, array)
                 | _kind_of(plan, group, name)
@@ -124,6 +132,7 @@ def read_golden(folder: Path) -> tuple[Case, ...]:
                 raw=_read_arrays(folder, case["inputs"]),
                 tensors=_read_arrays(folder, case["tensors"]),
                 results=_read_arrays(folder, case["results"]),
+                outputs=_read_arrays(folder, case["outputs"]),
             )
             for case in cases
         )

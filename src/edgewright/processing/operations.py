@@ -21,19 +21,39 @@ from edgewright.processing.streaming import stacked, stream, stream_input
 from edgewright.sources.tflite import end_quantization
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class _Opened:
+    """The models of this process.
+
+    Attributes:
+        shapes: of the last run, by model and tensor.
+        outputs: of all runs since a recording began, by model and tensor.
+    """
+
     processor: Processor
     sessions: Mapping[str, Session]
-    shapes: dict[str, dict[str, list[int]]] = field(
-        default_factory=dict
-    )  # of the last run, by model and tensor
+    shapes: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    outputs: dict[str, dict[str, list[Array]]] = field(default_factory=dict)
+    is_recording: bool = False
 
     def execute(self, model: str, inputs: Arrays) -> Arrays:
         outputs = self.sessions[model].run(inputs)
         seen = [*inputs.items(), *outputs.items()]
         self.shapes[model] = {name: list(np.shape(array)) for name, array in seen}
+        for name, array in outputs.items() if self.is_recording else ():
+            self.outputs.setdefault(model, {}).setdefault(name, []).append(np.array(array))
         return outputs
+
+    def save_outputs(self, folder: Path) -> dict[str, dict[str, str]]:
+        """Write what was recorded, [runs, ...]; return the files by model and tensor."""
+        folder.mkdir(exist_ok=True)
+        return {
+            model: {
+                name: _save(np.stack(arrays), folder / f"{m}_{n}.npy")
+                for n, (name, arrays) in enumerate(made.items())
+            }
+            for m, (model, made) in enumerate(self.outputs.items())
+        }
 
 
 _opened: dict[str, _Opened] = {}
@@ -44,8 +64,9 @@ def predict(arguments: dict[str, object]) -> dict[str, object]:
 
     Arguments: specification (path of its file), beside (the folder of the files that its steps name), artifacts (name
         of the model -> record), raw (name -> .npy file, or {"text": ...}), is_joined (false: the results of a
-        stream's runs are stacked as they are), out (folder).
-    Result: results (name -> .npy file), shapes (name of the model -> name of the tensor -> shape, as they were last).
+        stream's runs are stacked as they are), is_recording (keep what the models give), out (folder).
+    Result: results (name -> .npy file), shapes (name of the model -> name of the tensor -> shape, as they were last),
+        outputs (name of the model -> name of the tensor -> .npy file, [runs, ...], of a recording).
     """
     beside = Path(str(arguments["beside"]))
     opened = _open(str(arguments["specification"]), beside, _record(arguments["artifacts"]))
@@ -53,6 +74,8 @@ def predict(arguments: dict[str, object]) -> dict[str, object]:
     for name, given in _record(arguments["raw"]).items():
         raw[name] = str(given["text"]) if isinstance(given, dict) else np.load(str(given), allow_pickle=False)
     opened.processor.reset()
+    opened.outputs.clear()
+    opened.is_recording = arguments.get("is_recording") is True
     streamed = stream_input(opened.processor.plan)
     if streamed is not None and streamed.name in raw:
         sound = np.asarray(raw[streamed.name])
@@ -65,6 +88,7 @@ def predict(arguments: dict[str, object]) -> dict[str, object]:
     return {
         "results": {name: _save(array, out / f"{name}.npy") for name, array in results.items()},
         "shapes": opened.shapes,
+        "outputs": opened.save_outputs(out / "outputs"),
     }
 
 
