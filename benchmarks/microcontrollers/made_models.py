@@ -17,6 +17,7 @@ KINDS = {
     "int64": (schema.TensorType.INT64, np.int64),
     "float32": (schema.TensorType.FLOAT32, np.float32),
     "bool": (schema.TensorType.BOOL, np.bool_),
+    "string": (schema.TensorType.STRING, np.uint8),
 }
 
 

@@ -123,6 +123,36 @@ def test_dynamic_sizes_are_refused(tmp_path: Path) -> None:
         compile_model(made.write(tmp_path / "dynamic.tflite", [x], [y]), name="model")
 
 
+def test_zero_points_and_types_without_sense_are_refused(tmp_path: Path) -> None:
+    made = Maker()
+    x, y = (made.tensor((1, 4), scale=0.5, zero=128) for _ in range(2))
+    made.operator("RELU", [x], [y])
+    with pytest.raises(IntegrityError, match="a zero point that is no int8"):
+        compile_model(made.write(tmp_path / "zero.tflite", [x], [y]), name="model")
+    made = Maker()
+    x, y = (made.tensor((1, 4), scale=0.5) for _ in range(2))
+    text = made.tensor((1,), "string")
+    made.operator("RELU", [x], [y])
+    with pytest.raises(ConversionError, match="an input or output of string"):
+        compile_model(made.write(tmp_path / "text.tflite", [x, text], [y]), name="model")
+
+
+def test_constant_inputs_and_odd_multipliers_are_refused(tmp_path: Path) -> None:
+    made = Maker()
+    x, y = (made.tensor((1, 4), scale=0.5) for _ in range(2))
+    known = made.tensor((1, 4), scale=0.5, value=np.ones((1, 4)))
+    made.operator("ADD", [x, known], [y], table="AddOptions")
+    with pytest.raises(IntegrityError, match="an input of the model is a constant"):
+        compile_model(made.write(tmp_path / "constant.tflite", [x, known], [y]), name="model")
+    made = Maker()
+    x, y = (made.tensor((1, 4, 4, 3), scale=0.5) for _ in range(2))
+    w = made.tensor((1, 1, 1, 3), scale=0.1, value=np.ones((1, 1, 1, 3)))
+    options = {"strideW": 1, "strideH": 1, "dilationWFactor": 1, "dilationHFactor": 1, "depthMultiplier": 2}
+    made.operator("DEPTHWISE_CONV_2D", [x, w], [y], table="DepthwiseConv2DOptions", options=options)
+    with pytest.raises(ConversionError, match="a multiplier of 2 for 3 to 3 channels"):
+        compile_model(made.write(tmp_path / "multiplier.tflite", [x], [y]), name="model")
+
+
 def test_a_variable_with_a_value_is_broken(tmp_path: Path) -> None:
     made = Maker()
     x, y = (made.tensor((1, 4), scale=0.5) for _ in range(2))

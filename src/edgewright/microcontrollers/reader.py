@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from edgewright.core.errors import ConversionError, IntegrityError
 from edgewright.core.tensors import Array
-from edgewright.microcontrollers.graph import ITEM_BYTES, Graph, Operator, Tensor
+from edgewright.microcontrollers.graph import ITEM_BYTES, LIMITS, Graph, Operator, Tensor
 from edgewright.sources.tflite_file import FlatGraph, FlatModel, FlatTensor, read_flatbuffer
 
 if TYPE_CHECKING:
@@ -135,6 +135,10 @@ def _read(path: Path, flat: FlatModel) -> Graph:
     for index in (*known.inputs, *known.outputs):
         if index < 0:
             raise ValueError("an input or output of the model that is left out")
+        if tensors[index].dtype not in ITEM_BYTES:
+            raise ConversionError(
+                f"{path.name} has an input or output of {tensors[index].dtype}; C has {', '.join(ITEM_BYTES)}."
+            )
     return Graph(
         tensors=tensors,
         operators=operators,
@@ -243,6 +247,9 @@ def _quantization(
         raise ValueError(f"tensor {known.name!r} has {count} scales and {given} zero points")
     zero_points = np.zeros(count, dtype=np.int64)
     zero_points[:] = np.asarray(table.ZeroPointAsNumpy(), dtype=np.int64)
+    low, high = LIMITS.get(known.dtype, (-(2**63), 2**63 - 1))
+    if np.any(zero_points < low) or np.any(zero_points > high):
+        raise ValueError(f"tensor {known.name!r} has a zero point that is no {known.dtype}")
     return scales, zero_points, axis
 
 
