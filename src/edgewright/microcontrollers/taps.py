@@ -61,10 +61,10 @@ _TAP = """\
         uint32_t a;                                                                                        \\
         __asm__ volatile(PRODUCTS next                                                                     \\
                          "vmovlb.s16 q1, q0\\n"                                                             \\
-                         "vadd.i32 %q[even], %q[even], q1\\n"                                                   \\
+                         "vadd.i32 %q[even], %q[even], q1\\n"                                               \\
                          "vmovlt.s16 q0, q0\\n"                                                             \\
-                         "vadd.i32 %q[odd], %q[odd], q0"                                                     \\
-                         : [even] "+&w"(even), [odd] "+&w"(odd), [a] "=&l"(a)                  \\
+                         "vadd.i32 %q[odd], %q[odd], q0"                                                   \\
+                         : [even] "+&w"(even), [odd] "+&w"(odd), [a] "=&l"(a)                              \\
                          : [tap] "r"(from), [in_tap] "i"(in_from), [weight] "l"(w), [in_weight] "i"(in_w), \\
                            [channel] "r"(at)                                                               \\
                          : "q0", "q1", "q2", "memory");                                                    \\
