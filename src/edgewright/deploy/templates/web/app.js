@@ -14,6 +14,15 @@ const MOST_SECONDS = 600;
 
 const at = (id) => document.getElementById(id);
 
+function say(text, isBad = false) {
+  at("message").className = isBad ? "bad" : "";
+  at("message").textContent = text;
+}
+
+function complain(error) {
+  say(error.message, true);
+}
+
 class App {
   #model;
   #live = null; // what ends the camera or the microphone
@@ -68,10 +77,7 @@ class App {
   }
 
   async #guarded(work) {
-    this.#running = this.#running.then(work).catch((error) => {
-      at("message").className = "bad";
-      at("message").textContent = error.message;
-    });
+    this.#running = this.#running.then(work).catch(complain);
     await this.#running;
   }
 
@@ -91,7 +97,7 @@ class App {
     const start = performance.now();
     const results = await this.#model.run(fields);
     at("time").textContent = `${(performance.now() - start).toFixed(1)} ms`;
-    at("message").textContent = "";
+    say("");
     return results;
   }
 
@@ -121,12 +127,12 @@ class App {
       part.set(samples.subarray(from, from + this.hop));
       history.add(await this.#run({ [name]: part }));
       if (performance.now() - last > PAUSE_MS) {
-        at("message").textContent = `${Math.round((100 * from) / samples.length)} %`;
+        say(`${Math.round((100 * from) / samples.length)} %`);
         await new Promise((resolve) => setTimeout(resolve));
         last = performance.now();
       }
     }
-    at("message").textContent = "";
+    say("");
     history.show(at("panel"), this.rate);
   }
 
@@ -194,10 +200,7 @@ class App {
         await new Promise(requestAnimationFrame);
       }
     };
-    const done = loop().catch((error) => {
-      at("message").className = "bad";
-      at("message").textContent = error.message;
-    });
+    const done = loop().catch(complain);
     return async () => {
       isOn = false;
       await done;
@@ -209,18 +212,20 @@ class App {
     const { name, shape } = this.inputs[0];
     const size = this.hop || Math.ceil((shape[0] || this.rate) / WINDOWS_A_SECOND);
     const heard = new Float32Array(this.hop ? SHOWN_S * this.rate : shape[0] || this.rate);
-    const history = new History(this.results, this.hop ? Math.ceil((SHOWN_S * this.rate) / this.hop) : 1);
+    const history = this.hop ? new History(this.results, Math.ceil((SHOWN_S * this.rate) / this.hop)) : null;
     let drawn = 0;
     let waiting = Promise.resolve();
     let backlog = 0;
     const take = async (block) => {
       heard.copyWithin(0, block.length);
       heard.set(block, heard.length - block.length);
-      history.add(await this.#run({ [name]: this.hop ? block : heard }));
+      const results = await this.#run({ [name]: this.hop ? block : heard });
+      history?.add(results);
       if (performance.now() - drawn < PAUSE_MS) return;
       drawn = performance.now();
       drawWave(at("view"), heard, { seconds: heard.length / this.rate });
-      history.show(at("panel"), this.rate);
+      if (history) history.show(at("panel"), this.rate, true);
+      else showResults(at("panel"), this.results, results, this.rate);
     };
     if (this.hop) await this.#model.reset();
     at("view").hidden = false;
@@ -230,15 +235,13 @@ class App {
       backlog += 1;
       waiting = waiting
         .then(() => take(block))
-        .catch((error) => {
-          at("message").className = "bad";
-          at("message").textContent = error.message;
-        })
+        .catch(complain)
         .finally(() => (backlog -= 1));
     });
     return async () => {
       await microphone.close();
       await waiting;
+      history?.show(at("panel"), this.rate);
     };
   }
 
@@ -285,8 +288,7 @@ globalThis.app = (async () => {
     return app;
   } catch (error) {
     at("runtime").textContent = "not loaded";
-    at("message").className = "bad";
-    at("message").textContent = error.message;
+    complain(error);
     throw error;
   }
 })();

@@ -25,7 +25,7 @@ globalThis.selftest = (async () => {
   const offline = await startOffline();
   const report = await selftest(undefined, show);
   const { name, version, threads } = report.runtime;
-  verdict.className = report.ok ? "good" : "bad";
+  verdict.className = `pill ${report.ok ? "good" : "bad"}`;
   verdict.textContent = report.ok ? "Passed" : "Failed";
   document.querySelector("#about").textContent =
     `${name ?? "no runtime"} ${version ?? ""}, ${threads ?? 0} thread(s), ` +

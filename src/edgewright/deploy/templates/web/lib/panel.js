@@ -15,10 +15,15 @@ function element(name, { text, ...properties } = {}, ...children) {
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const named = ({ index, name }) => name || `class ${index}`;
 
-function row(index, text, value, score) {
-  const swatch = element("span", { className: "swatch" });
-  swatch.style.background = colourOf(index);
-  const made = element("div", { className: "row" }, swatch, element("span", { className: "text", text }), element("span", { text: value }));
+/** A line of a list: a colour as in the drawing where there is one, a text, a value, a bar for a score. */
+function row(text, value, { colour, score } = {}) {
+  const made = element("div", { className: "row" });
+  if (colour) {
+    const swatch = element("span", { className: "swatch" });
+    swatch.style.background = colour;
+    made.append(swatch);
+  }
+  made.append(element("span", { className: "text", text }), element("span", { className: "value", text: value }));
   if (score !== undefined) made.append(element("meter", { min: 0, max: 1, value: score }));
   return made;
 }
@@ -30,19 +35,19 @@ function more(rows, count, what) {
 
 const VIEWS = {
   classes: (labels) =>
-    more(labels.slice(0, MOST_ROWS).map((label) => row(label.index, named(label), percent(label.score), label.score)), labels.length, "classes"),
+    more(labels.slice(0, MOST_ROWS).map((label) => row(named(label), percent(label.score), { score: label.score })), labels.length, "classes"),
   boxes: (boxes) =>
     boxes.length
-      ? more(boxes.slice(0, MOST_ROWS).map(({ label }) => row(label.index, named(label), percent(label.score))), boxes.length, "boxes")
+      ? more(boxes.slice(0, MOST_ROWS).map(({ label }) => row(named(label), percent(label.score), { colour: colourOf(label.index) })), boxes.length, "boxes")
       : [element("small", { text: "nothing found" })],
   keypoints: (points) =>
-    more(points.slice(0, MOST_ROWS).map(({ x, y, score }, index) => row(index, `${x.toFixed(1)}, ${y.toFixed(1)}`, percent(score))), points.length, "points"),
+    more(points.slice(0, MOST_ROWS).map(({ x, y, score }, index) => row(`${index}: ${x.toFixed(1)}, ${y.toFixed(1)}`, percent(score))), points.length, "points"),
   mask: ({ classes, labels }) => {
     const counts = new Map();
     for (const which of classes) counts.set(which, (counts.get(which) ?? 0) + 1);
     const found = [...counts].sort(([, a], [, b]) => b - a);
     return more(
-      found.slice(0, MOST_ROWS).map(([index, count]) => row(index, named({ index, name: labels[index] }), percent(count / classes.length))),
+      found.slice(0, MOST_ROWS).map(([index, count]) => row(named({ index, name: labels[index] }), percent(count / classes.length), { colour: index ? colourOf(index) : "var(--line)" })),
       found.length,
       "classes",
     );
@@ -59,17 +64,23 @@ function section(name, nodes) {
   return element("div", {}, element("h3", { text: name.replaceAll("_", " ") }), ...nodes);
 }
 
-function sound(samples, rate) {
+function sound(samples, rate, isLive = false) {
   const canvas = element("canvas");
   drawWave(canvas, samples, { width: 420, height: 110, seconds: samples.length / rate });
+  if (isLive) return [canvas];
   const player = element("audio", { controls: true, src: URL.createObjectURL(wav(samples, rate)) });
   return [canvas, player];
 }
 
+function clear(panel) {
+  for (const player of panel.querySelectorAll("audio")) URL.revokeObjectURL(player.src);
+  panel.replaceChildren();
+}
+
 /** Show the results of one run: `rows` are those of the description, `results` by field. */
 export function showResults(panel, rows, results, rate) {
-  for (const player of panel.querySelectorAll("audio")) URL.revokeObjectURL(player.src);
-  panel.replaceChildren(
+  clear(panel);
+  panel.append(
     ...rows.map(({ name, field, kind }) =>
       section(name, kind === "audio" ? sound(results[field], rate) : (VIEWS[kind] ?? VIEWS.tensor)(results[field])),
     ),
@@ -93,20 +104,22 @@ export class History {
     if (this.#runs.length > this.#most) this.#runs.shift();
   }
 
-  show(panel, rate) {
-    for (const player of panel.querySelectorAll("audio")) URL.revokeObjectURL(player.src);
-    panel.replaceChildren(...this.#rows.map((row) => section(row.name, this.#view(row, rate))));
+  /** @param {boolean} isLive more comes: sound gets no player yet */
+  show(panel, rate, isLive = false) {
+    if (this.#runs.length === 0) return;
+    clear(panel);
+    panel.append(...this.#rows.map((row) => section(row.name, this.#view(row, rate, isLive))));
   }
 
-  #view({ field, kind }, rate) {
+  #view({ field, kind }, rate, isLive) {
     const values = this.#runs.map((results) => results[field]);
-    if (kind === "audio") return sound(joined(values), rate);
+    if (kind === "audio") return sound(joined(values), rate, isLive);
     if (kind === "codes") return VIEWS.codes(values.flat());
     const curves = curvesOf(kind, values);
     if (!curves) return (VIEWS[kind] ?? VIEWS.tensor)(values.at(-1));
     const canvas = element("canvas");
     drawCurves(canvas, curves, { width: 420, height: 130 });
-    const last = curves.map((curve, index) => row(index, "now", Number(curve.at(-1).toPrecision(3)).toString()));
+    const last = curves.map((curve, index) => row("last", Number(curve.at(-1).toPrecision(3)).toString(), { colour: colourOf(index) }));
     return [canvas, ...(kind === "classes" ? VIEWS.classes(values.at(-1)) : last)];
   }
 }
