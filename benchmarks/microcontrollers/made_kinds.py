@@ -202,6 +202,7 @@ for _kind in (
 for _kind in (
     "conv_2d depthwise_conv_2d fully_connected concatenation transpose strided_slice average_pool_2d max_pool_2d "
     "mean softmax pad transpose_conv pack unpack split slice resize_nearest_neighbor resize_bilinear "
-    "unidirectional_sequence_lstm sum batch_matmul reverse_v2 gather mirror_pad broadcast_to graph split_v reshape image"
+    "unidirectional_sequence_lstm sum batch_matmul reverse_v2 gather mirror_pad broadcast_to graph split_v reshape "
+    "image"
 ).split():
     KINDS[f"int16_{_kind}"] = _as_wide(KINDS[_kind])

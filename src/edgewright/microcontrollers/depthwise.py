@@ -129,7 +129,9 @@ def depthwise_convolution(site: Site) -> Layer:
     require(one == 1 and depth > 0 and channels % depth == 0, f"{channels} filters for {depth} channels")
     require(output.shape[3] == channels and output.shape[0] == batch, "a wrong output shape")
     multiplier = site.operator.integer("DepthMultiplier")
-    require(multiplier * depth == channels, f"a multiplier of {multiplier} for {depth} to {channels} channels")
+    require(
+        multiplier * depth == channels, f"a multiplier of {multiplier} for {depth} to {channels} channels"
+    )
     if depth == 1 and image.dtype == "int8" and weights.value is not None:
         return _of_one_channel(site, weights)
     tall = window_of(
