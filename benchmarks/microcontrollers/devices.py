@@ -77,7 +77,7 @@ class Row:
 
     def line(self) -> str:
         """Return the row as a line of the table."""
-        start = f"{self.model:<14}{self.device:<11}"
+        start = f"{self.model:<14}{self.device:<15}"
         if self.per_mac is None or self.flash_bytes is None:
             return f"{start}FAILED: {self.reason}"
         limit = PER_MAC_LIMITS.get(self.device)
@@ -107,7 +107,7 @@ def main() -> int:
     )
     rows = []
     print(
-        f"{'model':<14}{'core':<11}{'bits':<5}{'instructions':>13}{'per MAC':>9}{'limit':>7}{'':>6}{'.text':>8}"
+        f"{'model':<14}{'core':<15}{'bits':<5}{'instructions':>13}{'per MAC':>9}{'limit':>7}{'':>6}{'.text':>8}"
         f"{'.rodata':>9}{'flash':>9}{'margin':>9}{'':<6}{'arena':>8}{'stack':>7}"
     )
     for name in chosen(arguments.only):
