@@ -31,7 +31,7 @@ from edgewright.microcontrollers.layer import (
     shared_bytes,
 )
 from edgewright.microcontrollers.sums import sums_of
-from edgewright.microcontrollers.taps import depthwise_taps, suffix
+from edgewright.microcontrollers.taps import CHANNELS, depthwise_taps, suffix
 
 _DEPTHWISE = """\
 /* `window`: {{ sizes }}. */
@@ -163,7 +163,8 @@ def depthwise_convolution(site: Site) -> Layer:
         assert weights.value is not None
         matrix = weights.value.reshape(taps, channels)
         values["suffix"] = suffix(sums.ending, matrix)
-        helpers = depthwise_taps(sums.ending, matrix)
+        is_ragged = any(one.shape[-1] > 1 and one.shape[-1] % CHANNELS for one in site.alike(0))
+        helpers = depthwise_taps(sums.ending, matrix, is_ragged=is_ragged)
     return Layer(
         operator=site.operator,
         arguments=(*sums.arguments, window.name, *row_arguments(tall)),

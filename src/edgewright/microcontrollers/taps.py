@@ -79,9 +79,9 @@ SHARED taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, const
 {
     const int8_t *const weights = tables[0], *const places = tables[2];
     const int32_t *scales = tables[1];
-    int32_t c, t;
+    int32_t c;
 #ifdef HAS_HELIUM
-    const int32_t whole = channels & ~7;
+    const int32_t whole = channels{{ " & ~7" if is_ragged }};
     for (c = 0; c < whole; c += 8, at += 8, scales += 16) {
         int32x4_t even = vldrwq_s32(scales), odd = vldrwq_s32(scales + 4);
         const int8_t *w = weights + c * {{ taps }};
@@ -91,11 +91,11 @@ SHARED taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, const
         TAP({{ "NEXT" if step == 2 and t + 1 < taps else '""' }}, tap, {{ 4 * t }}, w, {{ 8 * t }})
 {% endfor %}
 {% else %}
-        for (t = 0; t < {{ taps // step * step }}; t += {{ step }}, w += {{ 8 * step }}) {
+        for (int32_t t = 0; t < {{ taps // step * step }}; t += {{ step }}, w += {{ 8 * step }}) {
             TAP({{ "NEXT" if step == 2 else '""' }}, tap + t, 0, w, 0)
         }
 {% if taps % step %}
-        TAP("", tap + t, 0, w, 0)
+        TAP("", tap + {{ taps - 1 }}, 0, w, 0)
 {% endif %}
 {% endif %}
         made = vmvnq_s16(vldrbq_s16(places + c));
@@ -111,7 +111,7 @@ SHARED taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, const
         vstrbq_s16(out + c, made);
     }
 #else
-    const int32_t whole = channels & ~3;
+    const int32_t whole = channels{{ " & ~3" if is_ragged }};
     for (c = 0; c < whole; c += 4, at += 4) {
         const int8_t *w = weights + (c & ~7) * {{ taps }} + (c & 4);
         const int32_t *scale = scales + 2 * (c & ~7) + (c & 4) / 2;
@@ -122,12 +122,12 @@ SHARED taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, const
         TAP(tap, {{ 4 * t }}, w, {{ 8 * t }})
 {% endfor %}
 {% else %}
-        for (t = 0; t < {{ taps }}; ++t, w += 8) {
+        for (int32_t t = 0; t < {{ taps }}; ++t, w += 8) {
             TAP(tap + t, 0, w, 0)
         }
 {% endif %}
 #else
-        for (t = 0; t < {{ taps }}; ++t, w += 8) {
+        for (int32_t t = 0; t < {{ taps }}; ++t, w += 8) {
             const int8_t *x = tap[t] + at;
             s0 += w[0] * x[0];
             s1 += w[1] * x[1];
@@ -145,12 +145,13 @@ SHARED taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, const
         }
     }
 #endif
+{% if is_ragged %}
     scales = tables[1];
     for (c = whole; c < channels; ++c, ++at) {
         const int32_t *scale = scales + 2 * (c & ~7) + (c & 1) * 4 + (c & 7) / 2;
         const int8_t *w = weights + (c & ~7) * {{ taps }} + (c & 7);
         int32_t sum = scale[0];
-        for (t = 0; t < {{ taps }}; ++t, w += 8) {
+        for (int32_t t = 0; t < {{ taps }}; ++t, w += 8) {
             sum += *w * tap[t][at];
         }
 #ifdef HAS_HELIUM
@@ -160,6 +161,7 @@ SHARED taps{{ suffix }}(const int8_t *const *tap, int32_t at, int8_t *out, const
         out[c] = level{{ ending }}(sum, scale[8], places[c]);
 #endif
     }
+{% endif %}
 }
 """
 
@@ -193,12 +195,16 @@ def suffix(ending: Ending, weights: Array) -> str:
     return f"{weights.shape[0]}{'' if _fits_int16(weights) else '_wide'}{ending.suffix}"
 
 
-def depthwise_taps(ending: Ending, weights: Array) -> tuple[str, ...]:
-    """Return the functions that `taps<suffix>` needs for `weights` [taps, channels], and itself."""
+def depthwise_taps(ending: Ending, weights: Array, *, is_ragged: bool) -> tuple[str, ...]:
+    """Return the functions that `taps<suffix>` needs for `weights` [taps, channels], and itself.
+
+    Args:
+        is_ragged: some layer of the model has channels that are no whole blocks.
+    """
     count = weights.shape[0]
     text = ending.render(
         _TAPS, suffix=suffix(ending, weights), ending=ending.suffix, taps=count,
-        unrolled=count <= _MOST_UNROLLED, step=2 if _fits_int16(weights) else 1,
+        unrolled=count <= _MOST_UNROLLED, step=2 if _fits_int16(weights) else 1, is_ragged=is_ragged,
     )  # fmt: skip
     return VARIANTS, _TAP, ending.level, text
 
