@@ -31,7 +31,7 @@ class Artifact:
 
     Attributes:
         files: every file of the artifact; the first is the one to open (`model.xml`, then `model.bin`). All are in
-            one folder, or below one folder that ends in `.mlpackage`.
+            its folder or below it, no two of one name; or below one folder that ends in `.mlpackage`.
         inputs, outputs: as the runtime sees them, in the order of the source program's.
         sha256: see `core.files.sha256_of_files`.
         source_sha256: the digest of the Program that the user gave.
