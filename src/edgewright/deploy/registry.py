@@ -11,7 +11,9 @@ from edgewright.deploy.records import Platform
 # name -> module of edgewright.deploy : object
 PLATFORMS: Mapping[str, str] = {
     "cpp": "cpp:PLATFORM",
+    "ios": "ios:PLATFORM",
     "linux": "linux:PLATFORM",
+    "android": "android:PLATFORM",
     "web": "web:PLATFORM",
 }
 

@@ -67,9 +67,15 @@ def _own_licence() -> str:
     return package_licence("edgewright") or "Edgewright: MIT licence.\n"
 
 
-def core_bytes(core: CCore) -> int | None:
-    """Return the bytes of the processing as a stripped shared library of this machine; None without a compiler."""
+def core_bytes(core: CCore, *includes: Path) -> int | None:
+    """Return the bytes of the processing as a stripped shared library of this machine; None without a compiler.
+
+    Args:
+        includes: folders of headers that lie elsewhere than the sources.
+    """
     with tempfile.TemporaryDirectory(prefix="edgewright-") as work, suppress(UnavailableError):
-        library = build_library(core, Path(work) / "core.so", flags=(*FLAGS, "-s"))
+        library = build_library(
+            core, Path(work) / "core.so", flags=(*FLAGS, "-s", *(f"-I{path}" for path in includes))
+        )
         return library.stat().st_size
     return None

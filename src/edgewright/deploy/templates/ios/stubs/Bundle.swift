@@ -1,0 +1,6 @@
+// Made by the Swift package manager in a real build.
+import Foundation
+
+extension Bundle {
+    static var module: Bundle { .main }
+}
