@@ -277,10 +277,11 @@ def gather(draw: Draw, path: Path) -> None:
     shape = shape_of(draw)
     axis = int(draw.integers(0, len(shape)))
     scale, zero = scale_of(draw), zero_of(draw)
-    x = made.tensor(shape, scale=scale, zero=zero)
-    inputs = [x]
+    is_table = draw.random() < 0.3 and not made.is_wide  # as of an embedding
+    x = made.tensor(shape, scale=scale, zero=zero, value=int8s(draw, shape) if is_table else None)
+    inputs = [] if is_table else [x]
     lead = shape_of(draw, high=3)
-    if draw.random() < 0.6:
+    if not is_table and draw.random() < 0.6:
         indices = made.tensor(lead, "int32", value=draw.integers(0, shape[axis], lead))
     else:
         which = made.tensor((*lead, shape[axis]), scale=0.1)
