@@ -62,11 +62,12 @@ class BundleRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A bundle that was written; `record` is what its manifest says above the digests."""
+    """A bundle that was written; `record` is what its manifest says above the digests, `content` what it is made of."""
 
     folder: Path
     record: Mapping[str, object]
     written: Written
+    content: Content
 
     def to_json(self) -> dict[str, object]:
         """Return the record as JSON values."""
@@ -118,7 +119,7 @@ def make_bundle(request: BundleRequest, out: Path, *, progress: Progress = silen
             files=content.model_files(),
         )
         write_manifest(folder, record)
-    return Bundle(folder=out, record=record, written=written)
+    return Bundle(folder=out, record=record, written=written, content=content)
 
 
 def choose_artifact(source: Path, platform: Platform) -> Path:
