@@ -71,7 +71,9 @@ def frame() -> Array:
 
 def core_of(checked: Plan, raw: Array, folder: Path, name: str) -> Work:
     """Return the work of the core on `raw`, input and output where they lie."""
-    processor = CProcessor(checked, folder, name=name, options=COptions(max_side=2048, max_rows=RATE_HZ * SECONDS))
+    processor = CProcessor(
+        checked, folder, name=name, options=COptions(max_side=2048, max_rows=RATE_HZ * SECONDS)
+    )
     processor.set_inputs({checked.specification.inputs[0].name: raw})
     made = processor.tensor(0, 0)
 
@@ -98,7 +100,9 @@ def image_contests(folder: Path) -> list[Contest]:
             others = {} if antialias else opencv_works(pixels, layout)
             if antialias:
                 others |= pillow_works(pixels, layout)
-            title = f"1080p to {SIDE}x{SIDE}, {'antialiased ' if antialias else ''}bilinear, normalized, {layout}"
+            title = (
+                f"1080p to {SIDE}x{SIDE}, {'antialiased ' if antialias else ''}bilinear, normalized, {layout}"
+            )
             made.append(Contest(title=title, core=work, others=others, tolerance=0.02))
     return made
 

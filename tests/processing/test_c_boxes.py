@@ -42,7 +42,7 @@ def boxes_of(generator: np.random.Generator, count: int, *, side: float = 64.0) 
          [{"step": "join_boxes", "format": "yxyx", "height": 2, "width": 3},
           {**NMS, "mode": "gaussian", "multi_label": True, "before": 90}]),
         ({"a": ((100, 4), "float32"), "b": ((100,), "float32"), "c": ((100,), "float32"), "d": ((1,), "float32")},
-         [{"step": "decode_ssd_outputs", "height": 64, "width": 96}, {"step": "to_source"}]),
+         [{"step": "decode_ssd_outputs", "format": "xyxy"}, {"step": "to_source"}]),
         ({"a": ((50, 12), "float32")}, [{"step": "decode_end_to_end", "format": "xywh"}, {"step": "to_source"}]),
         ({"a": ((120, 4), "float32"), "b": ((120, 2), "float32")},
          [{"step": "decode_anchors", "height": 64, "width": 96, "strides": [16, 32],

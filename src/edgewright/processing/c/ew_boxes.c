@@ -213,7 +213,7 @@ static float powered(float x, double power)
     if (!(x > 0.0f)) {
         return 0.0f;
     }
-    return (float)ew_exp_double(power * ew_log((double)x));
+    return ew_exp_of(power * ew_log((double)x));
 }
 
 void ew_decode_grid(const float *from, const ew_grid *grid, int32_t grids, const int32_t *shapes, const float *pitches,

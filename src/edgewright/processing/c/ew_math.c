@@ -42,16 +42,21 @@ double ew_exp_double(double x)
     return sum * double_of((uint64_t)(int64_t)(k + 1023) << 52);
 }
 
-float ew_exp(float x)
+float ew_exp_of(double x)
 {
     if (!(x == x)) {
-        return x;
+        return (float)x;
     }
-    if (x > 89.0f) {
+    if (x > 89.0) {
         return (float)double_of((uint64_t)0x7FF << 52);
     }
     /* Below, float holds nothing but 0. */
-    return x < -104.0f ? 0.0f : (float)ew_exp_double((double)x);
+    return x < -104.0 ? 0.0f : (float)ew_exp_double(x);
+}
+
+float ew_exp(float x)
+{
+    return ew_exp_of((double)x);
 }
 
 double ew_log(double x)

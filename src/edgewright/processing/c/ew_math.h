@@ -7,6 +7,8 @@
 /* e to the power x, within one unit of the last place of float; 0 and infinity where float ends, NaN for NaN. */
 float ew_exp(float x);
 
+float ew_exp_of(double x);
+
 /* The natural logarithm of a double, within 1e-13 of it; -infinity for 0 and below, NaN for NaN. */
 double ew_log(double x);
 
