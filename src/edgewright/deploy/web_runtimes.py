@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from edgewright.core.artifact import Artifact
@@ -55,8 +56,16 @@ class WebRuntime:
     def licences(self) -> dict[str, str]:
         """Return the texts for LICENSES; the packages themselves hold none, so those of their Python twins."""
         name, twin = self.licence_of
-        text = package_licence(twin)
+        text = package_licence(twin) or _texts_beside(twin)
         return {name: text} if text else {}
+
+
+def _texts_beside(package: str) -> str:
+    """Return LICENSE and the notices that lie in the folder of an installed package, whose metadata names none."""
+    spec = find_spec(package)
+    places = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
+    files = [place / name for place in places for name in ("LICENSE", "ThirdPartyNotices.txt")]
+    return "\n\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file())
 
 
 def _litert_names(artifact: Artifact) -> dict[str, str]:

@@ -45,7 +45,7 @@ class App {
     at("hint").textContent = {
       image: "Drop a picture here, open one, or use the camera.",
       audio: "Drop a sound file here, open one, or use the microphone.",
-      numbers: "Numbers, separated by spaces or commas.",
+      numbers: "Numbers are separated by spaces or commas.",
     }[kind];
     at("file").accept = { image: "image/*", audio: "audio/*", numbers: ".txt,.csv,.json" }[kind];
     at("open").textContent = { image: "Open a picture", audio: "Open a sound", numbers: "Run" }[kind];
@@ -245,35 +245,49 @@ class App {
     };
   }
 
+  /** A field for each input: files for images and sound, text for numbers. */
   #fields() {
     const form = at("numbers");
     form.hidden = false;
-    for (const { name, dtype, shape } of this.inputs) {
+    for (const { name, kind, dtype, shape } of this.inputs) {
+      const isFile = kind === "image" || kind === "audio";
       const label = document.createElement("label");
       const sizes = shape.map((size) => size || "any").join(" x ");
-      label.textContent = `${name.replaceAll("_", " ")} (${dtype}, ${sizes})`;
-      const area = Object.assign(document.createElement("textarea"), { id: `input-${name}`, spellcheck: false });
-      label.append(area);
+      label.textContent = isFile ? name.replaceAll("_", " ") : `${name.replaceAll("_", " ")} (${dtype}, ${sizes})`;
+      const field = document.createElement(isFile ? "input" : "textarea");
+      field.id = `input-${name}`;
+      if (isFile) Object.assign(field, { type: "file", accept: `${kind}/*` });
+      else field.spellcheck = false;
+      label.append(field);
       form.append(label);
     }
   }
 
   async #form() {
-    const given = this.inputs.map(({ name }) => {
-      const words = at(`input-${name}`).value.split(/[\s,;[\]]+/).filter(Boolean);
-      const values = words.map(Number);
-      if (!values.every(Number.isFinite)) throw new Error(`${name}: ${words.find((word) => !Number.isFinite(Number(word)))} is no number`);
-      return [name, values];
-    });
-    await this.#values(Object.fromEntries(given));
+    const given = {};
+    for (const { name, kind } of this.inputs) {
+      const { value, files } = at(`input-${name}`);
+      if (!files) given[name] = numbersOf(name, value);
+      else if (!files[0]) throw new Error(`${name}: choose a file`);
+      else given[name] = kind === "image" ? files[0] : await readSound(files[0], this.rate);
+    }
+    showResults(at("panel"), this.results, await this.#run(given), this.rate);
   }
 
   async #values(given) {
     for (const { name } of this.inputs) {
-      at(`input-${name}`).value = Array.from(given[name], (value) => Number(Number(value).toPrecision(6))).join(" ");
+      const field = at(`input-${name}`);
+      if (!field.files) field.value = Array.from(given[name], (value) => Number(Number(value).toPrecision(6))).join(" ");
     }
     showResults(at("panel"), this.results, await this.#run(given), this.rate);
   }
+}
+
+function numbersOf(name, text) {
+  const words = text.split(/[\s,;[\]]+/).filter(Boolean);
+  const wrong = words.find((word) => !Number.isFinite(Number(word)));
+  if (wrong !== undefined) throw new Error(`${name}: ${wrong} is no number`);
+  return words.map(Number);
 }
 
 globalThis.app = (async () => {
