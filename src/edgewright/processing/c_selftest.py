@@ -1,4 +1,4 @@
-"""NAME_processing_test.c and a Makefile: a processing in C checks itself on the machine where it runs.
+"""NAME_processing_test.c, a Makefile and a CMakeLists.txt: a processing in C checks itself on the machine where it runs.
 
 Raw inputs and the models' outputs come from a linear congruential generator that C and Python share, so that they take
 no room; what numpy makes of them is written out at some places of each tensor and result, with the tolerance.
@@ -88,16 +88,22 @@ def golden_runs(program: CProgram, *, seed: int = 1, runs: int = RUNS) -> tuple[
 
 
 def write_checks(core: CCore, *, seed: int = 1) -> tuple[Path, ...]:
-    """Write NAME_processing_test.c and the Makefile beside the sources of `core`; `make check` runs the test.
+    """Write NAME_processing_test.c, Makefile and CMakeLists.txt beside the sources of `core`.
+
+    `make check` runs the test, and so does ctest.
 
     Raises:
         ConversionError: as of `golden_runs`.
     """
     goldens = golden_runs(core.program, seed=seed)
-    test, makefile = core.folder / f"{core.name}_processing_test.c", core.folder / "Makefile"
-    write_text(test, _test_text(core, goldens, seed))
-    write_text(makefile, _makefile(core))
-    return test, makefile
+    texts = {
+        f"{core.name}_processing_test.c": _test_text(core, goldens, seed),
+        "Makefile": _makefile(core),
+        "CMakeLists.txt": _cmake(core),
+    }
+    for file, text in texts.items():
+        write_text(core.folder / file, text)
+    return tuple(core.folder / file for file in texts)
 
 
 def _raws(program: CProgram) -> list[tuple[RawInput, int]]:
@@ -236,4 +242,26 @@ clean:
 	rm -f {core.name}_processing_test
 
 .PHONY: check clean
+"""
+
+
+def _cmake(core: CCore) -> str:
+    sources = "\n    ".join(path.name for path in core.sources)
+    return f"""\
+# A library with the processing of {core.name}, and its self-test.
+cmake_minimum_required(VERSION 3.13)
+project({core.name}_processing C)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+set(CMAKE_C_STANDARD 99)
+add_library({core.name}_processing STATIC
+    {sources})
+target_include_directories({core.name}_processing PUBLIC ${{CMAKE_CURRENT_SOURCE_DIR}})
+target_compile_options({core.name}_processing PRIVATE -O3 -ffp-contract=off)
+add_executable({core.name}_processing_test {core.name}_processing_test.c)
+target_compile_options({core.name}_processing_test PRIVATE -ffp-contract=off)
+target_link_libraries({core.name}_processing_test PRIVATE {core.name}_processing)
+enable_testing()
+add_test(NAME {core.name}_processing_test COMMAND {core.name}_processing_test)
 """
