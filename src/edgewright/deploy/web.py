@@ -68,6 +68,7 @@ class WebPlatform:
     def write(self, content: Content, folder: Path) -> Written:
         """Write the project; see `Platform.write`."""
         runtime = RUNTIMES[content.runtime]
+        values = _values(content, runtime)
         module = snake_case(content.name)
         core = write_c_core(content, folder / "core" / "source")
         wasm = build_wasm(core, folder / "core" / "processing.wasm")
@@ -77,7 +78,6 @@ class WebPlatform:
         write_processing(content, folder / "data" / "processing")
         write_cases(content, folder / "data" / "golden")
         write_json(folder / "data" / "interface.json", _interface(content, core, runtime))
-        values = _values(content, runtime)
         for file in _STATIC:
             write_text(folder / file, _template_text(file))
         write_text(folder / "lib" / "runtime.js", _template_text(f"lib/runtime_{content.runtime}.js"))

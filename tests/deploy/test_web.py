@@ -1,0 +1,271 @@
+"""Web bundles: complete, escaped, true to their golden cases in a browser, and caught when they are not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.colour_model import colour_specification, write_colour_model
+
+from edgewright.core.errors import UnavailableError, UsageError
+from edgewright.deploy.browser import Browser, find_chromium
+from edgewright.deploy.bundle import Bundle, BundleRequest, make_bundle
+from edgewright.deploy.check import check_bundle
+from edgewright.deploy.npm_packages import ONNXRUNTIME_WEB, cache_folder, fetch
+from edgewright.deploy.web import FILES_NAME, WebPlatform
+from edgewright.deploy.web_proof import prove_page, run_example, run_selftest, serve
+from edgewright.processing.c_code import write_core
+from edgewright.processing.c_wasm import build_wasm, missing_tools
+from edgewright.processing.processor import Signature, plan
+from edgewright.processing.specification import read_specification, write_specification
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.skipif(bool(missing_tools()), reason="clang or lld is not installed")
+needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="no Chromium is installed")
+# A label that breaks out of anything that takes it for markup, a script or a template.
+EVIL = "</script><img src=x onerror=\"document.title='broken'\">${1+1}{{7*7}}"
+
+
+@pytest.fixture(scope="module")
+def package() -> None:
+    """The runtime's archive: kept already, or fetched."""
+    try:
+        fetch(ONNXRUNTIME_WEB)
+    except UnavailableError as err:
+        pytest.skip(str(err))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The colour model, its processing beside it; one label is hostile."""
+    folder = tmp_path_factory.mktemp("colours")
+    specification = colour_specification()
+    (result,) = specification.results
+    write_specification(
+        replace(specification, results=(replace(result, labels=("red", EVIL, "blue")),)), folder
+    )
+    return write_colour_model(folder / "colours.onnx")
+
+
+@pytest.fixture(scope="module")
+def written(package: None, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle, not yet seen by a browser."""
+    request = BundleRequest(source=model, platform="web", name="ColourFinder", licence="MIT")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WebPlatform, "prove", lambda self, content, folder: ())
+        return make_bundle(request, tmp_path_factory.mktemp("bundle") / "colours")
+
+
+@pytest.fixture
+def copy(written: Bundle, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(written.folder, tmp_path / "copy"))
+
+
+def test_the_project_is_complete_and_checks(written: Bundle) -> None:
+    names = {str(path.relative_to(written.folder)) for path in written.folder.rglob("*") if path.is_file()}
+    for name in ("index.html", "selftest.html", "sw.js", "serve.py", "package.json", "README.md", "files.json",
+                 "colour_finder.js", "colour_finder.d.ts", "core/processing.wasm", "data/model/colours.onnx",
+                 "vendor/onnxruntime-web/ort-wasm-simd-threaded.wasm", "LICENSES/edgewright.txt",
+                 "LICENSES/onnxruntime-web.txt"):  # fmt: skip
+        assert name in names
+    assert check_bundle(written.folder).exit_code == 0
+    (size,) = written.written.sizes
+    assert size.abi == "wasm32"
+    assert (size.core_bytes or 0) == (written.folder / "core/processing.wasm").stat().st_size
+    assert (size.runtime_bytes or 0) > 10_000_000
+
+
+def test_every_file_that_runs_is_listed_with_its_digest(written: Bundle) -> None:
+    files = json.loads((written.folder / FILES_NAME).read_text())["files"]
+    for name, digest in files.items():
+        assert hashlib.sha256((written.folder / name).read_bytes()).hexdigest() == digest
+    unlisted = {"sw.js", FILES_NAME, "manifest.json", "bom.json"}
+    found = {str(path.relative_to(written.folder)) for path in written.folder.rglob("*") if path.is_file()}
+    assert found - set(files) == unlisted
+
+
+def test_the_worker_keeps_what_the_page_needs(written: Bundle) -> None:
+    text = (written.folder / "sw.js").read_text()
+    found = re.search(r"const NEEDED = (\[.*?\]);", text, re.DOTALL)
+    assert found is not None
+    needed = set(json.loads(found[1]))
+    assert {
+        "./",
+        "index.html",
+        "core/processing.wasm",
+        "data/model/colours.onnx",
+        "data/interface.json",
+    } <= needed
+    assert not any(name.startswith(("vendor/", "data/golden/", "core/source/")) for name in needed)
+
+
+def test_names_are_escaped_and_scripts_are_files(written: Bundle) -> None:
+    for page in written.folder.glob("*.html"):
+        text = page.read_text()
+        assert "script-src 'self' 'wasm-unsafe-eval'" in text
+        assert not re.search(r"<script(?![^>]*src=)|\son\w+=|style=", text)
+    for script in (*written.folder.glob("*.js"), *written.folder.glob("lib/*.js")):
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", script.read_text()
+        )
+    holders = [
+        path for path in written.folder.rglob("*") if path.is_file() and b"onerror" in path.read_bytes()
+    ]
+    places = {str(path.relative_to(written.folder)).split("/")[0] for path in holders}
+    assert places <= {"data", "core", "vendor"}
+
+
+def test_the_scripts_are_javascript(written: Bundle, tmp_path: Path) -> None:
+    if shutil.which("node") is None:
+        pytest.skip("Node is not installed")
+    for script in (*written.folder.glob("*.js"), *written.folder.glob("lib/*.js")):
+        module = tmp_path / f"{script.stem}.mjs"
+        shutil.copyfile(script, module)
+        done = subprocess.run(["node", "--check", str(module)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_bill_of_materials_names_the_packages(written: Bundle) -> None:
+    parts = {
+        part["name"]: part for part in json.loads((written.folder / "bom.json").read_text())["components"]
+    }
+    assert parts["onnxruntime-web"]["purl"] == f"pkg:npm/onnxruntime-web@{ONNXRUNTIME_WEB.version}"
+
+
+def test_a_changed_file_is_found_even_where_the_manifest_was_made_anew(copy: Path) -> None:
+    (copy / "app.js").write_text("alert(1)")
+    assert WebPlatform().inspect(copy) == {FILES_NAME: ["app.js is not the file that files.json describes"]}
+
+
+def test_two_results_of_one_name_in_javascript_are_refused(model: Path, tmp_path: Path) -> None:
+    specification = read_specification(model.parent)
+    (result,) = specification.results
+    results = (replace(result, name="top_colour"), replace(result, name="topColour"))
+    write_specification(replace(specification, results=results), tmp_path / "processing")
+    request = BundleRequest(
+        source=model, platform="web", name="Twins", processing=str(tmp_path / "processing")
+    )
+    with pytest.raises(UsageError, match="topColour, topColour"):
+        make_bundle(request, tmp_path / "out")
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_it_works_in_a_browser_with_and_without_the_server(written: Bundle) -> None:
+    proofs = prove_page(written.folder)
+    assert "isolated by COOP and COEP: 4 checks" in proofs[0]
+    assert "server stopped" in proofs[1]
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_hostile_labels_stay_text(written: Bundle) -> None:
+    with serve(written.folder) as url, Browser() as browser:
+        said = run_example(browser, url)
+        assert EVIL in said
+        assert browser.evaluate("document.title") == "ColourFinder"
+        assert browser.evaluate("document.querySelectorAll('#panel img').length") == 0
+
+
+@pytest.mark.slow
+@needs_chromium
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("data/model/colours.onnx", "data/model/colours.onnx has the digest"),
+        ("data/golden/0_results_0.bin", "data/golden/0_results_0.bin has the digest"),
+        ("core/processing.wasm", "core/processing.wasm has the digest"),
+        ("lib/engine.js", "lib/engine.js has the digest"),
+    ],
+)
+def test_a_flipped_byte_fails_the_self_test(copy: Path, name: str, problem: str) -> None:
+    content = bytearray((copy / name).read_bytes())
+    # Of a script a letter of its first comment, so that it still runs.
+    content[5 if name.endswith(".js") else len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    with serve(copy) as url, Browser() as browser:
+        report = run_selftest(browser, url)
+    assert any(problem in line for line in report.problems)
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_a_swapped_colour_order_fails_the_self_test(copy: Path, tmp_path: Path) -> None:
+    from edgewright.core.tensors import TensorSpec
+
+    signature = Signature(
+        inputs=(TensorSpec(name="pixels", shape=(1, 3, 8, 8), dtype="float32"),),
+        outputs=(TensorSpec(name="means", shape=(1, 3), dtype="float32"),),
+    )
+    core = write_core(plan(colour_specification("bgr"), signature), tmp_path / "core", "colour_finder")
+    build_wasm(core, copy / "core/processing.wasm")
+    files = json.loads((copy / FILES_NAME).read_text())
+    files["files"]["core/processing.wasm"] = hashlib.sha256(
+        (copy / "core/processing.wasm").read_bytes()
+    ).hexdigest()
+    (copy / FILES_NAME).write_text(json.dumps(files))
+    with serve(copy) as url, Browser() as browser:
+        report = run_selftest(browser, url)
+    assert any("golden case synthetic 0: tensor pixels differs by" in line for line in report.problems)
+    assert not any("digest" in line for line in report.problems)
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_bad_inputs_are_errors_that_a_program_can_catch(written: Bundle) -> None:
+    script = """(async () => {
+      const { ColourFinder } = await import("./colour_finder.js");
+      const model = await ColourFinder.load();
+      const tried = async (image) => model.run({ image }).then(() => "ran", (error) => error.message);
+      const said = [
+        await tried(new Blob(["no image"])),
+        await tried({ data: new Uint8Array(5), width: 2, height: 2 }),
+        await tried(document.createElement("canvas")),
+        await tried(new ImageData(2, 3)),
+        await tried(undefined),
+      ];
+      await model.close();
+      return [...said, await tried(new ImageData(2, 3))];
+    })()"""
+    with serve(written.folder) as url, Browser() as browser:
+        browser.open(f"{url}index.html")
+        browser.wait_for("globalThis.app")
+        said = browser.evaluate(script)
+    assert isinstance(said, list)
+    wanted = (
+        "no image that this browser reads",
+        "has 5 bytes, but 16",
+        "ran",
+        "ran",
+        "input image is missing",
+        "closed",
+    )
+    for text, part in zip(said, wanted, strict=True):
+        assert part in text, (text, part)
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_a_server_without_headers_gets_threads_from_the_worker(copy: Path) -> None:
+    text = (copy / "serve.py").read_text()
+    start, end = text.index("HEADERS = {"), text.index("}\n", text.index("HEADERS = {"))
+    (copy / "serve.py").write_text(text[:start] + "HEADERS = {" + text[end:])
+    files = json.loads((copy / FILES_NAME).read_text())
+    files["files"]["serve.py"] = hashlib.sha256((copy / "serve.py").read_bytes()).hexdigest()
+    (copy / FILES_NAME).write_text(json.dumps(files))
+    with serve(copy) as url, Browser() as browser:
+        first, second = run_selftest(browser, url), run_selftest(browser, url)
+    assert not first.problems and not second.problems
+    assert not first.is_isolated and second.is_isolated
+
+
+def test_the_kept_archive_lies_beside_the_toolchains() -> None:
+    assert cache_folder().name == "npm"
