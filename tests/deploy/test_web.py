@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,18 +94,33 @@ def test_every_file_that_runs_is_listed_with_its_digest(written: Bundle) -> None
 
 
 def test_the_worker_keeps_what_the_page_needs(written: Bundle) -> None:
-    text = (written.folder / "sw.js").read_text()
-    found = re.search(r"const NEEDED = (\[.*?\]);", text, re.DOTALL)
-    assert found is not None
-    needed = set(json.loads(found[1]))
-    assert {
-        "./",
-        "index.html",
-        "core/processing.wasm",
-        "data/model/colours.onnx",
-        "data/interface.json",
-    } <= needed
+    listed = json.loads((written.folder / FILES_NAME).read_text())
+    needed = {name for name in listed["files"] if not name.startswith(tuple(listed["later"]))}
+    assert {"index.html", "core/processing.wasm", "data/model/colours.onnx", "data/interface.json"} <= needed
     assert not any(name.startswith(("vendor/", "data/golden/", "core/source/")) for name in needed)
+    assert (
+        hashlib.sha256((written.folder / FILES_NAME).read_bytes()).hexdigest()[:16]
+        in (written.folder / "sw.js").read_text()
+    )
+
+
+def test_update_takes_a_change_in(copy: Path) -> None:
+    before = (copy / "sw.js").read_text()
+    command = [sys.executable, str(copy / "update.py")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("0 of")
+    (copy / "app.js").write_text("// mine")
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("1 of")
+    assert WebPlatform().inspect(copy) == {FILES_NAME: []}
+    after = (copy / "sw.js").read_text()
+    assert after != before
+    assert hashlib.sha256((copy / FILES_NAME).read_bytes()).hexdigest()[:16] in after
+
+
+@pytest.mark.parametrize("name", ["App", "Engine", "Float32Array"])
+def test_names_that_the_bundle_uses_itself_are_refused(model: Path, tmp_path: Path, name: str) -> None:
+    request = BundleRequest(source=model, platform="web", name=name, processing=str(model.parent))
+    with pytest.raises(UsageError, match=f"something called {name}"):
+        make_bundle(request, tmp_path / "out")
 
 
 def test_names_are_escaped_and_scripts_are_files(written: Bundle) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -88,6 +87,7 @@ class WebPlatform:
             "selftest.html": "selftest.html",
             "lib/model.js": "model.js",
             "serve.py": "serve.py",
+            "update.py": "update.py",
             "core/build.sh": "build.sh",
             "README.md": "README.md",
             "package.json": "package.json",
@@ -139,6 +139,8 @@ def _template_text(file: str) -> str:
 
 
 def _values(content: Content, runtime: WebRuntime) -> dict[str, object]:
+    if content.name in _TAKEN:
+        raise UsageError(f"a web bundle has something called {content.name} already. Choose another --name.")
     specification, made = content.plan.specification, content.plan.results
     inputs = [
         {
@@ -191,6 +193,13 @@ _POLICY = "; ".join(
     )
 )  # fmt: skip
 _EXAMPLES = {"image": "photo", "audio": "samples"}
+
+
+# Names of the module and of its types, of files beside it, and of what these use.
+_TAKEN = frozenset(
+    "App Selftest SelftestPage Sw Engine ProcessingError Error URL Math Object Promise Blob Label Point Box Mask Code "
+    "Values Inputs Results Pixels Runtime Description ImageInput ImageData CanvasImageSource Uint8ClampedArray".split()
+) | set(_ARRAYS.values())
 
 
 def _input_type(made: ValueType) -> str:
@@ -277,15 +286,10 @@ def _gzip_bytes(file: Path) -> int:
 
 
 def _write_offline(module: str, folder: Path) -> None:
-    """Write the list of all files, and the service worker that goes by it."""
+    """Write the list of all files, and the service worker that goes by it; update.py does the same again."""
     files = {name: sha256_of(folder / name) for name in list_files(folder)}
-    write_json(folder / FILES_NAME, {"files": files})
-    needed = ["./", FILES_NAME, *(name for name in files if not name.startswith(_KEPT_WHEN_USED))]
-    values: dict[str, object] = {
-        "prefix": f"{module}-",
-        "cache": f"{module}-{sha256_of(folder / FILES_NAME)[:16]}",
-        "needed": json.dumps(needed, indent=2),
-    }
+    write_json(folder / FILES_NAME, {"later": list(_KEPT_WHEN_USED), "files": files})
+    values: dict[str, object] = {"prefix": f"{module}-", "digest": sha256_of(folder / FILES_NAME)[:16]}
     write_text(folder / "sw.js", render("web/sw.js.j2", values))
 
 
