@@ -36,9 +36,11 @@ def prove_on_jvm(folder: Path, package: str, library: str, cases: int) -> tuple[
         return (f"not compiled here: {err}",)
     with tempfile.TemporaryDirectory(prefix="edgewright-") as name:
         work = Path(name)
-        classes = work / "classes"
-        compile_for_jvm(folder, package, classes)
-        proofs = [f"Kotlin API compiled with Kotlin {kotlin.KOTLIN_VERSION}, every warning an error"]
+        compile_all(folder, package, work)
+        proofs = [
+            f"Kotlin API and golden cases compiled with Kotlin {kotlin.KOTLIN_VERSION}, every warning an error",
+            "runtime, golden test and sample app: type-checked against stubs, not built",
+        ]
         missing = [tool for tool in ("cmake", "cc") if shutil.which(tool) is None]
         if missing:
             proofs.append(
@@ -46,7 +48,7 @@ def prove_on_jvm(folder: Path, package: str, library: str, cases: int) -> tuple[
             )
         else:
             build_jni(folder, work / "jni")
-            done = run_selftest(folder, package, classes, work / "jni")
+            done = run_selftest(folder, package, work / "classes", work / "jni")
             if done.returncode:
                 said = (done.stdout + done.stderr).strip()[-1200:]
                 raise ConversionError(f"the Android bundle fails its golden cases on the JVM: {said}")
@@ -54,18 +56,27 @@ def prove_on_jvm(folder: Path, package: str, library: str, cases: int) -> tuple[
                 f"{cases} golden cases passed on a desktop JVM over the JNI library and the C core, with recorded "
                 "outputs of the model: the runtime for Android was not run"
             )
-        type_check(folder, package, work)
-        proofs.append("runtime, golden test and sample app: type-checked against stubs, not built")
         proofs.append(_prove_pages(folder, library, work))
     return tuple(proofs)
 
 
-def compile_for_jvm(folder: Path, package: str, classes: Path) -> None:
-    """Compile what Android and the JVM share, and the JVM's self-test, into `classes`."""
-    main, test = _places(folder, package)
-    shared = [path for path in sorted(main.rglob("*.kt")) if path.name not in ("Open.kt", "Runtime.kt")]
-    sources = [*shared, test / "Golden.kt", folder / "jvm" / "SelfTest.kt"]
-    kotlin.compile_kotlin(sources, classes, what="the Kotlin API")
+def compile_all(folder: Path, package: str, work: Path) -> Path:
+    """Compile all Kotlin of the bundle into work/classes, what needs Android against stubs; return that folder.
+
+    What Android and the JVM share and the JVM's self-test can be run from there; nothing else can.
+    """
+    place = package.replace(".", "/")
+    test = folder / "library" / "src" / "androidTest" / "kotlin" / place
+    sources = [
+        *sorted((folder / "library" / "src" / "main" / "kotlin").rglob("*.kt")),
+        *sorted((folder / "app").rglob("*.kt")),
+        test / "Golden.kt",
+        test / "GoldenTest.kt",
+        folder / "jvm" / "SelfTest.kt",
+        *write_stubs(work / "stubs"),
+    ]
+    kotlin.compile_kotlin(sources, work / "classes", what="the Android bundle's Kotlin")
+    return work / "classes"
 
 
 def build_jni(folder: Path, build: Path) -> Path:
@@ -85,19 +96,6 @@ def run_selftest(
     return kotlin.run_class(f"{package}.SelfTestKt", [classes], library_folder, [str(folder)])
 
 
-def type_check(folder: Path, package: str, work: Path) -> None:
-    """Compile the code for Android against declarations of what it uses; nothing of it is run."""
-    main, test = _places(folder, package)
-    own = [main / "Open.kt", main / "core" / "Runtime.kt", test / "GoldenTest.kt"]
-    own += sorted((folder / "app").rglob("*.kt"))
-    # Once more with what they share: `internal` declarations are seen within one compilation only.
-    shared = [path for path in sorted(main.rglob("*.kt")) if path not in own]
-    stubs = write_stubs(work / "stubs")
-    kotlin.compile_kotlin(
-        [*shared, test / "Golden.kt", *own, *stubs], work / "checked", what="the code for Android"
-    )
-
-
 def write_stubs(folder: Path) -> list[Path]:
     """Write the declarations of Android and of the libraries that the project uses, a file each; return the files."""
     text = (resources.files("edgewright.deploy") / "templates" / "android" / _STUBS).read_text(
@@ -111,12 +109,6 @@ def write_stubs(folder: Path) -> list[Path]:
         path.write_text(body, encoding="utf-8")
         files.append(path)
     return files
-
-
-def _places(folder: Path, package: str) -> tuple[Path, Path]:
-    place = package.replace(".", "/")
-    source = folder / "library" / "src"
-    return source / "main" / "kotlin" / place, source / "androidTest" / "kotlin" / place
 
 
 def jni_bytes(cpp: Path, compiler: str) -> int | None:
@@ -135,11 +127,12 @@ def link_jni(cpp: Path, compiler: str, made: Path) -> Path:
     """
     header = _jni_header()
     assert header is not None
+    sources = [cpp / "jni.c", *sorted((cpp / "core").glob("*.c"))]
     _run(
         [
             compiler, "-std=c99", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror",
             "-fPIC", "-shared", "-s", f"-Wl,-z,max-page-size={PAGE_BYTES}", "-I", str(cpp / "core"), "-I", str(header),
-            "-I", str(header / "linux"), "-o", str(made), str(cpp / "jni.c"), *map(str, sorted((cpp / "core").glob("*.c"))),
+            "-I", str(header / "linux"), "-o", str(made), *map(str, sources),
         ],
         f"link with {compiler}",
     )  # fmt: skip
