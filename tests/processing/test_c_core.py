@@ -90,8 +90,7 @@ def rgb_of(y: Array, u: Array, v: Array, is_video_range: bool) -> Array:
 def test_yuv_is_bt601(tmp_path: Path, name: str, is_video_range: bool) -> None:
     height, width = 23, 31
     c = both(
-        preparing(IMAGE, [{"step": "crop", "height": height, "width": width}], (height, width, 3), "uint8"),
-        tmp_path,
+        preparing(IMAGE, [{"step": "crop", "height": 23, "width": 23}], (23, 23, 3), "uint8"), tmp_path
     ).c
     generator = np.random.default_rng(1)
     y, u, v = (
@@ -101,10 +100,13 @@ def test_yuv_is_bt601(tmp_path: Path, name: str, is_video_range: bool) -> None:
     rows[:, :width] = y
     pairs = {"nv12": np.stack([u, v], -1), "nv21": np.stack([v, u], -1), "i420": np.stack([u, v])}[name]
     pixels = np.concatenate([rows.reshape(-1), pairs.reshape(-1)])
-    made = prepared(
-        c, pixels, width=width, height=height, row_bytes=32, pixel_format=name, is_video_range=is_video_range
-    )
-    assert np.abs(made[0] - rgb_of(y, u, v, is_video_range)).max() <= 0.51
+    wanted = rgb_of(y, u, v, is_video_range)[:, 4:27]
+    for rotation in (0, 90, 180, 270):
+        made = prepared(
+            c, pixels, width=width, height=height, row_bytes=32, pixel_format=name, rotation=rotation,
+            is_video_range=is_video_range,
+        )  # fmt: skip
+        assert np.abs(made[0] - np.rot90(wanted, -rotation // 90)).max() <= 0.51
 
 
 def test_transparent_pixels_lie_on_the_background(tmp_path: Path) -> None:

@@ -100,12 +100,20 @@ typedef struct {
 
 static int32_t byte_of(int32_t fixed)
 {
-    return fixed < 0 ? 0 : fixed > 255 << 16 ? 255 : fixed >> 16;
+    fixed = fixed < 0 ? 0 : fixed;
+    fixed = fixed > 255 << 16 ? 255 << 16 : fixed;
+    return fixed >> 16;
 }
 
 static int32_t grey_of(pixel p)
 {
     return (19595 * p.r + 38470 * p.g + 7471 * p.b + 32768) >> 16;
+}
+
+/* Whether pixels go from memory to a view as they are, but for their order. */
+static int32_t is_plain(const ew_view *view)
+{
+    return view->order <= EW_BGR && view->made <= EW_BGR;
 }
 
 static void put(const ew_view *view, pixel p, uint8_t *to)
@@ -155,26 +163,41 @@ static pixel of_yuv(const ew_raw *raw, int32_t x, int32_t y)
 static void read_yuv(const ew_view *view, int32_t y, const int32_t *columns, int32_t first, int32_t count, uint8_t *to)
 {
     const ew_raw *raw = view->raw;
-    int32_t i;
+    int32_t is_turned = raw->rotation % 180 != 0, is_back = raw->rotation >= 180, plain = is_plain(view);
+    int32_t red = view->made == EW_BGR ? 2 : 0, i;
     y += view->top;
+    /* Of the upright image, x runs along the rows in memory or, turned by 90 or 270 degrees, across them. */
+    if (is_back) {
+        y = raw->height - 1 - y;
+    }
     for (i = 0; i < count; ++i, to += view->channels) {
         int32_t x = view->left + (columns != NULL ? columns[i] : first + i);
         pixel p;
-        switch (raw->rotation) {
-        case 0:
-            p = of_yuv(raw, x, y);
-            break;
-        case 90:
-            p = of_yuv(raw, y, raw->width - 1 - x);
-            break;
-        case 180:
-            p = of_yuv(raw, raw->width - 1 - x, raw->height - 1 - y);
-            break;
-        default:
-            p = of_yuv(raw, raw->height - 1 - y, x);
-            break;
+        if (raw->rotation == 90 || raw->rotation == 180) {
+            x = raw->width - 1 - x;
         }
-        put(view, p, to);
+        p = of_yuv(raw, is_turned ? y : x, is_turned ? x : y);
+        if (plain) {
+            to[red] = (uint8_t)p.r;
+            to[1] = (uint8_t)p.g;
+            to[2 - red] = (uint8_t)p.b;
+        } else {
+            put(view, p, to);
+        }
+    }
+}
+
+/* Pixels of three or four bytes, and single bytes, to three in the order that is wanted. */
+static void read_plain(const ew_view *view, const uint8_t *row, ptrdiff_t step, int32_t red, int32_t bytes,
+                       const int32_t *columns, int32_t first, int32_t count, uint8_t *to)
+{
+    int32_t to_red = view->made == EW_BGR ? 2 : 0, i;
+    int32_t green = bytes == 1 ? 0 : 1, blue = bytes == 1 ? 0 : 2 - red;
+    for (i = 0; i < count; ++i, to += 3) {
+        const uint8_t *at = row + (ptrdiff_t)(columns != NULL ? columns[i] : first + i) * step;
+        to[to_red] = at[red];
+        to[1] = at[green];
+        to[2 - to_red] = at[blue];
     }
 }
 
@@ -209,6 +232,10 @@ void ew_read(const ew_view *view, int32_t y, const int32_t *columns, int32_t fir
         break;
     }
     row += view->left * step;
+    if (is_plain(view)) {
+        read_plain(view, row, step, red, bytes, columns, first, count, to);
+        return;
+    }
     for (i = 0; i < count; ++i, to += view->channels) {
         const uint8_t *at = row + (ptrdiff_t)(columns != NULL ? columns[i] : first + i) * step;
         pixel p;
