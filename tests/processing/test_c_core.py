@@ -117,6 +117,58 @@ def test_transparent_pixels_lie_on_the_background(tmp_path: Path) -> None:
     assert np.array_equal(wanted, made)
 
 
+def test_three_planes_of_a_camera_are_i420(upright: list[CProcessor]) -> None:
+    generator = np.random.default_rng(2)
+    height, width = 61, 47
+    y, pairs = (generator.integers(0, 256, shape, dtype=np.uint8) for shape in ((61, 64), (31, 24, 2)))
+    rows = np.zeros((61, 48), dtype=np.uint8)
+    rows[:, :width] = y[:, :width]
+    packed = np.concatenate([rows.reshape(-1), pairs.reshape(-1)])
+    for c in upright:
+        wanted = prepared(
+            c, packed, width=width, height=height, row_bytes=48, pixel_format="nv12", rotation=90
+        )
+        planes = y.ctypes.data, pairs.ctypes.data, pairs.ctypes.data + 1
+        assert c._library.ew_set_yuv(c._memory, 0, *planes, width, height, 64, 48, 2, 0, 90) == 0
+        assert np.array_equal(c.prepare()["x"], wanted)
+        for bad in ((0, height, 64, 48, 2), (width, height, 46, 48, 2), (width, height, 64, 46, 2),
+                    (width, height, 64, 48, 0), (width, height, HIGH, 48, 2), (width, height, 64, LOW, 2)):  # fmt: skip
+            assert CODES[c._library.ew_set_yuv(c._memory, 0, *planes, *bad, 0, 0)] == "EW_BAD_SIZE"
+        assert (
+            CODES[c._library.ew_set_yuv(c._memory, 0, None, *planes[1:], 9, 9, 9, 9, 1, 0, 0)]
+            == "EW_BAD_ARGUMENT"
+        )
+
+
+def test_results_stay_until_the_next_run(tmp_path: Path) -> None:
+    pair = both(finishing({"y": ((6,), "float32")}, [{"step": "top_k"}]), tmp_path)
+    image = photograph(20, 30)
+    pair.finished({"image": image}, {"y": np.arange(6, dtype=np.float32)})
+    pair.c.set_inputs({"image": image})
+    assert pair.c.results()["out"][0].tolist() == [5, 5]
+    pair.c.prepare()
+    with pytest.raises(DataError, match="EW_BAD_ORDER"):
+        pair.c.results()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler is installed")
+def test_the_headers_are_those_of_cpp_too(tmp_path: Path) -> None:
+    core = write_core(preparing(IMAGE, [SHRINK], (20, 30, 3), "uint8"), tmp_path, "pets")
+    source = tmp_path / "use.cpp"
+    source.write_text(
+        '#include "pets_processing.h"\nalignas(8) static unsigned char memory[PETS_PROCESSING_BYTES];\n'
+        "int main() { return ew_init(pets_processing(), memory, sizeof memory); }\n"
+    )
+    objects = []
+    for path in core.sources:
+        objects.append(str(path.with_suffix(".o")))
+        subprocess.run(["gcc", "-std=c99", "-c", str(path), "-o", objects[-1]], check=True)
+    program = str(tmp_path / "use")
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-pedantic"]
+    subprocess.run(["g++", *flags, "-o", program, str(source), *objects], check=True)
+    assert subprocess.run([program], check=False).returncode == 0
+
+
 LOW, HIGH = -(2**31), 2**31 - 1
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from edgewright.core.errors import ConversionError, UsageError
 from edgewright.core.tensors import TensorSpec
+from edgewright.processing.c_pictures import PICTURE_STEPS, Picture, dense, raw_picture
 from edgewright.processing.c_registry import emitter
 from edgewright.processing.c_site import (
     ITEM_BYTES,
@@ -19,6 +20,7 @@ from edgewright.processing.c_site import (
 )
 from edgewright.processing.processor import CheckedFlow, Plan, full_name, held_values
 from edgewright.processing.specification import RawInput, ResultFlow
+from edgewright.processing.step import Step
 from edgewright.processing.values import MAX_SIDE, MAX_VALUES, ValueType, tensor_type
 
 MODEL = "model"  # in the calls: here a model runs
@@ -148,8 +150,6 @@ class _Maker:
         self.site.what = f"input {row.name!r}"
         made = row.type
         if row.kind == "image":
-            from edgewright.processing.c_pictures import raw_picture
-
             self.most_raw.append(1)
             self.site.images[row.name] = raw_picture(self.site, number, made)
             return self.site.images[row.name]
@@ -214,7 +214,7 @@ class _Maker:
         given = tuple(self.values[source] for source in flow.sources)
         for index, step in enumerate(flow.steps):
             self.site.what = f"{flow.name!r}, step {index + 1} ({step.name})"
-            given = (self._step(step, given, item.types[index], item.taken(index)),)
+            given = (self._step(step, given, item.types[index]),)
         (made,) = given
         self.site.what = repr(flow.name)
         is_result = isinstance(flow, ResultFlow) and flow in self.plan.specification.results
@@ -239,13 +239,7 @@ class _Maker:
             made.place.alignment = TENSOR_ALIGNMENT
             self._keep(flow.name, made)
 
-    def _step(
-        self, step: object, given: tuple[CValue, ...], made: ValueType, types: tuple[ValueType, ...]
-    ) -> CValue:
-        from edgewright.processing.c_pictures import PICTURE_STEPS, Picture, dense
-        from edgewright.processing.step import Step
-
-        assert isinstance(step, Step)
+    def _step(self, step: Step, given: tuple[CValue, ...], made: ValueType) -> CValue:
         emit = emitter(step.name)
         assert emit is not None
         if step.name not in PICTURE_STEPS:
@@ -258,8 +252,6 @@ class _Maker:
 
     def _owned(self, value: CValue, made: ValueType) -> CValue:
         """Return `value` in memory of its own, where the app or a runtime may read it as long as it wants."""
-        from edgewright.processing.c_pictures import Picture, dense
-
         if isinstance(value, Picture):
             value = dense(self.site, value)
         taken = [tensor.value.place for tensor in self.inputs.values()]

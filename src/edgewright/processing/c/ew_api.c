@@ -74,7 +74,7 @@ int ew_reset(void *memory)
     return run->what->reset(run);
 }
 
-/* The raw input to be set, NULL where it is of another kind; a run that had begun begins anew. */
+/* The raw input to be set, NULL where it is of another kind. A run that has begun begins anew; results stay. */
 static ew_raw *input_of(void *memory, int input, int is_image)
 {
     ew_run *run = run_of(memory);
@@ -82,7 +82,9 @@ static ew_raw *input_of(void *memory, int input, int is_image)
         (run->what->inputs[input].kind == EW_IMAGE) != is_image) {
         return NULL;
     }
-    run->phase = 0;
+    if (run->phase != 2 * run->what->model_count) {
+        run->phase = 0;
+    }
     run->raws[input].count = 0;
     return &run->raws[input];
 }
