@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import http.server
 import json
 import re
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +23,7 @@ from edgewright.core.errors import UnavailableError, UsageError
 from edgewright.deploy.browser import Browser, find_chromium
 from edgewright.deploy.bundle import Bundle, BundleRequest, make_bundle
 from edgewright.deploy.check import check_bundle
-from edgewright.deploy.npm_packages import ONNXRUNTIME_WEB, cache_folder, fetch
+from edgewright.deploy.npm_packages import LITERTJS_CORE, ONNXRUNTIME_WEB, cache_folder, fetch
 from edgewright.deploy.web import FILES_NAME, WebPlatform
 from edgewright.deploy.web_proof import prove_page, run_example, run_selftest, serve
 from edgewright.processing.c_code import write_core
@@ -68,6 +73,25 @@ def written(package: None, model: Path, tmp_path_factory: pytest.TempPathFactory
 def copy(written: Bundle, tmp_path: Path) -> Path:
     """A copy that a test may change."""
     return Path(shutil.copytree(written.folder, tmp_path / "copy"))
+
+
+@contextlib.contextmanager
+def plain_server(folder: Path) -> Iterator[str]:
+    """Give the address of a server that knows nothing of COOP and COEP."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_the_project_is_complete_and_checks(written: Bundle) -> None:
@@ -270,17 +294,47 @@ def test_bad_inputs_are_errors_that_a_program_can_catch(written: Bundle) -> None
 
 @pytest.mark.slow
 @needs_chromium
-def test_a_server_without_headers_gets_threads_from_the_worker(copy: Path) -> None:
-    text = (copy / "serve.py").read_text()
-    start, end = text.index("HEADERS = {"), text.index("}\n", text.index("HEADERS = {"))
-    (copy / "serve.py").write_text(text[:start] + "HEADERS = {" + text[end:])
-    files = json.loads((copy / FILES_NAME).read_text())
-    files["files"]["serve.py"] = hashlib.sha256((copy / "serve.py").read_bytes()).hexdigest()
-    (copy / FILES_NAME).write_text(json.dumps(files))
-    with serve(copy) as url, Browser() as browser:
+def test_a_server_without_headers_gets_threads_from_the_worker(written: Bundle) -> None:
+    with plain_server(written.folder) as url, Browser() as browser:
         first, second = run_selftest(browser, url), run_selftest(browser, url)
     assert not first.problems and not second.problems
     assert not first.is_isolated and second.is_isolated
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_keywords_by_litert_go_on_offline_after_one_visit_without_threads(
+    tmp_path: Path, assets: Path
+) -> None:
+    try:
+        fetch(LITERTJS_CORE)
+    except UnavailableError as err:
+        pytest.skip(str(err))
+    clips = assets / "data/speech-commands"
+    samples = tuple(str(path) for path in sorted(clips.glob("*.wav"))[:2])
+    request = BundleRequest(
+        source=assets / "models/mlperf-tiny/kws_dscnn_int8.tflite",
+        platform="web",
+        name="WordSpotter",
+        processing="kws_mfcc",
+        samples=samples,
+    )
+    made = make_bundle(request, tmp_path / "words")
+    proofs = made.record["proofs"]
+    assert isinstance(proofs, list)
+    assert "isolated by COOP and COEP" in proofs[0]
+    with Browser() as browser:
+        with plain_server(made.folder) as url:
+            first = run_example(browser, url)
+            assert not browser.evaluate("crossOriginIsolated")
+        # Now the worker makes the page isolated, but kept the build without threads alone.
+        browser.open(url)
+        browser.wait_for("globalThis.app")
+        second = browser.evaluate(
+            "app.then(() => [crossOriginIsolated, document.getElementById('runtime').textContent])"
+        )
+    assert "stop" in first
+    assert second == [True, "LiteRT.js 2.5.3, 1 thread"]
 
 
 def test_the_kept_archive_lies_beside_the_toolchains() -> None:

@@ -77,6 +77,7 @@ class WebPlatform:
         write_processing(content, folder / "data" / "processing")
         write_cases(content, folder / "data" / "golden")
         write_json(folder / "data" / "interface.json", _interface(content, core, runtime))
+        size, values["sizes"] = _size(content, folder, runtime, wasm)
         for file in _STATIC:
             write_text(folder / file, _template_text(file))
         write_text(folder / "lib" / "runtime.js", _template_text(f"lib/runtime_{content.runtime}.js"))
@@ -107,7 +108,7 @@ class WebPlatform:
                 )
                 for package in runtime.packages
             ),
-            sizes=(_size(content, folder, runtime, wasm),),
+            sizes=(size,),
             notes=(
                 "several threads need the headers COOP and COEP, as serve.py sends them; elsewhere the service worker "
                 "adds them from the second visit on",
@@ -179,6 +180,7 @@ def _values(content: Content, runtime: WebRuntime) -> dict[str, object]:
         "flags": wasm_flags(snake_case(content.name)),
         "inputs": inputs,
         "results": results,
+        "kinds": {row["kind"] for row in inputs},
         "is_stream": is_stream(content),
         "example": ", ".join(f"{row['field']}: {_EXAMPLES.get(row['kind'], 'numbers')}" for row in inputs),
     }
@@ -268,17 +270,23 @@ def _interface(content: Content, core: CCore, runtime: WebRuntime) -> dict[str, 
     }
 
 
-def _size(content: Content, folder: Path, runtime: WebRuntime, wasm: Path) -> Size:
-    loaded = [folder / "vendor" / name for name in runtime.loaded]
-    models = [folder / "data" / "model" / name for name in content.model_files()]
-    packed = [sum(_gzip_bytes(file) for file in files) for files in (models, loaded, [wasm])]
-    return Size(
+def _size(content: Content, folder: Path, runtime: WebRuntime, wasm: Path) -> tuple[Size, dict[str, object]]:
+    """Return the record, and the same for the README: bytes of each part, as they are and with gzip."""
+    parts = {
+        "model": [folder / "data" / "model" / name for name in content.model_files()],
+        "runtime": [folder / "vendor" / name for name in runtime.loaded],
+        "processing": [wasm],
+    }
+    plain = {name: sum(file.stat().st_size for file in files) for name, files in parts.items()}
+    packed = {name: sum(_gzip_bytes(file) for file in files) for name, files in parts.items()}
+    size = Size(
         abi="wasm32",
-        model_bytes=content.model_bytes,
-        runtime_bytes=sum(file.stat().st_size for file in loaded),
-        core_bytes=wasm.stat().st_size,
-        note="with gzip, as servers send them: model {:,}, runtime {:,}, core {:,}".format(*packed),
+        model_bytes=plain["model"],
+        runtime_bytes=plain["runtime"],
+        core_bytes=plain["processing"],
+        note="with gzip, as servers send them: " + ", ".join(f"{name} {n:,}" for name, n in packed.items()),
     )
+    return size, {name: (plain[name], packed[name]) for name in parts}
 
 
 def _gzip_bytes(file: Path) -> int:

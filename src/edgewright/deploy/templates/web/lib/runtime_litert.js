@@ -9,18 +9,27 @@ const ELEMENTS = { float32: 1, int32: 2, uint8: 3, int64: 4, int16: 7, int8: 9 }
 export async function openRuntime(vendor, threads) {
   const folder = new URL("litertjs/", vendor);
   const litert = await import(new URL("core/dist/index.js", folder).href);
-  // Several threads share memory, which only an isolated page (COOP and COEP) may do.
-  const isThreaded = Boolean(
-    globalThis.crossOriginIsolated && threads > 1 && (await litert.supportsFeature("relaxedSimd")),
-  );
-  const used = isThreaded ? threads : 1;
-  const opened = await (litert.getGlobalLiteRtPromise() ??
-    litert.loadLiteRt(new URL("core/wasm/", folder).href, { threads: isThreaded }));
+  const { opened, used } = await load(litert, new URL("core/wasm/", folder).href, threads);
   return {
     threads: used,
     open: (model, [{ bytes }]) => Session.open(opened, model, bytes, used),
   };
 }
+
+async function load(litert, wasm, threads) {
+  // Several threads share memory, which only an isolated page (COOP and COEP) may do.
+  if (globalThis.crossOriginIsolated && threads > 1 && (await litert.supportsFeature("relaxedSimd"))) {
+    try {
+      return { opened: await once(litert, wasm, true), used: threads };
+    } catch (error) {
+      // Offline, only the build that an earlier visit used is kept, and that one may not have been isolated.
+      console.warn(`LiteRT.js has no threads here: ${error.message ?? "its build for them cannot be loaded"}`);
+    }
+  }
+  return { opened: await once(litert, wasm, false), used: 1 };
+}
+
+const once = (litert, wasm, threads) => litert.getGlobalLiteRtPromise() ?? litert.loadLiteRt(wasm, { threads });
 
 class Session {
   #wasm;
