@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from edgewright.core.tensors import Array
 from edgewright.deploy import golden
 from edgewright.deploy.api import Field, hop, input_text, is_stream, result_text
 from edgewright.deploy.golden import Case
-from edgewright.deploy.names import plain_name, snake_case
+from edgewright.deploy.names import check_distinct, plain_name, snake_case
 from edgewright.deploy.records import Component, Content, Size, Written
 from edgewright.deploy.templates import render
 from edgewright.deploy.writing import (
@@ -154,6 +155,8 @@ def _values(content: Content) -> dict[str, object]:
         }
         for name, made in _results(content).items()
     ]
+    check_distinct("inputs", [field.name for field in inputs], [field.field for field in inputs])
+    check_distinct("results", list(_results(content)), [str(row["field"]) for row in results])
     return {
         "name": content.name,
         "namespace": namespace,
@@ -164,7 +167,9 @@ def _values(content: Content) -> dict[str, object]:
         if content.runtime == "openvino"
         else "-DONNXRUNTIME_ROOT=DIR_OF_THE_RELEASE",
         "licence": "see manifest.json",
-        "inputs": inputs,
+        "inputs": [
+            asdict(field) | {"element": _ELEMENTS[content.plan.types[field.name].dtype]} for field in inputs
+        ],
         "results": results,
         "parameters": ", ".join(
             f"{_parameter(content.plan.types[field.name])}{field.field}" for field in inputs
@@ -273,7 +278,7 @@ def _missing(runtime: str) -> str:
             return f"{tool} is missing (Debian: apt-get install -y cmake g++)"
     if find_spec(runtime) is None:
         return f"the package {runtime} is missing"
-    if runtime == "onnxruntime" and _headers() is None:
+    if runtime == "onnxruntime" and find_headers() is None:
         return (
             "the C++ headers of ONNX Runtime are missing; its Python package has none. Name their folder in "
             f"{INCLUDE_VARIABLE}"
@@ -281,7 +286,8 @@ def _missing(runtime: str) -> str:
     return ""
 
 
-def _headers() -> Path | None:
+def find_headers() -> Path | None:
+    """Return the folder of the C++ headers of ONNX Runtime; None where there is none."""
     places = [os.environ.get(INCLUDE_VARIABLE, ""), *_HEADERS]
     return next((Path(p) for p in places if p and (Path(p) / "onnxruntime_cxx_api.h").is_file()), None)
 
@@ -296,7 +302,7 @@ def _cmake_flags(runtime: str, work: Path) -> list[str]:
     library = next(place.glob("capi/libonnxruntime.so.*"))
     for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
         (work / name).symlink_to(library)
-    return [f"-DONNXRUNTIME_INCLUDE={_headers()}", f"-DONNXRUNTIME_LIBRARY={work / 'libonnxruntime.so'}"]
+    return [f"-DONNXRUNTIME_INCLUDE={find_headers()}", f"-DONNXRUNTIME_LIBRARY={work / 'libonnxruntime.so'}"]
 
 
 def _run(command: Sequence[str], what: str) -> str:

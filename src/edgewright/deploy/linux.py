@@ -22,7 +22,7 @@ from edgewright.core.errors import ConversionError, UnavailableError, UsageError
 from edgewright.core.files import write_text
 from edgewright.deploy import cpp
 from edgewright.deploy.api import hop, input_text, is_stream, result_text
-from edgewright.deploy.names import plain_name, snake_case
+from edgewright.deploy.names import check_distinct, plain_name, snake_case
 from edgewright.deploy.records import Component, Content, Size, Written
 from edgewright.deploy.templates import render
 from edgewright.deploy.writing import (
@@ -187,7 +187,7 @@ def _values(content: Content) -> dict[str, object]:
     inputs = [_input(row, content) for row in rows]
     kinds = sorted({"image" if row.kind == "image" else "numbers" for row in rows})
     pillow_mode, service_axis = _PILLOW.get(rows[0].order, ("RGB", ""))
-    results = []
+    results: list[dict[str, str]] = []
     for index, flow in enumerate(content.plan.specification.results):
         kind = made[flow.name].kind
         array = f'arrays["{flow.name}"]'
@@ -206,6 +206,8 @@ def _values(content: Content) -> dict[str, object]:
                 "text": result_text(made[flow.name]),
             }
         )
+    check_distinct("inputs", [row["name"] for row in inputs], [row["field"] for row in inputs])
+    check_distinct("results", [row["name"] for row in results], [row["field"] for row in results])
     arguments = ", ".join(str(row["field"]) for row in inputs)
     orders = [row.order for row in rows if row.kind == "image"]
     image_options = f', *, pixel_format: str = "{orders[0]}", rotation: int = 0' if orders else ""
@@ -357,13 +359,14 @@ def _prove_service(content: Content, package: str, env: Mapping[str, str]) -> st
             health = json.loads(_ask(port, "/health", None))
             if health["status"] != "ok":
                 raise ConversionError(f"the service is not well: {health}")
-            _ask(port, "/predict", _body(content))
+            _ask(port, "/predict", request_body(content))
         finally:
             process.terminate()
     return "service: started, GET /health ok, POST /predict answered"
 
 
-def _body(content: Content) -> bytes:
+def request_body(content: Content) -> bytes:
+    """Return what POST /predict takes, of the first golden case."""
     import io
 
     array = next(iter(content.cases[0].raw.values()))

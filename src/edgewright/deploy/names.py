@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Sequence
 
 from edgewright.core.errors import UsageError
 
@@ -42,6 +44,22 @@ KEYWORDS: dict[str, frozenset[str]] = {
     ),
 }
 
+# Names that the projects of a language have themselves where those of a specification stand, too.
+_TAKEN: dict[str, frozenset[str]] = {
+    "python": frozenset("self arrays to_json pixel_format rotation tuple np".split()),
+    "cpp": frozenset(
+        "engine results count arguments model hop first box label read_numbers read_ppm".split()
+    ),
+}
+_TYPES = frozenset(
+    "Array Box Core Data Engine Error Golden Image Inputs Label Mask Model Native Object PixelFormat Point Processing "
+    "Results Runtime Session Tensor Values".split()
+)
+# A project's package is called by the name in snake_case, and must not hide one that it imports.
+_MODULES = sys.stdlib_module_names | frozenset(
+    ("numpy", "onnxruntime", "openvino", "setuptools", "wheel", "pip", "ort")
+)
+
 
 def check_name(name: str) -> str:
     """Return `name` when it can name a bundle, its types, libraries and folders on every platform.
@@ -54,9 +72,10 @@ def check_name(name: str) -> str:
             f"bundle name {name!r:.80} cannot name a type; a capital letter, then up to 39 letters and digits are "
             "expected, such as BirdFinder."
         )
-    if any(name in words for words in KEYWORDS.values()):
+    words = frozenset[str]().union(*KEYWORDS.values(), _TYPES, _MODULES)
+    if name in words or snake_case(name) in words:
         raise UsageError(
-            f"bundle name {name!r} is a word of one of the platforms' languages. Choose another."
+            f"bundle name {name!r} is a word, a type or a module of one of the platforms' languages. Choose another."
         )
     return name
 
@@ -85,5 +104,21 @@ def camel_case(name: str, language: str) -> str:
 
 
 def plain_name(name: str, language: str) -> str:
-    """Return a specification's name as it is; a keyword of `language` gets an underscore behind it."""
-    return name + "_" if name in KEYWORDS[language] else name
+    """Return a specification's name as it is; what `language` or its projects use gets an underscore behind it."""
+    is_taken = name in KEYWORDS[language] or name in _TAKEN.get(language, ())
+    return name + "_" if is_taken else name
+
+
+def check_distinct(what: str, names: Sequence[str], fields: Sequence[str]) -> None:
+    """Refuse names of a specification that become one in a platform's language, such as Face and face.
+
+    Raises:
+        UsageError: two do.
+    """
+    for index, field in enumerate(fields):
+        if field in fields[:index]:
+            first = names[fields.index(field)]
+            raise UsageError(
+                f"the {what} {first!r} and {names[index]!r} would both be {field!r} in the bundle's API. Rename one in "
+                "processing.toml."
+            )

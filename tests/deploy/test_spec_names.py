@@ -1,0 +1,110 @@
+"""Names of a specification that are words of a language, or of the projects themselves: the bundles still build."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgewright.core.errors import UsageError
+from edgewright.deploy.bundle import BundleRequest, make_bundle
+from edgewright.deploy.cpp import PLATFORM as CPP
+from edgewright.deploy.linux import PLATFORM as LINUX
+from edgewright.deploy.names import check_distinct, check_name, plain_name
+from edgewright.processing.specification import (
+    Flow,
+    RawInput,
+    ResultFlow,
+    Specification,
+    write_specification,
+)
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+INPUTS = ("class", "self", "engine", "results")
+RESULTS = ("arrays", "to_json", "int", "def")
+
+
+def write_sums(path: Path) -> None:
+    """Write an ONNX file: four inputs, int32 [1, 2] each -> four outputs, each the sum of an input and the next."""
+    from onnx import TensorProto, helper, save
+
+    def ends(names: tuple[str, ...]) -> list[object]:
+        return [helper.make_tensor_value_info(f"{name}_t", TensorProto.INT32, [1, 2]) for name in names]
+
+    nodes = [
+        helper.make_node("Add", [f"{INPUTS[n]}_t", f"{INPUTS[n - 1]}_t"], [f"{RESULTS[n]}_t"])
+        for n in range(4)
+    ]
+    graph = helper.make_graph(nodes, "sums", ends(INPUTS), ends(RESULTS))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    save(model, str(path))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """The model of sums with a specification whose every name is taken."""
+    specification = Specification(
+        task="series",
+        inputs=tuple(RawInput(name=name, kind="tensor", shape=(2,), dtype="int32") for name in INPUTS),
+        tensors=tuple(Flow(name=f"{name}_t", sources=(name,), steps=()) for name in INPUTS),
+        results=tuple(ResultFlow(name=name, sources=(f"{name}_t",), steps=()) for name in RESULTS),
+    )
+    write_specification(specification, tmp_path)
+    write_sums(tmp_path / "sums.onnx")
+    return tmp_path / "sums.onnx"
+
+
+def test_the_python_of_a_bundle_takes_them(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CPP, "write", lambda content, folder: None)
+    bundle = make_bundle(BundleRequest(source=model, platform="linux", name="SumFinder"), tmp_path / "out")
+    monkeypatch.syspath_prepend(str(bundle.folder / "src"))
+    from sum_finder import SumFinder  # type: ignore[import-not-found]
+
+    given = [np.array([n, 10 * n], dtype=np.int32) for n in range(4)]
+    found = SumFinder()(*given)
+    assert [getattr(found, name).tolist() for name in ("arrays_", "to_json_", "int", "def_")] == [
+        [3, 30], [1, 10], [3, 30], [5, 50],
+    ]  # fmt: skip
+    assert found.to_json()["def_"] == [5, 50]
+
+
+def test_the_c_plus_plus_of_a_bundle_takes_them(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("c++") is None:
+        pytest.skip("no C++ compiler is installed")
+    monkeypatch.setattr(CPP, "prove", lambda content, folder: ())
+    folder = make_bundle(
+        BundleRequest(source=model, platform="cpp", name="SumFinder"), tmp_path / "out"
+    ).folder
+    for source in ("src/sum_finder.cpp", "app/main.cpp"):
+        command = ["c++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
+        command += [f"-I{folder / name}" for name in ("include", "core", "src")]
+        done = subprocess.run([*command, str(folder / source)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_names_that_become_one_are_refused(model: Path, tmp_path: Path) -> None:
+    text = (model.parent / "processing.toml").read_text()
+    (model.parent / "processing.toml").write_text(text.replace('"engine"', '"Self"'))
+    for platform in (LINUX.name, CPP.name):
+        with pytest.raises(UsageError, match="'self' and 'Self'"):
+            make_bundle(BundleRequest(source=model, platform=platform, name="SumFinder"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["Class", "Import", "Json", "Std", "Numpy", "Label", "Results", "Core"])
+def test_bundle_names_that_hide_something_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=name):
+        check_name(name)
+
+
+def test_taken_names_get_an_underscore() -> None:
+    assert (plain_name("self", "python"), plain_name("results", "cpp")) == ("self_", "results_")
+    assert plain_name("faces", "python") == "faces"
+    check_distinct("inputs", ["a", "b"], ["a", "b"])
