@@ -312,7 +312,14 @@ def test_what_has_no_c_is_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "written"),
-    [("a", '"a"'), ('"', '"\\042"'), ("\\", '"\\134"'), ("?", '"\\077"'), ("é1", '"\\303\\2511"')],
+    [
+        ("a", '"a"'),
+        ('"', '"\\042"'),
+        ("\\", '"\\134"'),
+        ("?", '"\\077"'),
+        ("é1", '"\\303\\2511"'),
+        ("\ud800", '"\\077"'),
+    ],
 )
 def test_strings_of_c(text: str, written: str) -> None:
     assert c_string(text) == written

@@ -1,4 +1,4 @@
-"""NAME_processing_test.c, a Makefile and a CMakeLists.txt: a processing in C checks itself on the machine where it runs.
+"""NAME_processing_test.c, Makefile and CMakeLists.txt: a processing in C checks itself where it runs.
 
 Raw inputs and the models' outputs come from a linear congruential generator that C and Python share, so that they take
 no room; what numpy makes of them is written out at some places of each tensor and result, with the tolerance.
@@ -18,7 +18,7 @@ from edgewright.core.tensors import Array, Arrays
 from edgewright.processing.c_code import CCore
 from edgewright.processing.c_program import CProgram
 from edgewright.processing.c_site import C_DTYPES, ITEM_BYTES
-from edgewright.processing.c_text import c_float, c_integer, c_string, wrapped
+from edgewright.processing.c_text import c_float, c_integer, wrapped
 from edgewright.processing.processor import Processor, Raw
 from edgewright.processing.specification import RawInput
 
@@ -181,7 +181,6 @@ def _test_text(core: CCore, goldens: Sequence[Golden], seed: int) -> str:
         "TABLES": "\n\n".join(parts),
         "CHECK_ROWS": "\n".join(checks),
         "SHAPE_ROWS": rows,
-        "TEXT": c_string(core.name),
     }
     text = core_text(_TEMPLATE)
     for key, value in values.items():

@@ -20,7 +20,7 @@ _INT32_MIN, _INT64_MIN = -(2**31), -(2**63)
 def c_string(text: str) -> str:
     """Return `text` as a string of C in UTF-8; whatever it holds, it stays inside of the quotes."""
     made = ""
-    for byte in text.encode("utf-8"):
+    for byte in text.encode("utf-8", "replace"):
         char = chr(byte)
         # "?" could begin a trigraph; an octal escape ends after three digits, whatever follows.
         is_plain = 32 <= byte < 127 and char not in '"\\?'
