@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from edgewright.deploy.android_proof import jni_bytes, prove_on_jvm
 from edgewright.deploy.api import hop, input_text, is_stream, result_text
 from edgewright.deploy.elf import page_problems
 from edgewright.deploy.golden import Case
-from edgewright.deploy.names import KEYWORDS, camel_case, snake_case
+from edgewright.deploy.names import camel_case, snake_case
 from edgewright.deploy.records import Component, Content, Size, Written
 from edgewright.deploy.templates import render
 from edgewright.deploy.writing import (
@@ -34,7 +35,6 @@ VERSIONS: Mapping[str, str] = {
     "activity": "1.13.0", "lifecycle": "2.9.4", "camerax": "1.6.2", "junit": "4.13.2", "test_ext_junit": "1.3.0",
     "test_runner": "1.7.0",
 }  # fmt: skip
-_NPU_SDK = "31"  # what LiteRT's NPU accelerators ask for
 _ABIS: Mapping[str, str] = {  # -> the compiler whose size stands for the NDK's
     "arm64-v8a": "aarch64-linux-gnu-gcc",
     "x86_64": "x86_64-linux-gnu-gcc",
@@ -67,11 +67,12 @@ _SAMPLES = {
     "file": "runs the model on the first golden input",
 }
 _PACKAGE = re.compile(r"[a-z][a-z0-9_]{0,39}(\.[a-z][a-z0-9_]{0,39}){1,7}")
-_JAVA_KEYWORDS = frozenset(
-    "abstract assert boolean break byte case catch char class const continue default do double else enum extends final "
-    "finally float for goto if implements import instanceof int interface long native new package private protected "
-    "public return short static strictfp super switch synchronized this throw throws transient try void volatile "
-    "while true false null".split()
+# Words that no part of a package's name may be: Java's, and the hard ones of Kotlin.
+_WORDS = frozenset(
+    "as fun in is object typealias typeof val var when abstract assert boolean break byte case catch char class "
+    "const continue default do double else enum extends final finally float for goto if implements import "
+    "instanceof int interface long native new package private protected public return short static strictfp super "
+    "switch synchronized this throw throws transient try void volatile while true false null".split()
 )
 # Types of the project, and those of Kotlin and Android that its files name.
 _TAKEN = frozenset(
@@ -152,14 +153,13 @@ def package_of(name: str, options: Mapping[str, str]) -> str:
         UsageError: it is none, or holds a word of Kotlin or Java.
     """
     own = name.lower()
-    words = KEYWORDS["kotlin"] | _JAVA_KEYWORDS
-    package = options.get("package", f"com.example.{own}model" if own in words else f"com.example.{own}")
+    package = options.get("package", f"com.example.{own}model" if own in _WORDS else f"com.example.{own}")
     if not _PACKAGE.fullmatch(package):
         raise UsageError(
             f"option package is {package!r:.120}; 2 to 8 names of small letters, digits and _ with dots between them "
             "are expected, such as com.example.birds."
         )
-    word = next((part for part in package.split(".") if part in words), None)
+    word = next((part for part in package.split(".") if part in _WORDS), None)
     if word is not None:
         raise UsageError(
             f"option package is {package!r}, but {word!r} is a word of Kotlin or Java. Choose another."
@@ -201,8 +201,7 @@ def _values(content: Content) -> dict[str, object]:
         "class_path": package.replace(".", "/"),
         "runtime": content.runtime,
         "runtime_title": f"{_TITLES[content.runtime]} {VERSIONS[content.runtime]}",
-        "versions": dict(VERSIONS)
-        | ({"min_sdk": _NPU_SDK} if content.runtime == "litert" and "NPU" in chain else {}),
+        "versions": dict(VERSIONS),
         "abis": _abis_of(content.options),
         "chain": chain,
         "models": _models(content, module),
@@ -223,7 +222,7 @@ def _values(content: Content) -> dict[str, object]:
         "sample_text": _SAMPLES[sample],
         "sample_inputs": _sample_inputs(content, inputs),
         "rate_hz": content.plan.specification.inputs[0].rate_hz or 16_000,
-        "samples": next(iter(content.cases[0].raw.values())).size if not hop(content) else hop(content),
+        "samples": _samples(content),
     }  # fmt: skip
 
 
@@ -335,6 +334,13 @@ def _sample(content: Content) -> str:
     return {"image": "camera", "audio": "microphone"}.get(rows[0].kind, "file")
 
 
+def _samples(content: Content) -> int:
+    """Return the samples of sound that the microphone's sample gives a run: what is fixed, else a second."""
+    row = content.plan.specification.inputs[0]
+    shape = content.plan.types[row.name].shape
+    return hop(content) or (shape[0] if shape else None) or row.rate_hz or 16_000
+
+
 def _sample_inputs(content: Content, inputs: Sequence[Mapping[str, str]]) -> str:
     """Return the arguments of `run` that the file sample gives: the first golden case."""
     texts = []
@@ -348,16 +354,8 @@ def _sample_inputs(content: Content, inputs: Sequence[Mapping[str, str]]) -> str
         else:
             word = row["type"].removesuffix("Array")
             fill = f"order(ByteOrder.LITTLE_ENDIAN).as{word}Buffer().get(it)"
-            texts.append(f"{row['type']}({array_count(shape)}).also {{ ByteBuffer.wrap({read}).{fill} }}")
+            texts.append(f"{row['type']}({math.prod(shape)}).also {{ ByteBuffer.wrap({read}).{fill} }}")
     return ", ".join(texts)
-
-
-def array_count(shape: Sequence[int]) -> int:
-    """Return the number of elements."""
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 def _files(content: Content, values: Mapping[str, object], package: str) -> dict[str, str]:

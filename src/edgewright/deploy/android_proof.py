@@ -38,7 +38,7 @@ def prove_on_jvm(folder: Path, package: str, library: str, cases: int) -> tuple[
         work = Path(name)
         compile_all(folder, package, work)
         proofs = [
-            f"Kotlin API and golden cases compiled with Kotlin {kotlin.KOTLIN_VERSION}, every warning an error",
+            f"Kotlin API and golden cases compiled with Kotlin {kotlin.COMPILER.version}, every warning an error",
             "runtime, golden test and sample app: type-checked against stubs, not built",
         ]
         missing = [tool for tool in ("cmake", "cc") if shutil.which(tool) is None]
@@ -93,7 +93,7 @@ def run_selftest(
     folder: Path, package: str, classes: Path, library_folder: Path
 ) -> subprocess.CompletedProcess[str]:
     """Run the golden cases on the JVM; 0 is the code of success."""
-    return kotlin.run_class(f"{package}.SelfTestKt", [classes], library_folder, [str(folder)])
+    return kotlin.run_class(f"{package}.SelfTestKt", classes, library_folder, [str(folder)])
 
 
 def write_stubs(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The Kotlin compiler: npm's package in a cache folder, run on the Java that is here."""
+"""The Kotlin compiler: npm's package, its digest checked, kept in a cache folder and run on the Java that is here."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgewright.core.errors import ConversionError, UnavailableError
+from edgewright.deploy.npm_packages import NpmPackage, read_files
 from edgewright.workers.environments import default_root
 
-KOTLIN_VERSION = "2.4.20"
-_PACKAGE = f"kotlin-compiler@{KOTLIN_VERSION}"
+COMPILER = NpmPackage(
+    name="kotlin-compiler",
+    version="2.4.20",
+    integrity="sha512-IF5IVM7LpPhA/ntHQQpaVt1yxpaaQovtEVYLyqWMuaLr0XelLPPm7/sM6HLhtcRjjjoSsK7I7lP2kzYJkMy73w==",
+    licence="Apache-2.0",
+)
+_RUNTIME = ("kotlin-stdlib.jar", "kotlinx-coroutines-core-jvm.jar", "annotations-13.0.jar")
+_JARS = (*_RUNTIME, "kotlin-compiler.jar", "kotlin-reflect.jar", "kotlin-script-runtime.jar")
 _MAIN = "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"
 _TIMEOUT_S = 900
-# Both compile and run: the heap is bounded, so that a machine with little memory is not driven into the swap.
+# The heap is bounded, so that a machine with little memory is not driven into its swap.
 _JAVA = ("-Xmx1g", "-Djava.awt.headless=true")
 
 
@@ -25,70 +32,47 @@ def compiler_folder() -> Path:
 
     Raises:
         UnavailableError: java, npm or the network is missing.
+        IntegrityError: the package is not the one that is expected.
     """
     if shutil.which("java") is None:
         raise UnavailableError("java is missing (Debian: apt-get install -y openjdk-17-jdk-headless)")
-    kept = default_root() / f"kotlin-compiler-{KOTLIN_VERSION}"
-    jars = kept / "node_modules" / "kotlin-compiler" / "lib"
-    if (jars / "kotlin-compiler.jar").is_file():
-        return jars
-    npm = shutil.which("npm")
-    if npm is None:
-        raise UnavailableError(f"npm, which brings {_PACKAGE}, is missing (Debian: apt-get install -y npm)")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".kotlin-", dir=kept.parent) as work:
-        place = Path(work) / "made"
-        place.mkdir()
-        command = [
-            npm,
-            "install",
-            "--prefix",
-            str(place),
-            "--ignore-scripts",
-            "--no-audit",
-            "--no-fund",
-            _PACKAGE,
-        ]
-        done = _call(command)
-        if done.returncode:
-            said = " ".join((done.stderr or done.stdout).split())[-300:]
-            raise UnavailableError(f"npm cannot bring {_PACKAGE}: {said}")
-        try:
+    kept = default_root() / f"kotlin-{COMPILER.version}"
+    if kept.is_dir():
+        return kept
+    contents = read_files(COMPILER, {f"lib/{jar}": jar for jar in _JARS})
+    try:
+        with tempfile.TemporaryDirectory(prefix=".kotlin-", dir=kept.parent) as work:
+            place = Path(work) / "jars"
+            place.mkdir()
+            for jar, content in contents.items():
+                (place / jar).write_bytes(content)
             place.rename(kept)
-        except OSError as err:
-            if not jars.is_dir():  # somebody else may have been faster
-                raise UnavailableError(f"{kept} cannot be written: {err}.") from err
-    return jars
+    except OSError as err:
+        if not kept.is_dir():  # another process may have been faster
+            raise UnavailableError(
+                f"{kept} cannot be written: {err}. Point EDGEWRIGHT_TOOLCHAINS elsewhere."
+            ) from err
+    return kept
 
 
-def compile_kotlin(sources: Sequence[Path], out: Path, *, libraries: Sequence[Path] = (), what: str) -> None:
-    """Compile .kt files, and look up what .java files among `sources` declare, into the folder `out`.
+def runtime_jars() -> tuple[Path, ...]:
+    """Return the standard library and the coroutines, as the compiler brings them."""
+    return tuple(compiler_folder() / jar for jar in _RUNTIME)
+
+
+def compile_kotlin(sources: Sequence[Path], out: Path, *, what: str) -> None:
+    """Compile .kt files into the folder `out`; .java files among `sources` are looked up, not compiled.
 
     Args:
-        libraries: jars or folders of classes; the standard library and the coroutines are always there.
         what: is compiled, for messages.
     Raises:
         UnavailableError: the compiler is not here.
         ConversionError: the code does not compile, or with a warning.
     """
-    jars = compiler_folder()
-    classpath = os.pathsep.join(map(str, (*runtime_jars(), *libraries)))
+    compiler = compiler_folder() / "kotlin-compiler.jar"
     options = ["-no-stdlib", "-no-reflect", "-jvm-target", "17", "-Werror", "-module-name", "edgewright"]
-    done = _call(
-        [
-            "java",
-            *_JAVA,
-            "-cp",
-            str(jars / "kotlin-compiler.jar"),
-            _MAIN,
-            *options,
-            "-cp",
-            classpath,
-            "-d",
-            str(out),
-        ]
-        + [str(path) for path in sources]
-    )
+    options += ["-cp", os.pathsep.join(map(str, runtime_jars())), "-d", str(out)]
+    done = _call(["java", *_JAVA, "-cp", str(compiler), _MAIN, *options, *map(str, sources)])
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "error:" in line] or done.stderr.splitlines()[
             -8:
@@ -96,23 +80,17 @@ def compile_kotlin(sources: Sequence[Path], out: Path, *, libraries: Sequence[Pa
         raise ConversionError(f"{what} does not compile: {' | '.join(lines[:8])[:2000]}")
 
 
-def runtime_jars() -> tuple[Path, ...]:
-    """Return the standard library and the coroutines, as the compiler brings them."""
-    jars = compiler_folder()
-    return (
-        jars / "kotlin-stdlib.jar",
-        jars / "kotlinx-coroutines-core-jvm.jar",
-        jars / "annotations-13.0.jar",
-    )
-
-
 def run_class(
-    name: str, classes: Sequence[Path], library_folder: Path, arguments: Sequence[str]
+    name: str, classes: Path, library_folder: Path, arguments: Sequence[str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run the main function of a class on the JVM; native libraries are looked for in `library_folder`."""
-    classpath = os.pathsep.join(map(str, (*classes, *runtime_jars())))
-    check = ("-Xcheck:jni", f"-Djava.library.path={library_folder}")
-    return _call(["java", *_JAVA, *check, "-cp", classpath, name, *arguments])
+    """Run the main function of a class on the JVM, which checks what is done through JNI.
+
+    Args:
+        library_folder: where native libraries are looked for.
+    """
+    classpath = os.pathsep.join(map(str, (classes, *runtime_jars())))
+    options = [*_JAVA, "-Xcheck:jni", f"-Djava.library.path={library_folder}", "-cp", classpath]
+    return _call(["java", *options, name, *arguments])
 
 
 def _call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:

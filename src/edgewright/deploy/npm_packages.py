@@ -120,7 +120,7 @@ def _fetch(package: NpmPackage, kept: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise UnavailableError(
-            f"a web bundle ships {wanted}, which npm fetches, and npm is not installed: apt-get install -y npm. "
+            f"{wanted} is needed, which npm fetches, and npm is not installed: apt-get install -y npm. "
             f"Or put the archive, as `npm pack {wanted}` writes it elsewhere, into {kept.parent}."
         )
     with tempfile.TemporaryDirectory(prefix="edgewright-") as work:
