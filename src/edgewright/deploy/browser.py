@@ -86,7 +86,7 @@ class Browser:
         self.close()
 
     def open(self, url: str) -> None:
-        """Go to `url`, and return when the document was replaced.
+        """Go to `url`, and return when it and its scripts are loaded.
 
         Raises:
             ConversionError: the page cannot be loaded.
@@ -94,6 +94,7 @@ class Browser:
         answer = self.call("Page.navigate", {"url": url})
         if answer.get("errorText"):
             raise ConversionError(f"the page cannot be loaded in Chromium: {answer['errorText']}.")
+        self.wait_for("document.readyState === 'complete'")
 
     def evaluate(self, expression: str, *, timeout_s: float = 60.0) -> object:
         """Return the value of a JavaScript expression as JSON holds it; of a promise, what becomes of it.

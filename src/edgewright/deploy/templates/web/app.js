@@ -27,6 +27,7 @@ class App {
   #model;
   #live = null; // what ends the camera or the microphone
   #running = Promise.resolve();
+  #next = 0; // example
 
   constructor(model) {
     this.#model = model;
@@ -55,7 +56,7 @@ class App {
       if (file) this.#guarded(() => this.#file(file));
       at("file").value = "";
     };
-    at("example").onclick = () => this.#guarded(() => this.example(0));
+    at("example").onclick = () => this.#guarded(() => this.example(this.#next++));
     at("live").onclick = () => this.#guarded(() => this.#toggle());
     at("live").hidden = kind === "numbers";
     this.#mark();
@@ -170,6 +171,7 @@ class App {
     const what = this.kind === "image" ? "camera" : "microphone";
     at("live").textContent = this.#live ? `Stop the ${what}` : `Use the ${what}`;
     at("live").classList.toggle("on", Boolean(this.#live));
+    at("results").ariaLive = this.#live ? "off" : "polite"; // nobody can listen to every frame
   }
 
   async #toggle() {

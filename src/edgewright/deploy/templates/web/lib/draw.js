@@ -51,12 +51,17 @@ export function drawImage(canvas, source, found, most = 1280) {
   }
 }
 
-function drawMask(context, { width, height, classes }, canvas) {
+/** The colour of class `index` in a mask; "" for the background, and for places that are of no class. */
+export function maskColour(index, labels) {
+  if (labels.length ? index >= labels.length : index === 0) return "";
+  return index === 0 && /^(|_*background_*|none|void|unlabell?ed)$/i.test(labels[0]) ? "" : colourOf(index);
+}
+
+function drawMask(context, { width, height, classes, labels }, canvas) {
   const image = new ImageData(width, height);
   const colours = new Map();
   for (const [index, which] of classes.entries()) {
-    if (which === 0) continue; // the background stays as it is
-    if (!colours.has(which)) colours.set(which, rgbOf(colourOf(which)));
+    if (!colours.has(which)) colours.set(which, rgbOf(maskColour(which, labels)));
     image.data.set(colours.get(which), 4 * index);
   }
   context.imageSmoothingEnabled = false;
@@ -65,6 +70,7 @@ function drawMask(context, { width, height, classes }, canvas) {
 }
 
 function rgbOf(colour) {
+  if (!colour) return [0, 0, 0, 0];
   const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   context.fillStyle = colour;
   context.fillRect(0, 0, 1, 1);

@@ -1,5 +1,5 @@
 // Results as elements of the page. Labels come from a model: they are text, never markup.
-import { colourOf, drawCurves, drawWave } from "./draw.js";
+import { colourOf, drawCurves, drawWave, maskColour } from "./draw.js";
 import { wav } from "./sound.js";
 
 const MOST_ROWS = 12;
@@ -47,7 +47,7 @@ const VIEWS = {
     for (const which of classes) counts.set(which, (counts.get(which) ?? 0) + 1);
     const found = [...counts].sort(([, a], [, b]) => b - a);
     return more(
-      found.slice(0, MOST_ROWS).map(([index, count]) => row(named({ index, name: labels[index] }), percent(count / classes.length), { colour: index ? colourOf(index) : "var(--line)" })),
+      found.slice(0, MOST_ROWS).map(([index, count]) => row(named({ index, name: labels[index] }), percent(count / classes.length), { colour: maskColour(index, labels) || "var(--line)" })),
       found.length,
       "classes",
     );
