@@ -9,6 +9,7 @@ from edgewright.core.errors import ConversionError, UsageError
 from edgewright.core.tensors import TensorSpec
 from edgewright.processing.c_pictures import PICTURE_STEPS, Picture, dense, raw_picture
 from edgewright.processing.c_registry import emitter
+from edgewright.processing.c_rows import make_rows, row_steps
 from edgewright.processing.c_site import (
     ITEM_BYTES,
     TENSOR_ALIGNMENT,
@@ -212,9 +213,16 @@ class _Maker:
     def _flow(self, item: CheckedFlow) -> None:
         flow = item.flow
         given = tuple(self.values[source] for source in flow.sources)
-        for index, step in enumerate(flow.steps):
+        index = 0
+        while index < len(flow.steps):
+            step, count = flow.steps[index], row_steps(flow.steps[index:])
             self.site.what = f"{flow.name!r}, step {index + 1} ({step.name})"
-            given = (self._step(step, given, item.types[index]),)
+            if count:
+                steps, types = flow.steps[index : index + count], item.types[index : index + count]
+                given = (make_rows(self.site, steps, given[0], types),)
+            else:
+                given = (self._step(step, given, item.types[index]),)
+            index += count or 1
         (made,) = given
         self.site.what = repr(flow.name)
         is_result = isinstance(flow, ResultFlow) and flow in self.plan.specification.results

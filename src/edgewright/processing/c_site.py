@@ -23,6 +23,9 @@ C_DTYPES = {
 }  # fmt: skip
 
 
+LOOP, END = "loop", "end"  # in the calls: what lies between is made for each `row`
+
+
 @dataclass(eq=False)
 class Buffer:
     """Some bytes of the arena.
@@ -96,19 +99,23 @@ Argument = str | int | Buffer | CValue
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Call:
-    """A call of a function of the core.
+    """A call of a function of the core, or the begin or end of a loop.
 
     Attributes:
         is_checked: it returns a code, and any but EW_OK ends the run.
     """
 
     function: str
-    arguments: tuple[Argument, ...]
+    arguments: tuple[Argument, ...] = ()
     is_checked: bool = False
 
     @property
     def line(self) -> str:
         """The statement of C, once the memory is planned."""
+        if self.function == LOOP:
+            return f"for (int32_t row = 0; row < {text_of(self.arguments[0])}; ++row) {{"
+        if self.function == END:
+            return "}"
         text = f"{self.function}({', '.join(text_of(argument) for argument in self.arguments)})"
         return f"EW_TRY({text});" if self.is_checked else f"{text};"
 
@@ -206,6 +213,20 @@ class Site:
                 place.use(len(self.calls))
         self.files.add(file)
         self.calls.append(Call(function=function, arguments=arguments, is_checked=is_checked))
+
+    def begin_loop(self, rows: str | int) -> int:
+        """Begin a loop over `row` of 0 up to `rows`; returns what `end_loop` takes."""
+        self.calls.append(Call(function=LOOP, arguments=(rows,)))
+        return len(self.calls) - 1
+
+    def end_loop(self, begin: int, made: Buffer) -> None:
+        """End a loop whose rows go to `made`: that, and what was there before the loop, is needed in all of it."""
+        end = len(self.calls)
+        self.calls.append(Call(function=END))
+        made.use(begin)
+        for buffer in self.buffers:
+            if 0 <= buffer.first < begin <= buffer.last:
+                buffer.use(end)
 
     def at_reset(self, function: str, *arguments: Argument, file: str) -> None:
         """Add a call that is made where a stream begins; its buffers are kept ones."""

@@ -106,21 +106,40 @@ def cut(site: Site, step: Step, given: tuple[CValue, ...], made: ValueType) -> C
     """Make the C of "frame"."""
     assert isinstance(step, Cut)
     (have,) = given
-    pad = step.length // 2 if step.centre else 0
-    rows = ""
-    if have.rows:
-        rows = site.length()
-        site.call(
-            "ew_count_frames", f"&{rows}", have.rows, step.least(), step.length, step.hop, pad, file=_FILE,
-            is_checked=True,
-        )  # fmt: skip
-    most = step.frames(have.bound[0])
-    value = site.value(made, rows=rows, bound=(most, step.length))
-    site.call(
-        "ew_frame", have, rows_of(have), value, rows_of(value), step.length, step.hop, pad, _PADS[step.pad],
-        site.floats(step.table()), file=_FILE,
-    )  # fmt: skip
+    rows = count_frames(site, step, have)
+    value = site.value(made, rows=rows, bound=(step.frames(have.bound[0]), step.length))
+    _frame(site, step, have, value, "0")
     return value
+
+
+def cut_row(site: Site, step: Cut, have: CValue, made: ValueType) -> CValue:
+    """Make the C of "frame" for the frame number `row` alone."""
+    value = site.value(made)
+    _frame(site, step, have, value, "row")
+    return value
+
+
+def count_frames(site: Site, step: Cut, have: CValue) -> str:
+    """Return how many frames there are, as C, where that is known only when it runs; else nothing."""
+    if not have.rows:
+        return ""
+    rows = site.length()
+    site.call(
+        "ew_count_frames", f"&{rows}", have.rows, step.least(), step.length, step.hop, _pad(step), file=_FILE,
+        is_checked=True,
+    )  # fmt: skip
+    return rows
+
+
+def _frame(site: Site, step: Cut, have: CValue, value: CValue, first: str) -> None:
+    site.call(
+        "ew_frame", have, rows_of(have), value, first, rows_of(value), step.length, step.hop, _pad(step),
+        _PADS[step.pad], site.floats(step.table()), file=_FILE,
+    )  # fmt: skip
+
+
+def _pad(step: Cut) -> int:
+    return step.length // 2 if step.centre else 0
 
 
 def overlap_add(site: Site, step: Step, given: tuple[CValue, ...], made: ValueType) -> CValue:

@@ -9,7 +9,7 @@ from edgewright.core.tensors import TensorSpec
 from edgewright.processing.c_files import core_headers
 from edgewright.processing.c_pictures import C_ORDERS
 from edgewright.processing.c_program import MODEL, CProgram, CTensor
-from edgewright.processing.c_site import C_DTYPES, Buffer, Call, CValue
+from edgewright.processing.c_site import C_DTYPES, END, LOOP, Buffer, Call, CValue
 from edgewright.processing.c_text import c_string, sizes
 from edgewright.processing.specification import RawInput, ResultFlow
 
@@ -85,7 +85,13 @@ def _functions(program: CProgram) -> list[str]:
 
 
 def _function(name: str, calls: Sequence[Call]) -> str:
-    lines = [f"    {call.line}" for call in calls if call.function != MODEL] or ["    (void)run;"]
+    lines, indent = [], "    "
+    for call in calls:
+        if call.function != MODEL:
+            indent = indent[4:] if call.function == END else indent
+            lines.append(indent + call.line)
+            indent += "    " if call.function == LOOP else ""
+    lines = lines or ["    (void)run;"]
     return "\n".join([f"static int {name}(ew_run *run)", "{", *lines, "    return EW_OK;", "}"])
 
 

@@ -100,12 +100,12 @@ static float sample_at(const float *from, int32_t count, int32_t mode, int32_t i
     return from[i < 0 ? -i : 2 * (count - 1) - i];
 }
 
-void ew_frame(const float *from, int32_t count, float *to, int32_t frames, int32_t length, int32_t hop, int32_t pad,
-              int32_t mode, const float *window)
+void ew_frame(const float *from, int32_t count, float *to, int32_t begin, int32_t frames, int32_t length,
+              int32_t hop, int32_t pad, int32_t mode, const float *window)
 {
     int32_t frame, i;
     for (frame = 0; frame < frames; ++frame, to += length) {
-        int32_t first = frame * hop - pad;
+        int32_t first = (begin + frame) * hop - pad;
         if (first >= 0 && first + length <= count) {
             for (i = 0; i < length; ++i) {
                 to[i] = from[first + i] * window[i];

@@ -24,8 +24,10 @@ void ew_context(const float *from, int32_t rows, float *to, float *state, int32_
 
 /* How many frames `count` samples have, `pad` more samples lying on both ends; EW_BAD_SIZE below `least`. */
 int ew_count_frames(int32_t *frames, int32_t count, int32_t least, int32_t length, int32_t hop, int32_t pad);
-void ew_frame(const float *from, int32_t count, float *to, int32_t frames, int32_t length, int32_t hop, int32_t pad,
-              int32_t mode, const float *window);
+
+/* Frames from number `begin` on. */
+void ew_frame(const float *from, int32_t count, float *to, int32_t begin, int32_t frames, int32_t length,
+              int32_t hop, int32_t pad, int32_t mode, const float *window);
 
 /* Frames [frames, length], times `window`, to [frames * hop]; `state` holds `length` values. */
 void ew_overlap_add(const float *from, int32_t frames, float *to, float *state, int32_t length, int32_t hop,

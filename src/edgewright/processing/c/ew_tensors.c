@@ -8,6 +8,11 @@ int32_t ew_length(int32_t length)
     return length;
 }
 
+void ew_put(const void *from, int32_t row_bytes, void *to, int32_t row)
+{
+    memcpy((uint8_t *)to + (size_t)row * (size_t)row_bytes, from, (size_t)row_bytes);
+}
+
 void ew_copy(const void *from, void *to, int32_t bytes)
 {
     if (from != to) {

@@ -7,6 +7,9 @@
 /* A length as it is. */
 int32_t ew_length(int32_t length);
 
+/* Row number `row` of `to`. */
+void ew_put(const void *from, int32_t row_bytes, void *to, int32_t row);
+
 void ew_copy(const void *from, void *to, int32_t bytes);
 /* Whether `count` values are whole rows of `inner`: EW_OK or EW_BAD_SIZE. */
 int ew_is_multiple(int32_t count, int32_t inner);
