@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import hashlib
 import http.server
+import io
 import json
 import re
 import shutil
@@ -16,11 +18,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from tests.colour_model import colour_specification, write_colour_model
+from PIL import Image
+from tests.colour_model import colour_specification, plain_image, write_colour_model
 
 from edgewright.core.errors import UnavailableError, UsageError
-from edgewright.deploy.browser import Browser, find_chromium
+from edgewright.deploy.browser import FAKE_MEDIA, Browser, find_chromium
 from edgewright.deploy.bundle import Bundle, BundleRequest, make_bundle
 from edgewright.deploy.check import check_bundle
 from edgewright.deploy.npm_packages import LITERTJS_CORE, ONNXRUNTIME_WEB, cache_folder, fetch
@@ -215,6 +219,70 @@ def test_hostile_labels_stay_text(written: Bundle) -> None:
         assert browser.evaluate("document.querySelectorAll('#panel img').length") == 0
 
 
+def live(browser: Browser, url: str) -> None:
+    """Use the page's camera or microphone until it has shown five results, and stop it."""
+    browser.open(url)
+    browser.wait_for("globalThis.app")
+    count = """app.then((app) => {
+      globalThis.shown = 0;
+      new MutationObserver(() => { shown += 1; }).observe(document.getElementById("panel"), { childList: true });
+      document.getElementById("live").click();
+    })"""
+    browser.evaluate(count)
+    browser.wait_for("globalThis.shown > 5")
+    assert browser.evaluate("document.getElementById('message').textContent") == ""
+    assert browser.evaluate("document.querySelectorAll('#panel .row').length") != 0
+    browser.evaluate("document.getElementById('live').click()")
+    browser.wait_for("document.getElementById('live').textContent.startsWith('Use')")
+    assert not browser.errors
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_the_camera_is_shown_live(written: Bundle) -> None:
+    with serve(written.folder) as url, Browser(flags=FAKE_MEDIA) as browser:
+        live(browser, url)
+
+
+@pytest.mark.slow
+@needs_chromium
+@pytest.mark.parametrize("kind", ["png", "upright by its tag", "grey", "alpha", "16 bits"])
+def test_a_picture_file_gives_what_its_pixels_give(written: Bundle, kind: str) -> None:
+    image = plain_image(200, 90, 30)
+    image[:7, :, 0] = 10  # its top is another than its other sides
+    picture = Image.fromarray(image)
+    file = io.BytesIO()
+    if kind == "upright by its tag":
+        tags = Image.Exif()
+        tags[0x0112] = 6  # has to be turned by a quarter clockwise
+        picture.transpose(Image.Transpose.ROTATE_90).save(file, "png", exif=tags)
+    elif kind == "alpha":
+        picture.convert("RGBA").save(file, "png")
+    elif kind == "grey":
+        picture = picture.convert("L")
+        picture.save(file, "png")
+    elif kind == "16 bits":
+        picture = picture.convert("L")
+        Image.fromarray(np.asarray(picture).astype(np.uint16) * 257).save(file, "png")
+    else:
+        picture.save(file, "png")
+    pixels = base64.b64encode(np.asarray(picture.convert("RGB")).tobytes()).decode()
+    script = f"""(async () => {{
+      const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+      const {{ ColourFinder }} = await import("./colour_finder.js");
+      const model = await ColourFinder.load();
+      const file = new Blob([bytes("{base64.b64encode(file.getvalue()).decode()}")], {{ type: "image/png" }});
+      const raw = {{ data: bytes("{pixels}"), width: 33, height: 21, format: "rgb" }};
+      return [await model.run({{ image: file }}), await model.run({{ image: raw }})];
+    }})()"""
+    with serve(written.folder) as url, Browser() as browser:
+        browser.open(f"{url}selftest.html")
+        made = browser.evaluate(script)
+    assert isinstance(made, list)
+    assert made[0] == made[1]
+    assert made[0]["colours"][0]["name"] == "red"
+
+
 @pytest.mark.slow
 @needs_chromium
 @pytest.mark.parametrize(
@@ -323,6 +391,8 @@ def test_keywords_by_litert_go_on_offline_after_one_visit_without_threads(
     proofs = made.record["proofs"]
     assert isinstance(proofs, list)
     assert "isolated by COOP and COEP" in proofs[0]
+    with serve(made.folder) as url, Browser(flags=FAKE_MEDIA) as browser:
+        live(browser, url)
     with Browser() as browser:
         with plain_server(made.folder) as url:
             first = run_example(browser, url)
