@@ -38,7 +38,7 @@ def hostile_specification(order: str = "rgb") -> Specification:
         inputs=(replace(made.inputs[0], name="read"),),
         tensors=(replace(made.tensors[0], sources=("read",)),),
         results=(
-            replace(made.results[0], name="class", labels=HOSTILE_LABELS),
+            replace(made.results[0], name="class", labels=HOSTILE_LABELS, labels_file="hostile.txt"),
             replace(made.results[0], name="top_colours"),
             replace(made.results[0], name="topColours"),
         ),
@@ -77,7 +77,8 @@ def test_the_project_is_complete_and_checks(bundle: Bundle) -> None:
     names = ("settings.gradle.kts", "gradle/libs.versions.toml", "app/build.gradle.kts", "jvm/SelfTest.kt",
                  f"{source}/ColourFinder.kt", f"{source}/core/Processing.kt", "library/consumer-rules.pro",
                  "library/src/main/assets/colour_finder/colours.onnx", "library/src/main/cpp/core/ew_api.c",
-                 "library/src/androidTest/assets/golden/golden.json", "README.md", "LICENSES/edgewright.txt")  # fmt: skip
+                 "library/src/androidTest/assets/golden/golden.json", "README.md",
+             "LICENSES/edgewright.txt")  # fmt: skip
     for name in names:
         assert (bundle.folder / name).is_file(), name
     found = check_bundle(bundle.folder)
@@ -280,8 +281,8 @@ def compiled(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[
         kotlin.compiler_folder()
     except UnavailableError as err:
         pytest.skip(str(err))
-    if shutil.which("cmake") is None or shutil.which("cc") is None:
-        pytest.skip("cmake and a C compiler are needed: apt-get install -y cmake gcc")
+    if missing := android_proof.unbuildable("cc"):
+        pytest.skip(missing)
     folder, work = tmp_path_factory.mktemp("project") / "copy", tmp_path_factory.mktemp("work")
     shutil.copytree(bundle.folder, folder)
     (folder / "library/src/main/kotlin/com/example/birds_1/it/Probe.kt").write_text(PROBE)

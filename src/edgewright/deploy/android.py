@@ -109,7 +109,7 @@ class AndroidPlatform:
         write_cases(content, home / "androidTest" / "assets" / "golden")
         for file, template in _files(content, values, package).items():
             write_text(folder / file, render(f"android/{template}.j2", values))
-        sizes = _sizes(content, home / "main" / "cpp", _abis_of(content.options))
+        sizes = _sizes(content, folder)
         write_text(folder / "README.md", render("android/README.md.j2", values | {"sizes": sizes}))
         if values["sample"] == "file":
             for array in _arrays(0, "inputs", content.cases[0].raw):
@@ -135,7 +135,7 @@ class AndroidPlatform:
     def prove(self, content: Content, folder: Path) -> tuple[str, ...]:
         """Compile the API, run it on a JVM over the JNI library, and type-check what needs Android."""
         package = package_of(content.name, content.options)
-        return prove_on_jvm(folder, package, f"{snake_case(content.name)}_processing", len(content.cases))
+        return prove_on_jvm(folder, package, len(content.cases))
 
     def inspect(self, folder: Path) -> Mapping[str, Sequence[str]]:
         """Return what is wrong with the pages of the libraries in `folder`, those of a build's .aar and .apk too."""
@@ -414,14 +414,14 @@ def _components(content: Content, sample: str) -> tuple[Component, ...]:
     )
 
 
-def _sizes(content: Content, cpp: Path, abis: Sequence[str]) -> tuple[Size, ...]:
+def _sizes(content: Content, folder: Path) -> tuple[Size, ...]:
     return tuple(
         Size(
             abi=abi,
             model_bytes=content.model_bytes,
             runtime_bytes=None,
-            core_bytes=jni_bytes(cpp, _ABIS[abi]),
+            core_bytes=jni_bytes(folder, _ABIS[abi]),
             note="the runtime's .aar is not here; the JNI library is by Debian's gcc in place of the NDK",
         )
-        for abi in abis
+        for abi in _abis_of(content.options)
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgewright.core.errors import ConversionError, UnavailableError
 from edgewright.deploy import kotlin
-from edgewright.deploy.elf import PAGE_BYTES, page_problem
+from edgewright.deploy.elf import page_problem
 
 _BUILD_TIMEOUT_S = 900
 _CROSS = "aarch64-linux-gnu-gcc"
@@ -20,12 +20,11 @@ _STUBS = "stubs.txt"
 _MARK = "//// "
 
 
-def prove_on_jvm(folder: Path, package: str, library: str, cases: int) -> tuple[str, ...]:
+def prove_on_jvm(folder: Path, package: str, cases: int) -> tuple[str, ...]:
     """Return what was shown of the bundle in `folder`, and what could not be, in plain words.
 
     Args:
         package: of the Kotlin code.
-        library: the name that System.loadLibrary takes.
         cases: how many golden cases there are.
     Raises:
         ConversionError: it does not compile, or fails its golden cases.
@@ -56,7 +55,7 @@ def prove_on_jvm(folder: Path, package: str, library: str, cases: int) -> tuple[
                 f"{cases} golden cases passed on a desktop JVM over the JNI library and the C core, with recorded "
                 "outputs of the model: the runtime for Android was not run"
             )
-        proofs.append(_prove_pages(folder, library, work))
+            proofs.append(_prove_pages(folder, work))
     return tuple(proofs)
 
 
@@ -79,14 +78,40 @@ def compile_all(folder: Path, package: str, work: Path) -> Path:
     return work / "classes"
 
 
-def build_jni(folder: Path, build: Path) -> Path:
-    """Build the JNI library for this machine with the bundle's own CMakeLists.txt; return the folder it lies in."""
-    home = Path(str(shutil.which("java"))).resolve().parent.parent
+def build_jni(folder: Path, build: Path, compiler: str = "cc") -> Path:
+    """Build the JNI library, stripped, by the bundle's own CMakeLists.txt for Linux; return the folder it lies in.
+
+    Args:
+        compiler: for this machine or another.
+    Raises:
+        ConversionError: it does not build.
+    """
     source = folder / "library" / "src" / "main" / "cpp"
-    command = ["cmake", "-S", str(source), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release"]
-    _run(command, "configure", JAVA_HOME=str(home))
+    options = [
+        "-DCMAKE_BUILD_TYPE=Release",
+        "-DCMAKE_SHARED_LINKER_FLAGS=-s",
+        f"-DCMAKE_C_COMPILER={compiler}",
+    ]
+    _run(["cmake", "-S", str(source), "-B", str(build), *options], "configure", JAVA_HOME=str(_java_home()))
     _run(["cmake", "--build", str(build), "--parallel", "2"], "build its JNI library")
     return build
+
+
+def jni_bytes(folder: Path, compiler: str) -> int | None:
+    """Return the bytes of the JNI library as `compiler` builds it; None where something for that is not here."""
+    if unbuildable(compiler):
+        return None
+    with tempfile.TemporaryDirectory(prefix="edgewright-") as work:
+        return _library(build_jni(folder, Path(work), compiler)).stat().st_size
+
+
+def unbuildable(compiler: str) -> str:
+    """Return what is missing to build the JNI library with; empty where nothing is."""
+    for tool in ("cmake", compiler):
+        if not tool or shutil.which(tool) is None:
+            return f"{tool or 'a compiler'} is missing"
+    has_header = shutil.which("java") is not None and (_java_home() / "include" / "jni.h").is_file()
+    return "" if has_header else "jni.h of a JDK is missing"
 
 
 def run_selftest(
@@ -111,60 +136,27 @@ def write_stubs(folder: Path) -> list[Path]:
     return files
 
 
-def jni_bytes(cpp: Path, compiler: str) -> int | None:
-    """Return the bytes of the JNI library as `compiler` links it; None where it or jni.h is not here."""
-    if _unlinkable(compiler):
-        return None
-    with tempfile.TemporaryDirectory(prefix="edgewright-") as work:
-        return link_jni(cpp, compiler, Path(work) / "jni.so").stat().st_size
+def _prove_pages(folder: Path, work: Path) -> str:
+    """Look at the pages of the JVM's JNI library, and of one for arm64."""
+    missing = unbuildable(_CROSS)
+    builds = [work / "jni"] if missing else [work / "jni", build_jni(folder, work / "arm64", _CROSS)]
+    for build in builds:
+        library = _library(build)
+        problem = page_problem(library.name, library.read_bytes())
+        if problem:
+            raise ConversionError(
+                f"the Android bundle's library is not laid out for pages of 16 KB: {problem}"
+            )
+    machines = "x86-64" if missing else "x86-64 and arm64"
+    return f"JNI library for {machines}: pages of 16 KB (the project's CMakeLists.txt with gcc, not the NDK)"
 
 
-def link_jni(cpp: Path, compiler: str, made: Path) -> Path:
-    """Return `made`: the JNI library of the sources in `cpp`, stripped, with the flags of the project.
-
-    Raises:
-        ConversionError: the compiler refuses it.
-    """
-    header = _jni_header()
-    assert header is not None
-    sources = [cpp / "jni.c", *sorted((cpp / "core").glob("*.c"))]
-    _run(
-        [
-            compiler, "-std=c99", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror",
-            "-fPIC", "-shared", "-s", f"-Wl,-z,max-page-size={PAGE_BYTES}", "-I", str(cpp / "core"), "-I", str(header),
-            "-I", str(header / "linux"), "-o", str(made), *map(str, sources),
-        ],
-        f"link with {compiler}",
-    )  # fmt: skip
-    return made
+def _library(build: Path) -> Path:
+    return next(build.glob("lib*.so"))
 
 
-def _prove_pages(folder: Path, library: str, work: Path) -> str:
-    """Link the JNI library for arm64, and look at its pages."""
-    missing = _unlinkable(_CROSS)
-    if missing:
-        return f"pages of 16 KB: not linked here, {missing} is missing"
-    made = link_jni(folder / "library" / "src" / "main" / "cpp", _CROSS, work / f"lib{library}.so")
-    problem = page_problem(made.name, made.read_bytes())
-    if problem:
-        raise ConversionError(f"the Android bundle's library is not laid out for pages of 16 KB: {problem}")
-    return (
-        f"JNI library for arm64: {made.stat().st_size} bytes, laid out for pages of 16 KB (by Debian's gcc with the "
-        "project's flags, not by the NDK)"
-    )
-
-
-def _unlinkable(compiler: str) -> str:
-    """Return what is missing to link with; empty where nothing is."""
-    if not compiler or shutil.which(compiler) is None:
-        return compiler or "a compiler"
-    return "" if _jni_header() else "jni.h of a JDK"
-
-
-def _jni_header() -> Path | None:
-    java = shutil.which("java")
-    folder = Path(java).resolve().parent.parent / "include" if java else None
-    return folder if folder is not None and (folder / "jni.h").is_file() else None
+def _java_home() -> Path:
+    return Path(str(shutil.which("java"))).resolve().parent.parent
 
 
 def _run(command: Sequence[str], what: str, **env: str) -> None:

@@ -24,7 +24,7 @@ _JARS = (*_RUNTIME, "kotlin-compiler.jar", "kotlin-reflect.jar", "kotlin-script-
 _MAIN = "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"
 _TIMEOUT_S = 900
 # The heap is bounded, so that a machine with little memory is not driven into its swap.
-_JAVA = ("-Xmx1g", "-Djava.awt.headless=true")
+_JAVA = ("-Xmx1g", "-Dfile.encoding=UTF-8", "-Dsun.stdout.encoding=UTF-8", "-Dsun.stderr.encoding=UTF-8")
 
 
 def compiler_folder() -> Path:
@@ -99,7 +99,8 @@ def _call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
             list(command),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_TIMEOUT_S,
             check=False,
         )
