@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from edgewright import bundle_tools
 from edgewright.cli import show
 from edgewright.doctor import Check, Diagnosis
 
@@ -30,3 +32,13 @@ def test_a_family_that_found_the_same_is_one_row(capsys: pytest.CaptureFixture[s
     )
     show.diagnosis(changed, as_json=False)
     assert "npu-u64" in capsys.readouterr().out
+
+
+def test_the_headers_of_onnx_runtime_are_found_by_their_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle_tools, "_HEADERS", ())
+    monkeypatch.setenv(bundle_tools.INCLUDE_VARIABLE, str(tmp_path))
+    assert bundle_tools.find_headers() is None, "a folder without them"
+    (tmp_path / "onnxruntime_cxx_api.h").touch()
+    assert bundle_tools.find_headers() == tmp_path

@@ -8,6 +8,7 @@ import shutil
 import sys
 from dataclasses import asdict, dataclass
 
+from edgewright import bundle_tools
 from edgewright.backends import registry
 from edgewright.core.errors import EdgewrightError
 from edgewright.ewz.container import PACKAGES, require_packages
@@ -65,7 +66,8 @@ def diagnose() -> Diagnosis:
     ]
     checks += [_backend(name) for name in registry.names()]
     checks += [_toolchain(name) for name in environments.names()]
-    checks += [_tools(wanted) for wanted in tools.ALL]
+    checks += [_tools(wanted) for wanted in (*tools.ALL, *bundle_tools.ALL)]
+    checks += [_headers()]
     checks += [_workers(), _cache(), _packing(), _energy()]
     return Diagnosis(checks=tuple(checks), host=describe_host())
 
@@ -99,7 +101,7 @@ def _toolchain(name: str) -> Check:
 
 
 def _tools(wanted: tools.Tools) -> Check:
-    """Say which programs are here; every one is for proofs on emulated devices, and none for the main job."""
+    """Say which programs are here; they build and prove C models and bundles, and none is for the main job."""
     found = ", ".join(f"{name} {version}" for name, version in wanted.versions().items())
     missing = ", ".join(wanted.missing)
     return Check(
@@ -107,6 +109,14 @@ def _tools(wanted: tools.Tools) -> Check:
         is_ok=True,
         found=f"{found or 'nothing'}{f'; without {missing}' if missing else ''}",
         fix=wanted.fix if missing else "",
+    )
+
+
+def _headers() -> Check:
+    place = bundle_tools.find_headers()
+    found = "none" if place is None else str(place)
+    return Check(
+        name="headers of ONNX Runtime", is_ok=True, found=found, fix="" if place else bundle_tools.HEADERS_FIX
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from edgewright.bundle_tools import CPP, HEADERS_FIX, find_headers
 from edgewright.core.errors import ConversionError, UsageError
 from edgewright.core.files import write_text
 from edgewright.core.tensors import Array
@@ -129,9 +129,6 @@ class CppPlatform:
 
 PLATFORM = CppPlatform()
 _GITHUB = {"onnxruntime": "microsoft/onnxruntime", "openvino": "openvinotoolkit/openvino"}
-# Where headers of ONNX Runtime lie that a package manager installed; its Python package has none.
-_HEADERS = ("/usr/include/onnxruntime", "/usr/local/include/onnxruntime")
-INCLUDE_VARIABLE = "EDGEWRIGHT_ONNXRUNTIME_INCLUDE"
 
 
 def _values(content: Content) -> dict[str, object]:
@@ -273,23 +270,13 @@ _OPENVINO_PARTS = (
 
 def _missing(runtime: str) -> str:
     """Return what is missing to build with; empty where nothing is."""
-    for tool in ("cmake", "c++"):
-        if shutil.which(tool) is None:
-            return f"{tool} is missing (Debian: apt-get install -y cmake g++)"
+    if CPP.missing:
+        return f"{', '.join(CPP.missing)} missing (Debian: {CPP.fix})"
     if find_spec(runtime) is None:
         return f"the package {runtime} is missing"
     if runtime == "onnxruntime" and find_headers() is None:
-        return (
-            "the C++ headers of ONNX Runtime are missing; its Python package has none. Name their folder in "
-            f"{INCLUDE_VARIABLE}"
-        )
+        return f"no C++ headers of ONNX Runtime: {HEADERS_FIX}"
     return ""
-
-
-def find_headers() -> Path | None:
-    """Return the folder of the C++ headers of ONNX Runtime; None where there is none."""
-    places = [os.environ.get(INCLUDE_VARIABLE, ""), *_HEADERS]
-    return next((Path(p) for p in places if p and (Path(p) / "onnxruntime_cxx_api.h").is_file()), None)
 
 
 def _cmake_flags(runtime: str, work: Path) -> list[str]:
