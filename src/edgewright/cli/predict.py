@@ -81,7 +81,13 @@ def predict(
 
 
 def processing(
-    model: _Model,
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="An artifact: a model file, or the folder that a build wrote; several for a preset of several.",
+        ),
+    ],
     processing: Processing = "",
     labels: _Labels = None,
     out: Annotated[
@@ -92,12 +98,14 @@ def processing(
 ) -> None:
     """Show the processing of a model, checked against its signature; with --out, write it to be edited.
 
+    Of several models, write it into the folder that holds them: that folder is then what `predict` and `bundle` take.
+
     Example: edgewright processing mobilenet.tflite --processing mobilenet_v1 --labels labels.txt --out .
     """
     from edgewright.prediction import specify
     from edgewright.processing.specification import specification_text, write_specification
 
-    checked = specify(model, processing=processing or None, labels=labels)
+    checked = specify(models, processing=processing or None, labels=labels)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         path = write_specification(checked.specification, out)
