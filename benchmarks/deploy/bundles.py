@@ -6,8 +6,9 @@ For each platform and task:
     bytes      one byte changed in the model, in a golden file and in the C core: `bundle check` finds each
     change     the processing made wrong in one step, everything else as it was: the bundle's own self-test fails
 
-Prints a table and HOLDS, or FAILS with what does not hold. Compilers and browsers that are missing are said. With
---keep the bundles stay. Times are not measured.
+A task whose model fits no runtime of a platform, and cannot be converted to one within tolerance, is left out there;
+each platform must have four at least where all tasks are tried. Prints a table and HOLDS, or FAILS with what does not
+hold. Compilers and browsers that are missing are said. With --keep the bundles stay. Times are not measured.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from edgewright.deploy.check import check_bundle
 from edgewright.deploy.manifest import list_files
 from edgewright.processing.processor import plan
 
+LEAST_TASKS = 4
 _PLACES = ("model", "golden")
 
 
@@ -39,6 +41,7 @@ class Row:
     Attributes:
         wrong: claims that do not hold, as sentences.
         caught: what the self-test said of the changed processing; empty where it was not run here.
+        left_out: why there is no model for the platform.
     """
 
     platform: str
@@ -51,6 +54,7 @@ class Row:
     flipped: tuple[str, ...] = ()
     change: str = ""
     caught: str = ""
+    left_out: str = ""
     wrong: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, object]:
@@ -66,6 +70,7 @@ class Row:
             "flipped_bytes_found_in": list(self.flipped),
             "change": self.change,
             "self_test_said": self.caught,
+            "left_out": self.left_out,
             "wrong": self.wrong,
         }
 
@@ -75,6 +80,11 @@ def measure(task: Task, platform: str, sources: Sources, assets: Path, out: Path
     row = Row(platform=platform, task=task.name)
     try:
         source, row.runtime = sources.find(task, registry.platform(platform).runtimes)
+    except ConversionError as err:
+        row.left_out = str(err)
+        _say(row, f"left out: {err}")
+        return row
+    try:
         request = BundleRequest(
             source=source,
             platform=platform,
@@ -84,6 +94,7 @@ def measure(task: Task, platform: str, sources: Sources, assets: Path, out: Path
         _say(row, f"make it for {row.runtime}")
         bundle = make_bundle(request, out)
     except EdgewrightError as err:
+        _say(row, f"not made: {err}")
         row.wrong.append(f"not made: {err}")
         return row
     row.files = len(list_files(out))
@@ -172,6 +183,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for platform in platforms
             for task in tasks
         ]
+    if options.tasks is None:
+        for platform in platforms:
+            made = [row for row in rows if row.platform == platform and not row.left_out]
+            if len(made) < LEAST_TASKS:
+                made[0].wrong.append(f"{len(made)} tasks have a bundle; {LEAST_TASKS} are expected")
     _report(rows)
     holds = not any(row.wrong for row in rows)
     record = {"conditions": conditions(), "holds": holds, "bundles": [row.to_json() for row in rows]}
@@ -192,7 +208,8 @@ def _report(rows: Sequence[Row]) -> None:
         "change found",
     )
     cells = []
-    for row in rows:
+    made = [row for row in rows if not row.left_out]
+    for row in made:
         size = row.sizes[0] if row.sizes else {}
         counts = [size.get(f"{part}_bytes") for part in ("model", "runtime", "core")]
         texts = ["-" if count is None else f"{count:,}" for count in counts]
@@ -201,12 +218,15 @@ def _report(rows: Sequence[Row]) -> None:
         name = f"{row.platform} {row.task}"
         cells.append((name, row.runtime, row.files, *texts, golden, f"{len(row.flipped)} of 3", caught))
     print_table(header, cells)
-    for row in rows:
+    for row in made:
         print(f"\n{row.platform} {row.task}")
         for proof in row.proofs:
             print(f"  shown: {proof}")
         if row.caught:
             print(f"  {row.change}: {row.caught[:200]}")
+    for row in rows:
+        if row.left_out:
+            print(f"\n{row.platform} {row.task}: left out: {row.left_out}")
     wrong = [f"{row.platform} {row.task}: {text}" for row in rows for text in row.wrong]
     print("\nHOLDS" if not wrong else "\nFAILS\n" + "\n".join(wrong))
 
