@@ -68,6 +68,16 @@ def test_clips_of_any_length(rows: Sequence[Row], shape: tuple[int, ...], tmp_pa
         pair.c.set_inputs({"clip": np.full(800, np.nan, dtype=np.float32)})
 
 
+def test_frames_take_the_memory_of_one(tmp_path: Path) -> None:
+    raw = RawInput(name="clip", kind="audio", rate_hz=16000, samples=16000)
+    pair = both(preparing(raw, MFCC[1:], (49, 10)), tmp_path)
+    clip = np.random.default_rng(3).standard_normal(16000).astype(np.float32)
+    wanted, made = pair.prepared({"clip": clip})
+    assert same(made, wanted)
+    # 49 frames of 480 samples alone would take 94,080.
+    assert pair.c.core.arena_bytes < 16_000
+
+
 def test_a_stream_keeps_its_states(tmp_path: Path) -> None:
     rows: list[Row] = [
         {"step": "context", "samples": 256},
