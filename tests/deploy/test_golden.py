@@ -16,13 +16,13 @@ from edgewright.deploy.golden import (
     compare_result,
     compare_tensor,
     read_golden,
-    synthetic_raw,
     write_golden,
 )
 from edgewright.deploy.names import KEYWORDS, camel_case, check_name, check_version, plain_name, snake_case
 from edgewright.deploy.templates import text_literal
 from edgewright.processing.processor import Signature, plan
 from edgewright.processing.specification import RawInput
+from edgewright.processing.synthetic import synthetic_raw
 
 PLAN = plan(
     colour_specification(),

@@ -20,20 +20,19 @@ from edgewright.core.result import Status
 from edgewright.core.tensors import Array
 from edgewright.deploy import registry
 from edgewright.deploy.bom import write_bom
-from edgewright.deploy.golden import MAX_CASES, Case, synthetic_raw
+from edgewright.deploy.golden import MAX_CASES, Case
 from edgewright.deploy.manifest import write_manifest
 from edgewright.deploy.names import check_name, check_version
 from edgewright.deploy.records import Content, Platform, Written
 from edgewright.prediction import Predictor, find_inputs, load
 from edgewright.processing.processor import Plan, Processor, Raw
-from edgewright.processing.specification import RawInput, Specification
+from edgewright.processing.specification import Specification
 from edgewright.processing.streaming import stream_input
+from edgewright.processing.synthetic import synthetic_raw, synthetic_shape
 from edgewright.report.records import RESULTS_NAME, read_results
 
 # Odd sizes: what holds for even ones only shall fail.
 _SYNTHETIC_IMAGES = ((321, 243), (97, 181))
-_SYNTHETIC_SECONDS = 1.0
-_SYNTHETIC_LENGTH = 24
 _GOLDEN_HOPS = 32  # of a stream
 
 
@@ -201,20 +200,11 @@ def _case(predictor: Predictor, name: str, raw: Mapping[str, Raw]) -> Case:
 
 
 def _synthetic(specification: Specification, plan: Plan, seed: int) -> dict[str, Array]:
-    return {row.name: synthetic_raw(row, seed, _shape(row, plan, seed)) for row in specification.inputs}
-
-
-def _shape(row: RawInput, plan: Plan, seed: int) -> tuple[int, ...]:
-    have = plan.types[row.name]
-    if row.kind == "text":
-        raise UsageError(f"input {row.name!r} is a text, which no bundle takes: the C core has no tokenizer.")
-    if row.kind == "image":
-        return (*_SYNTHETIC_IMAGES[seed % len(_SYNTHETIC_IMAGES)], have.channels)
-    if stream_input(plan) is not None:
-        return (row.samples * _GOLDEN_HOPS,)
-    if row.kind == "audio" and have.shape[0] is None:
-        return (int(_SYNTHETIC_SECONDS * (row.rate_hz or 16_000)),)
-    return tuple(_SYNTHETIC_LENGTH if size is None else size for size in have.shape)
+    sides = _SYNTHETIC_IMAGES[seed % len(_SYNTHETIC_IMAGES)]
+    return {
+        row.name: synthetic_raw(row, seed, synthetic_shape(row, plan, sides=sides, hops=_GOLDEN_HOPS))
+        for row in specification.inputs
+    }
 
 
 def _record(

@@ -13,7 +13,6 @@ from edgewright.core.errors import IntegrityError, UsageError
 from edgewright.core.files import read_json, write_aside, write_json
 from edgewright.core.tensors import Array
 from edgewright.processing.processor import Plan
-from edgewright.processing.specification import RawInput
 from edgewright.processing.values import ValueType
 
 GOLDEN_FOLDER = "golden"
@@ -52,35 +51,6 @@ class Case:
     tensors: Mapping[str, Array]
     results: Mapping[str, Array]
     outputs: Mapping[str, Array] = field(default_factory=dict)
-
-
-def synthetic_raw(row: RawInput, seed: int, shape: Sequence[int]) -> Array:
-    """Return an input that looks like none of nature and hides no error: every channel and every corner differs.
-
-    Args:
-        row: of kind image, audio, series, landmarks or tensor.
-        shape: of the array.
-    """
-    generator = np.random.default_rng(seed)
-    if row.kind == "image":
-        height, width = shape[:2]
-        down, across = np.mgrid[0:height, 0:width]
-        planes = [
-            127.5
-            + 110
-            * np.sin(down / (5.0 + 3 * channel) + channel)
-            * np.cos(across / (7.0 + 2 * channel) - channel)
-            for channel in range(shape[2])
-        ]
-        noise = generator.integers(-17, 18, size=tuple(shape))
-        return np.clip(np.stack(planes, axis=-1) + noise, 0, 255).astype(np.uint8)
-    if row.kind == "audio":
-        time = np.arange(shape[0]) / (row.rate_hz or 16_000)
-        tone = sum(0.2 / n * np.sin(2 * np.pi * 180 * n * time * (1 + 0.05 * time)) for n in range(1, 6))
-        return (tone + 0.01 * generator.standard_normal(shape[0])).astype(np.float32)
-    if row.dtype == "float32":
-        return generator.standard_normal(tuple(shape)).astype(np.float32)
-    return generator.integers(0, 100, size=tuple(shape)).astype(row.dtype)
 
 
 def write_golden(cases: Sequence[Case], plan: Plan, folder: Path) -> None:
