@@ -67,6 +67,13 @@ class CppPlatform:
         write_processing(content, folder / "data" / "processing")
         write_cases(content, folder / "data" / "golden")
         values["core_sources"] = [path.name for path in core.sources]
+        size = Size(
+            abi="x86-64 Linux",
+            model_bytes=content.model_bytes,
+            runtime_bytes=_runtime_bytes(content.runtime),
+            core_bytes=core_bytes(core),
+        )
+        values["sizes"] = (size,)
         files = {
             "CMakeLists.txt": "CMakeLists.txt",
             "README.md": "README.md",
@@ -87,12 +94,6 @@ class CppPlatform:
             version=version,
             purl=f"pkg:github/{_GITHUB[content.runtime]}@v{version}",
             licence=_LICENCES[content.runtime],
-        )
-        size = Size(
-            abi="x86-64 Linux",
-            model_bytes=content.model_bytes,
-            runtime_bytes=_runtime_bytes(content.runtime),
-            core_bytes=core_bytes(core),
         )
         return Written(
             places={"model": "data/model", "processing": "data/processing", "golden": "data/golden"},

@@ -11,6 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from importlib.util import find_spec
@@ -79,7 +80,25 @@ class LinuxPlatform:
         write_processing(content, home / "data" / "processing")
         write_cases(content, home / "data" / "golden")
         built = _build_cores(core, home / "lib", package)
-        values = _values(content) | {"abis": ", ".join(built), "wheels_text": _wheels_text(wheels)}
+        if wheels:
+            _download(content, wheels, folder / "wheels")
+        sizes = tuple(
+            Size(
+                abi=f"Linux {machine}",
+                model_bytes=content.model_bytes,
+                runtime_bytes=_runtime_bytes(content.runtime, machine, folder / "wheels"),
+                core_bytes=path.stat().st_size,
+                note=""
+                if machine in (os.uname().machine, wheels)
+                else "the runtime's package for it is not here",
+            )
+            for machine, path in built.items()
+        )
+        values = _values(content) | {
+            "sizes": sizes,
+            "abis": ", ".join(built),
+            "wheels_text": _wheels_text(wheels),
+        }
         files = {
             "pyproject.toml": "pyproject.toml",
             "README.md": "README.md",
@@ -101,8 +120,6 @@ class LinuxPlatform:
         (folder / "install.sh").chmod(0o755)
         package_name = _PACKAGES[content.runtime]
         write_licences(folder, {package_name: text} if (text := package_licence(package_name)) else {})
-        if wheels:
-            _download(content, wheels, folder / "wheels")
         places = {kind: f"src/{package}/data/{kind}" for kind in ("model", "processing", "golden")}
         notes = [] if has_service else ["no service: it takes one raw input, but the model takes several"]
         if content.runtime in cpp.PLATFORM.runtimes:
@@ -130,16 +147,7 @@ class LinuxPlatform:
                     is_shipped=bool(wheels),
                 ),
             ),
-            sizes=tuple(
-                Size(
-                    abi=f"Linux {machine}",
-                    model_bytes=content.model_bytes,
-                    runtime_bytes=_package_bytes(content.runtime) if machine == os.uname().machine else None,
-                    core_bytes=path.stat().st_size,
-                    note="" if machine == os.uname().machine else "the runtime's package for it is not here",
-                )
-                for machine, path in built.items()
-            ),
+            sizes=sizes,
             notes=tuple(notes),
         )
 
@@ -284,14 +292,17 @@ def _numpy_floor() -> str:
     return "1.26"
 
 
-def _package_bytes(runtime: str) -> int | None:
+def _runtime_bytes(runtime: str, machine: str, wheels: Path) -> int | None:
+    """Return the bytes of the runtime's package, as installed here or unpacked of a wheel for `machine`; else None."""
+    name = _PACKAGES[runtime].replace("-", "_")
+    for wheel in wheels.glob(f"{name}-*_{machine}.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            return sum(info.file_size for info in archive.infolist())
     spec = find_spec(_MODULES[runtime])
-    if spec is None or not spec.submodule_search_locations:
+    if machine != os.uname().machine or spec is None or not spec.submodule_search_locations:
         return None
-    place = Path(spec.submodule_search_locations[0])
-    return sum(
-        file.stat().st_size for file in place.rglob("*") if file.is_file() and "__pycache__" not in file.parts
-    )
+    files = Path(spec.submodule_search_locations[0]).rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file() and "__pycache__" not in file.parts)
 
 
 def _wheels_text(wheels: str) -> str:

@@ -13,6 +13,7 @@ from edgewright.deploy.api import hop, input_text, is_stream, result_text
 from edgewright.deploy.browser import find_chromium
 from edgewright.deploy.manifest import list_files
 from edgewright.deploy.names import camel_case, snake_case
+from edgewright.deploy.readme import README_NAME
 from edgewright.deploy.records import Component, Content, Size, Written
 from edgewright.deploy.templates import render
 from edgewright.deploy.web_proof import prove_page
@@ -295,7 +296,8 @@ def _gzip_bytes(file: Path) -> int:
 
 def _write_offline(module: str, folder: Path) -> None:
     """Write the list of all files, and the service worker that goes by it; update.py does the same again."""
-    files = {name: sha256_of(folder / name) for name in list_files(folder)}
+    # The README is finished later, and no page asks for it.
+    files = {name: sha256_of(folder / name) for name in list_files(folder) if name != README_NAME}
     write_json(folder / FILES_NAME, {"later": list(_KEPT_WHEN_USED), "files": files})
     values: dict[str, object] = {"prefix": f"{module}-", "digest": sha256_of(folder / FILES_NAME)[:16]}
     write_text(folder / "sw.js", render("web/sw.js.j2", values))
