@@ -96,14 +96,23 @@ def _bare(path: Path) -> Artifact:
         return Artifact.from_json(record)
     with work_folder() as work:
         program = load(str(path), workdir=work)
+    files = (path, *_data_files(path)) if runtime == "onnxruntime" else (path,)
     return Artifact(
-        files=(path,),
+        files=files,
         target=Target(runtime=runtime, precision=_precision(program.precision)),
         inputs=program.inputs,
         outputs=program.outputs,
-        sha256=sha256_of_files((path,)),
+        sha256=sha256_of_files(files),
         source_sha256="",
     )
+
+
+def _data_files(path: Path) -> list[Path]:
+    """Return the files beside an ONNX model that hold its weights; none where it holds them itself."""
+    from edgewright.sources.onnx import external_files, parse_onnx
+
+    folder = path.resolve().parent
+    return [path.parent / file.relative_to(folder) for file in external_files(parse_onnx(path), path)]
 
 
 def _precision(text: str) -> Precision:

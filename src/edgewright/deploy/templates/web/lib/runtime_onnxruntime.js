@@ -11,9 +11,11 @@ export async function openRuntime(vendor, threads) {
   return {
     threads: ort.env.wasm.numThreads,
     async open(model, [main, ...others]) {
+      // The model names its weights in other files by their places beside it.
+      const folder = main.name.slice(0, main.name.lastIndexOf("/") + 1);
       const session = await ort.InferenceSession.create(main.bytes, {
         executionProviders: ["wasm"],
-        externalData: others.map(({ name, bytes }) => ({ path: name.split("/").at(-1), data: bytes })),
+        externalData: others.map(({ name, bytes }) => ({ path: name.slice(folder.length), data: bytes })),
       });
       return new Session(ort, session, model);
     },
