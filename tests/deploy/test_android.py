@@ -325,7 +325,7 @@ def test_a_changed_golden_file_fails_its_self_test(
     shutil.copytree(compiled[0], folder)
     path = folder / f"library/src/androidTest/assets/golden/0_{group}_0.bin"
     content = bytearray(path.read_bytes())
-    # Of a float the exponent; of the image, 321x243, a pixel that resizing to 8x8 takes: (0.5 * 321 / 8, 0.5 * 243 / 8).
+    # Of a float the exponent; of the image, 321x243, a pixel that resizing to 8x8 takes.
     content[(20 * 243 + 15) * 3 if group == "inputs" else 3] ^= 0x40
     path.write_bytes(content)
     failed = selftest(folder, compiled[1])
