@@ -40,10 +40,10 @@ def prove_on_jvm(folder: Path, package: str, cases: int) -> tuple[str, ...]:
             f"Kotlin API and golden cases compiled with Kotlin {kotlin.COMPILER.version}, every warning an error",
             "runtime, golden test and sample app: type-checked against stubs, not built",
         ]
-        missing = [tool for tool in ("cmake", "cc") if shutil.which(tool) is None]
+        missing = unbuildable("cc")
         if missing:
             proofs.append(
-                f"not run here: {' and '.join(missing)} missing (Debian: apt-get install -y cmake gcc)"
+                f"not run here: {missing} (Debian: apt-get install -y cmake gcc openjdk-17-jdk-headless)"
             )
         else:
             build_jni(folder, work / "jni")
