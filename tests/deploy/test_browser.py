@@ -22,7 +22,7 @@ def test_what_does_not_start_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     broken.write_text("#!/bin/sh\nexit 3\n")
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/bin")
-    with pytest.raises(ConversionError, match="has ended"):
+    with pytest.raises(UnavailableError, match="does not start"):
         Browser()
 
 

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import wave
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -116,7 +117,7 @@ def test_every_file_that_runs_is_listed_with_its_digest(written: Bundle) -> None
     files = json.loads((written.folder / FILES_NAME).read_text())["files"]
     for name, digest in files.items():
         assert hashlib.sha256((written.folder / name).read_bytes()).hexdigest() == digest
-    unlisted = {"sw.js", FILES_NAME, "manifest.json", "bom.json"}
+    unlisted = {"sw.js", FILES_NAME, "manifest.json", "bom.json", "README.md"}
     found = {str(path.relative_to(written.folder)) for path in written.folder.rglob("*") if path.is_file()}
     assert found - set(files) == unlisted
 
@@ -199,6 +200,14 @@ def test_two_results_of_one_name_in_javascript_are_refused(model: Path, tmp_path
     )
     with pytest.raises(UsageError, match="topColour, topColour"):
         make_bundle(request, tmp_path / "out")
+
+
+def test_without_a_browser_it_is_said(
+    written: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (said,) = WebPlatform().prove(written.content, written.folder)
+    assert said == "not run here: no Chromium is installed: apt-get install -y chromium"
 
 
 @pytest.mark.slow
@@ -369,32 +378,32 @@ def test_a_server_without_headers_gets_threads_from_the_worker(written: Bundle) 
     assert not first.is_isolated and second.is_isolated
 
 
-@pytest.mark.slow
-@needs_chromium
-def test_keywords_by_litert_go_on_offline_after_one_visit_without_threads(
-    tmp_path: Path, assets: Path
-) -> None:
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> Bundle:
+    """A bundle for sound, by LiteRT.js, proven."""
     try:
         fetch(LITERTJS_CORE)
     except UnavailableError as err:
         pytest.skip(str(err))
-    clips = assets / "data/speech-commands"
-    samples = tuple(str(path) for path in sorted(clips.glob("*.wav"))[:2])
+    clips = sorted((assets / "data/speech-commands").glob("*.wav"))
     request = BundleRequest(
         source=assets / "models/mlperf-tiny/kws_dscnn_int8.tflite",
         platform="web",
         name="WordSpotter",
         processing="kws_mfcc",
-        samples=samples,
+        samples=tuple(map(str, clips[:2])),
     )
-    made = make_bundle(request, tmp_path / "words")
-    proofs = made.record["proofs"]
+    return make_bundle(request, tmp_path_factory.mktemp("bundle") / "words")
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_keywords_by_litert_go_on_offline_after_one_visit_without_threads(words: Bundle) -> None:
+    proofs = words.record["proofs"]
     assert isinstance(proofs, list)
     assert "isolated by COOP and COEP" in proofs[0]
-    with serve(made.folder) as url, Browser(flags=FAKE_MEDIA) as browser:
-        live(browser, url)
     with Browser() as browser:
-        with plain_server(made.folder) as url:
+        with plain_server(words.folder) as url:
             first = run_example(browser, url)
             assert not browser.evaluate("crossOriginIsolated")
         # Now the worker makes the page isolated, but kept the build without threads alone.
@@ -405,6 +414,61 @@ def test_keywords_by_litert_go_on_offline_after_one_visit_without_threads(
         )
     assert "stop" in first
     assert second == [True, "LiteRT.js 2.5.3, 1 thread"]
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_the_microphone_is_heard_live(words: Bundle) -> None:
+    with serve(words.folder) as url, Browser(flags=FAKE_MEDIA) as browser:
+        live(browser, url)
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_odd_sound_is_brought_to_the_input_or_refused(words: Bundle) -> None:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as stereo:
+        stereo.setnchannels(2)
+        stereo.setsampwidth(2)
+        stereo.setframerate(44_100)
+        tone = 8000 * np.sin(np.arange(22_050) * 2 * np.pi * 440 / 44_100)
+        stereo.writeframes(np.stack([tone, np.zeros_like(tone)], axis=1).astype("<i2").tobytes())
+    content = base64.b64encode(file.getvalue()).decode()
+    script = f"""(async () => {{
+      const {{ WordSpotter }} = await import("./word_spotter.js");
+      const {{ readSound, wav }} = await import("./lib/sound.js");
+      const bytes = Uint8Array.from(atob("{content}"), (letter) => letter.charCodeAt(0));
+      const model = await WordSpotter.load();
+      const field = model.description.inputs[0].field;
+      const tried = async (work) => Promise.resolve().then(work).then(() => "ran", (error) => error.message);
+      const heard = (samples) => () => model.run({{ [field]: samples }});
+      const mono = await readSound(new Blob([bytes]), 16000);
+      const again = await readSound(wav(mono, 16000), 16000);
+      return [
+        mono.length, Math.max(...mono), Math.max(...mono.map((sample, index) => Math.abs(sample - again[index]))),
+        await tried(() => readSound(new Blob(["no sound"]), 16000)),
+        await tried(() => readSound(new Blob([bytes.slice(0, 30)]), 16000)),
+        await tried(heard(new Float32Array(16000))),
+        await tried(heard(new Float32Array(16000).fill(NaN))),
+        await tried(heard(new Float32Array(0))),
+        await tried(heard(new Int16Array(16000))),
+        await tried(heard([0.5, 0.25])),
+      ];
+    }})()"""
+    with serve(words.folder) as url, Browser() as browser:
+        browser.open(f"{url}selftest.html")
+        said = browser.evaluate(script)
+    assert isinstance(said, list)
+    length, most, difference, *texts = said
+    assert length == 8000
+    assert most == pytest.approx(0.5 * 8000 / 32768, rel=0.02)
+    assert difference < 1e-4
+    wanted = (
+        "no sound that this browser reads", "no sound that this browser reads", "ran", "not a number", "a size is 0",
+        "is no Float32Array", "ran",
+    )  # fmt: skip
+    for text, part in zip(texts, wanted, strict=True):
+        assert part in text, (text, part)
 
 
 def test_the_kept_archive_lies_beside_the_toolchains() -> None:

@@ -73,8 +73,10 @@ class Browser:
                 "Emulation.setDeviceMetricsOverride",
                 {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False},
             )
-        except BaseException:
+        except BaseException as err:
             self.close()
+            if isinstance(err, ConversionError):
+                raise UnavailableError(f"{chromium} does not start: {err}") from err
             raise
 
     def __enter__(self) -> Browser:
