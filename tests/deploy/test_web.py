@@ -145,7 +145,7 @@ def test_update_takes_a_change_in(copy: Path) -> None:
     assert hashlib.sha256((copy / FILES_NAME).read_bytes()).hexdigest()[:16] in after
 
 
-@pytest.mark.parametrize("name", ["App", "Engine", "Float32Array"])
+@pytest.mark.parametrize("name", ["App", "SelftestPage", "Float32Array"])
 def test_names_that_the_bundle_uses_itself_are_refused(model: Path, tmp_path: Path, name: str) -> None:
     request = BundleRequest(source=model, platform="web", name=name, processing=str(model.parent))
     with pytest.raises(UsageError, match=f"something called {name}"):
