@@ -62,6 +62,15 @@ def test_the_golden_cases_and_the_service_were_shown(bundle: Bundle) -> None:
     assert os.access(bundle.folder / "install.sh", os.X_OK)
 
 
+def test_the_readme_tells_what_was_shown_and_what_it_weighs(bundle: Bundle) -> None:
+    text = (bundle.folder / "README.md").read_text()
+    shown = text.partition("## What was shown where this was made")[2]
+    proofs = bundle.record["proofs"]
+    assert isinstance(proofs, list) and proofs
+    assert all(f"- {proof}\n" in shown for proof in proofs)
+    assert f"| Linux {os.uname().machine} | {bundle.written.sizes[0].model_bytes:,} |" in text
+
+
 def test_the_api_gives_names_and_refuses_what_is_no_image(bundle: Bundle) -> None:
     code = (
         "import numpy as np; from colour_finder import ColourFinder, ProcessingError\n"

@@ -23,6 +23,7 @@ from edgewright.deploy.bom import write_bom
 from edgewright.deploy.golden import MAX_CASES, Case
 from edgewright.deploy.manifest import write_manifest
 from edgewright.deploy.names import check_name, check_version
+from edgewright.deploy.readme import tell_proofs
 from edgewright.deploy.records import Content, Platform, Written
 from edgewright.prediction import Predictor, find_inputs, load
 from edgewright.processing.processor import Plan, Processor, Raw
@@ -108,6 +109,7 @@ def make_bundle(request: BundleRequest, out: Path, *, progress: Progress = silen
         progress(request.platform, "prove", "running")
         proofs = (*written.proofs, *platform.prove(content, folder))
         progress(request.platform, "prove", "done")
+        tell_proofs(folder, proofs, written.notes)
         record = _record(request, content, written, proofs)
         write_bom(
             content,
