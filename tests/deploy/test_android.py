@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 from tests.colour_model import LABELS, SIZE, colour_specification, write_colour_model
 
-from edgewright.core.errors import EdgewrightError, UnavailableError, UnknownNameError, UsageError
+from edgewright.core.errors import (
+    ConversionError,
+    EdgewrightError,
+    UnavailableError,
+    UnknownNameError,
+    UsageError,
+)
+from edgewright.core.target import Precision, Target
 from edgewright.core.tensors import TensorSpec
 from edgewright.deploy import android_proof, kotlin
 from edgewright.deploy.android import AndroidPlatform, package_of
@@ -112,6 +119,35 @@ def test_options_reach_gradle(model: Path, tmp_path: Path) -> None:
     opens = texts(made.folder / "library", ".kt")["Open.kt"]
     assert "DEFAULT_CHAIN: List<Accelerator> = listOf(Accelerator.CPU)" in opens
     assert "-Wl,-z,max-page-size=16384" in (made.folder / "library/src/main/cpp/CMakeLists.txt").read_text()
+
+
+def test_litert_and_a_sample_of_files(assets: Path, tmp_path: Path) -> None:
+    gestures = assets / "models/hand-gesture/keypoint_classifier.tflite"
+    options = ("abis=x86", "accelerator=gpu")
+    made = make(gestures, tmp_path / "out", "Gestures", processing="gesture", options=options)
+    assert "implementation(libs.litert.gpu)" in (made.folder / "library/build.gradle.kts").read_text()
+    sources = texts(made.folder, ".kt")
+    assert "listOf(Accelerator.GPU, Accelerator.CPU)" in sources["Open.kt"]
+    assert "opened.run(FloatArray(42)" in sources["MainActivity.kt"]
+    assert (made.folder / "app/src/main/assets/sample/0_inputs_0.bin").is_file()
+    assert check_bundle(made.folder).exit_code == 0
+
+
+def test_a_tensor_that_litert_does_not_take_from_kotlin_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    model = tmp_path / "model.tflite"
+    model.write_bytes(b"not read before it is refused")
+    content = bundle.content
+    artifact = replace(
+        content.artifacts[""],
+        files=(model,),
+        target=Target(runtime="litert", precision=Precision.parse("fp32")),
+    )
+    wide = TensorSpec(name="means", shape=(1, 3), dtype="int64")
+    signature = replace(content.plan.signatures[""], outputs=(wide,))
+    wrong = replace(content, artifacts={"": artifact}, plan=replace(content.plan, signatures={"": signature}))
+    with pytest.raises(ConversionError, match="int64"):
+        AndroidPlatform().write(wrong, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
