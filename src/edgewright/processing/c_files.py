@@ -22,7 +22,7 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "ew_series": ("ew_series.c", "ew_series.h", "ew_math.c"),
     "ew_boxes": ("ew_boxes.c", "ew_boxes.h", "ew_math.c"),
     "ew_nms": ("ew_nms.c", "ew_nms.h", "ew_math.c"),
-    "ew_masks": ("ew_masks.c", "ew_masks.h"),
+    "ew_masks": ("ew_masks.c", "ew_masks.h", "ew_math.h", "ew_tensors.c", "ew_tensors.h"),
     "ew_resize_floats": ("ew_images.h", "ew_resize_floats.c", "ew_resize_floats.h"),
 }
 

@@ -188,12 +188,6 @@ void ew_decode_anchors(const float *offsets, const float *scores, int32_t given,
     }
 }
 
-static float sigmoid(float x)
-{
-    float raised = ew_exp(x >= 0.0f ? -x : x);
-    return (x >= 0.0f ? 1.0f : raised) / (1.0f + raised);
-}
-
 static float tanh_of(float x)
 {
     double size = x < 0.0f ? -(double)x : (double)x, t;
@@ -226,14 +220,14 @@ void ew_decode_grid(const float *from, const ew_grid *grid, int32_t grids, const
             float object = 1.0f;
             for (axis = 0; axis < 2; ++axis) {
                 float offset = from[(box + axis) * step], size = from[(box + 2 + axis) * step], centre, half;
-                offset = grid->centre == EW_SIGMOID ? sigmoid(offset)
+                offset = grid->centre == EW_SIGMOID ? ew_sigmoid_of(offset)
                          : grid->centre == EW_TANH  ? tanh_of(offset)
                                                     : offset;
                 centre = (offset + (float)(axis == 0 ? cell % shapes[1] : cell / shapes[1])) * pitches[axis];
                 if (grid->is_exponential) {
                     size = ew_exp(limited(size)) * pitches[axis];
                 } else {
-                    size = sigmoid(size) * (axis == 0 ? grid->width : grid->height);
+                    size = ew_sigmoid_of(size) * (axis == 0 ? grid->width : grid->height);
                 }
                 half = size * 0.5f;
                 to[axis] = centre - half;
@@ -241,11 +235,11 @@ void ew_decode_grid(const float *from, const ew_grid *grid, int32_t grids, const
             }
             if (scores == 5) {
                 object = from[(box != 0 ? 0 : 4) * step];
-                object = powered(grid->is_sigmoid ? sigmoid(object) : object, grid->objectness_power);
+                object = powered(grid->is_sigmoid ? ew_sigmoid_of(object) : object, grid->objectness_power);
             }
             for (c = scores; c < grid->channels; ++c) {
                 float score = from[c * step];
-                score = powered(grid->is_sigmoid ? sigmoid(score) : score, grid->class_power);
+                score = powered(grid->is_sigmoid ? ew_sigmoid_of(score) : score, grid->class_power);
                 to[4 + c - scores] = scores == 5 ? object * score : score;
             }
             to += 4 + grid->channels - scores;

@@ -2,22 +2,7 @@
 #include "ew_masks.h"
 
 #include "ew_math.h"
-
-static int64_t integer_at(const void *from, int32_t type, int32_t i)
-{
-    switch (type) {
-    case EW_INT8:
-        return ((const int8_t *)from)[i];
-    case EW_UINT8:
-        return ((const uint8_t *)from)[i];
-    case EW_INT16:
-        return ((const int16_t *)from)[i];
-    case EW_INT32:
-        return ((const int32_t *)from)[i];
-    default:
-        return ((const int64_t *)from)[i];
-    }
-}
+#include "ew_tensors.h"
 
 void ew_argmax(const void *from, int32_t type, int32_t pixels, int32_t classes, int32_t is_first, void *to)
 {
@@ -29,7 +14,7 @@ void ew_argmax(const void *from, int32_t type, int32_t pixels, int32_t classes, 
             if (type == EW_FLOAT32) {
                 is_above = ew_ranked(((const float *)from)[a]) > ew_ranked(((const float *)from)[b]);
             } else {
-                is_above = integer_at(from, type, a) > integer_at(from, type, b);
+                is_above = ew_integer_at(from, type, a) > ew_integer_at(from, type, b);
             }
             best = is_above ? c : best;
         }
@@ -48,7 +33,7 @@ void ew_mask(const void *from, int32_t type, int32_t count, float threshold, uin
         if (type == EW_FLOAT32) {
             to[i] = ((const float *)from)[i] >= threshold;
         } else {
-            int64_t value = integer_at(from, type, i);
+            int64_t value = ew_integer_at(from, type, i);
             to[i] = (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
         }
     }

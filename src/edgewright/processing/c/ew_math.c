@@ -59,6 +59,13 @@ float ew_exp(float x)
     return ew_exp_of((double)x);
 }
 
+float ew_sigmoid_of(float x)
+{
+    /* Of |x|, so that the exponential never overflows. */
+    float raised = ew_exp(x >= 0.0f ? -x : x);
+    return (x >= 0.0f ? 1.0f : raised) / (1.0f + raised);
+}
+
 double ew_log(double x)
 {
     const double high = 6.93147180369123816490e-01, low = 1.90821492927058770002e-10;

@@ -9,6 +9,9 @@ float ew_exp(float x);
 
 float ew_exp_of(double x);
 
+/* 1 / (1 + exp(-x)) */
+float ew_sigmoid_of(float x);
+
 /* The natural logarithm of a double, within 1e-13 of it; -infinity for 0 and below, NaN for NaN. */
 double ew_log(double x);
 

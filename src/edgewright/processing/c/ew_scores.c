@@ -28,15 +28,14 @@ void ew_sigmoid(const float *from, float *to, int32_t count)
 {
     int32_t i;
     for (i = 0; i < count; ++i) {
-        float x = from[i], raised = ew_exp(x >= 0.0f ? -x : x);
-        to[i] = (x >= 0.0f ? 1.0f : raised) / (1.0f + raised);
+        to[i] = ew_sigmoid_of(from[i]);
     }
 }
 
 static float ranked(float score)
 {
     if (!(score == score)) {
-        return -FLT_MAX * 2.0f;
+        return ew_ranked(score);
     }
     return score > FLT_MAX ? FLT_MAX : score < -FLT_MAX ? -FLT_MAX : score;
 }

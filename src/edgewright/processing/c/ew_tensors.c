@@ -33,7 +33,7 @@ void ew_fill_floats(float *to, int32_t count, float value)
     }
 }
 
-static int64_t integer_at(const void *from, int32_t type, int32_t i)
+int64_t ew_integer_at(const void *from, int32_t type, int32_t i)
 {
     switch (type) {
     case EW_INT8:
@@ -51,7 +51,7 @@ static int64_t integer_at(const void *from, int32_t type, int32_t i)
 
 static float float_at(const void *from, int32_t type, int32_t i)
 {
-    return type == EW_FLOAT32 ? ((const float *)from)[i] : (float)integer_at(from, type, i);
+    return type == EW_FLOAT32 ? ((const float *)from)[i] : (float)ew_integer_at(from, type, i);
 }
 
 static void put_integer(void *to, int32_t type, int32_t i, int64_t value)
@@ -98,7 +98,7 @@ void ew_cast(const void *from, int32_t from_type, void *to, int32_t to_type, int
         } else if (from_type == EW_FLOAT32) {
             put_integer(to, to_type, i, clamped(((const float *)from)[i], to_type));
         } else {
-            put_integer(to, to_type, i, integer_at(from, from_type, i));
+            put_integer(to, to_type, i, ew_integer_at(from, from_type, i));
         }
     }
 }
@@ -139,7 +139,7 @@ void ew_dequantize(const void *from, int32_t from_type, float *to, int32_t count
 {
     int32_t i;
     for (i = 0; i < count; ++i) {
-        to[i] = (float)(integer_at(from, from_type, i) - zero_point) * scale;
+        to[i] = (float)(ew_integer_at(from, from_type, i) - zero_point) * scale;
     }
 }
 

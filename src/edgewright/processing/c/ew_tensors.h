@@ -16,6 +16,9 @@ int ew_is_multiple(int32_t count, int32_t inner);
 
 void ew_fill_floats(float *to, int32_t count, float value);
 
+/* Number i of an array of integers. */
+int64_t ew_integer_at(const void *from, int32_t type, int32_t i);
+
 /* Float to integer drops the fraction after clamping, NaN is 0; integers wrap. */
 void ew_cast(const void *from, int32_t from_type, void *to, int32_t to_type, int32_t count);
 
