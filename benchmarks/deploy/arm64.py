@@ -85,7 +85,7 @@ def measure(task: Task, board: Board, sources: Sources, assets: Path, work: Path
 
 def _install(task: Task, bundle: Bundle, board: Board, row: Row) -> None:
     package = snake_case(task.name)
-    inside = f"/home/{package}"
+    inside = f"/srv/{package}"
     shutil.copytree(bundle.folder, board.place(inside))
     _say(row, "install.sh on the board (minutes, as pip is emulated)")
     said = board.run([f"{inside}/install.sh", f"/opt/{package}"], f"install {task.name}").splitlines()
@@ -126,8 +126,8 @@ def _compare_bits(task: Task, bundle: Bundle, board: Board, row: Row) -> None:
     package = snake_case(task.name)
     _say(row, "digests of the core's arrays")
     script = Path(core_digests.__file__)
-    shutil.copy(script, board.place("/home/core_digests.py"))
-    there = json.loads(board.run(_python(task, "/home/core_digests.py", package), "print digests"))
+    shutil.copy(script, board.place("/srv/core_digests.py"))
+    there = json.loads(board.run(_python(task, "/srv/core_digests.py", package), "print digests"))
     env = {**os.environ, "PYTHONPATH": str(bundle.folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         [sys.executable, str(script), package], env=env, capture_output=True, text=True, check=False

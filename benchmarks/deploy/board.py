@@ -140,7 +140,7 @@ class Board:
         for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="ascii")
-        for name in ("root", "tmp", "opt", "home", "run"):
+        for name in ("root", "tmp", "opt", "srv", "run"):
             (self.root / name).mkdir(exist_ok=True)
 
     def _build_launcher(self) -> bytes:
