@@ -26,6 +26,14 @@ def bench(
         int | None, typer.Option("--launches", metavar="N", help="Fresh processes per artifact; default: 8.")
     ] = None,
     seed: Seed = 0,
+    sample: Annotated[
+        Path | None,
+        typer.Option(
+            "--sample",
+            metavar="FILE",
+            help="Timed end to end, where a processing.toml is beside: an image, a WAV; default: synthetic.",
+        ),
+    ] = None,
     device: Annotated[
         str,
         typer.Option(
@@ -44,6 +52,8 @@ def bench(
 ) -> None:
     """Time artifacts in turns, in fresh processes, and compare each with the first, with intervals.
 
+    One with a processing.toml beside it is also timed end to end: from a raw input to the result, the processing in C.
+
     With --device or --board: run C models on emulated cores, check every output bit, and say what they take and where
     they fit.
 
@@ -52,9 +62,9 @@ def bench(
     Example: edgewright bench out/artifacts/c-w8a8 --device m4,m55
     """
     if device or board:
-        if threads is not None or launches is not None:
+        if threads is not None or launches is not None or sample is not None:
             raise UsageError(
-                "--threads and --launches are for timing; on a device nothing is timed. Leave them out."
+                "--threads, --launches and --sample are for timing; on a device nothing is timed. Leave them out."
             )
         _on_devices(artifacts, device, board, as_json)
         return
@@ -66,6 +76,7 @@ def bench(
             threads=threads,
             launches=8 if launches is None else launches,
             seed=seed,
+            sample=sample,
             progress=progress,
         )
     show.benchmark(result, as_json)

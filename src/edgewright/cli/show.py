@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgewright.compression import CompressionResult
     from edgewright.core.tensors import Array
     from edgewright.doctor import Check, Diagnosis
+    from edgewright.measure.latency import LatencySummary
     from edgewright.pipeline import BuildResult
     from edgewright.single import Verification
     from edgewright.sources.inspection import Inspection
@@ -120,7 +121,10 @@ def verification(found: Verification, as_json: bool) -> None:
         )
     rows += [("note", note) for note in result.notes]
     if result.reason:
-        rows.append(("reason", result.reason))
+        # Rows that nothing here runs repeat their notes as reasons, for tables that have no notes.
+        rows.append(
+            ("reason", result.reason.partition(f"; {result.notes[0]}")[0] if result.notes else result.reason)
+        )
     _pairs(rows)
 
 
@@ -194,26 +198,34 @@ def benchmark(found: Benchmark, as_json: bool) -> None:
     table = Table("artifact", box=None, pad_edge=False)
     for heading in ("p50 ms", "95 % interval", "p95 ms", "p99 ms", "CPU p50 ms", "n", "memory MB", "valid"):
         table.add_column(heading, justify="right")
-    for name, s in found.latencies.items():
+    for name, summary in found.latencies.items():
         memory = found.memory_bytes.get(name)
         table.add_row(
-            name,
-            f"{s.p50:.4g}",
-            f"{s.p50_ci95[0]:.4g}..{s.p50_ci95[1]:.4g}",
-            f"{s.p95:.4g}",
-            f"{s.p99:.4g}",
-            _number(s.cpu_ms_p50),
-            str(s.n),
-            f"{memory / 1e6:.1f}" if memory is not None else "not measured",
-            "yes" if s.valid else "no",
-        )
+            name, *_latency(summary), f"{memory / 1e6:.1f}" if memory is not None else "not measured",
+            "yes" if summary.valid else "no",
+        )  # fmt: skip
+        whole = found.end_to_end.get(name)
+        if whole is not None:
+            table.add_row("  end to end", *_latency(whole), "", "yes" if whole.valid else "no")
     console = _console()
     console.print(table)
-    for name, s in found.latencies.items():
-        if not s.valid:
-            console.print(f"{name}: not valid: {s.why_invalid}", highlight=False)
+    for names, suffix in ((found.latencies, ""), (found.end_to_end, ", end to end")):
+        for name, summary in names.items():
+            if not summary.valid:
+                console.print(f"{name}{suffix}: not valid: {summary.why_invalid}", highlight=False)
+    for name, why in found.unprocessed.items():
+        console.print(f"{name}: not timed end to end: {why}", highlight=False)
     for comparison in found.comparisons:
         console.print(comparison.text, highlight=False)
+
+
+def _latency(summary: LatencySummary) -> tuple[str, ...]:
+    """Return the cells of p50, its interval, p95, p99, CPU and n."""
+    low, high = summary.p50_ci95
+    return (
+        f"{summary.p50:.4g}", f"{low:.4g}..{high:.4g}", f"{summary.p95:.4g}", f"{summary.p99:.4g}",
+        _number(summary.cpu_ms_p50), str(summary.n),
+    )  # fmt: skip
 
 
 def outputs(found: Mapping[str, Array], path: Path | None, as_json: bool) -> None:

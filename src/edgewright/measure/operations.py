@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from edgewright.core.contracts import Session
 from edgewright.core.errors import DataError, UsageError, WorkerError
 from edgewright.core.program import specs_from_json
 from edgewright.core.target import Target
-from edgewright.core.tensors import Array, TensorSpec, to_layout
+from edgewright.core.tensors import Array, Arrays, TensorSpec, to_layout
 from edgewright.measure.energy import EnergyCounter
 from edgewright.measure.memory import peak_bytes, reset_peak
 
@@ -30,11 +31,13 @@ _MAX_OUTPUT_BYTES = 4 << 30
 class _Opened:
     """The session of this process, its rotated inputs and its artifact."""
 
-    def __init__(self, session: Session, artifact: Artifact, target: Target) -> None:
+    def __init__(
+        self, session: Session, artifact: Artifact, target: Target, batches: Sequence[Arrays]
+    ) -> None:
         self.session = session
         self.artifact = artifact
         self.target = target
-        self.batches: list[dict[str, Array]] = []
+        self.batches = batches
         self.position = 0
 
 
@@ -68,11 +71,14 @@ def open_artifact(arguments: dict[str, object]) -> dict[str, object]:
     for batch in batches[:3]:
         session.run(batch)
     after = peak_bytes()
-    opened = _Opened(session, artifact, target)
-    opened.batches = batches
-    _opened["model"] = opened
+    hold_session(session, artifact, target, batches)
     memory = max(after - before, 0) if can_measure and before is not None and after is not None else None
     return {"memory_bytes": memory, "load_ms": load_ms}
+
+
+def hold_session(session: Session, artifact: Artifact, target: Target, batches: Sequence[Arrays]) -> None:
+    """Keep a session for the requests that follow; `time_block` gives it one of `batches` after another."""
+    _opened["model"] = _Opened(session, artifact, target, batches)
 
 
 def run_data(arguments: dict[str, object]) -> dict[str, object]:
