@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 
 from edgewright.core.errors import UnavailableError
 from edgewright.microcontrollers import host
+from edgewright.microcontrollers.emit import compile_model, write_sources
 from edgewright.microcontrollers.fixed_point import Multiplier, clamped, scaled
 from edgewright.microcontrollers.products import dot_product
+from edgewright.microcontrollers.qemu import DEVICES
 from edgewright.microcontrollers.taps import blocked_scales, blocked_weights, suffix
 from edgewright.microcontrollers.variants import VARIANTS, Ending
 
@@ -51,6 +54,35 @@ def test_levels_are_rounded_twice_half_away_from_zero(ending: Ending, tmp_path: 
         total = int(np.clip(halves, -(2**30) + 1, 2**30 - 1))
         value = scaled(total, Multiplier(mantissa, -places - 1)) + ending.zero
         assert library.probe(total, mantissa, places) == clamped(value, ending.low, ending.high)
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_fast"),
+    [
+        ("-mcpu=cortex-m4 -mthumb", True),
+        ("-mcpu=cortex-m4 -mthumb -DEDGEWRIGHT_PORTABLE", False),
+        ("-mcpu=cortex-m4 -mthumb -mbig-endian", False),
+        ("-march=armv7-a -marm", False),
+        ("-march=armv7-a -mthumb", False),
+        ("-march=armv6 -marm", False),
+        ("-march=armv5te -marm", False),
+    ],
+)
+def test_instructions_of_microcontrollers_are_left_to_them(
+    flags: str, is_fast: bool, assets: Path, tmp_path: Path
+) -> None:
+    made = DEVICES["cortex-m4"]
+    if made.tools.missing:
+        pytest.skip(f"needs {', '.join(made.tools.missing)}; run: {made.tools.fix}")
+    path = assets / "models" / "mlperf-tiny" / "kws_dscnn_int8.tflite"
+    source, _ = write_sources(compile_model(path, name="kws"), tmp_path)
+    listing, built = tmp_path / "kws.s", tmp_path / "kws.o"
+    command = [made.compiler, *flags.split(), "-mfloat-abi=soft", "-O2", *host.WARNINGS, str(source), "-o"]
+    for more in ([str(listing), "-S"], [str(built), "-c"]):
+        done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert ("sxtb16" in listing.read_text()) is is_fast
+    assert ("smlad" in listing.read_text()) is is_fast
 
 
 def test_a_dot_product_takes_every_length(tmp_path: Path) -> None:

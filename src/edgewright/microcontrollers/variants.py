@@ -16,12 +16,17 @@ VARIANTS = """\
  * zero point of the input times the weights) and a mantissa; and to the places by which it is shifted, less one.
  */
 
-/* What the core has beyond C: Helium (M55), or the DSP extension (M4, M7, M33). */
-#if !defined(EDGEWRIGHT_PORTABLE) && defined(__ARM_FEATURE_MVE) && defined(__GNUC__)
+/* What the core has beyond C: Helium (M55), or the DSP extension (M4, M7, M33). Application cores have it too, but
+ * other rules for registers; bytes of a word are taken to lie from the lowest to the highest.
+ */
+#if !defined(EDGEWRIGHT_PORTABLE) && defined(__GNUC__) && !defined(__ARM_BIG_ENDIAN) && __ARM_ARCH_PROFILE == 'M'
+#define HAS_ARM_M
+#endif
+#if defined(HAS_ARM_M) && defined(__ARM_FEATURE_MVE)
 #define HAS_HELIUM
 #define GATHERED 4 /* pixels at a time, of convolutions with windows */
 #include <arm_mve.h>
-#elif !defined(EDGEWRIGHT_PORTABLE) && defined(__ARM_FEATURE_DSP) && defined(__GNUC__) && defined(__OPTIMIZE__)
+#elif defined(HAS_ARM_M) && defined(__ARM_FEATURE_DSP) && defined(__OPTIMIZE__)
 #define HAS_DSP /* needs all registers, which -O0 does not leave */
 #endif
 #ifndef GATHERED
