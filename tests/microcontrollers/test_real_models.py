@@ -73,3 +73,22 @@ def test_a_wrong_expectation_fails_the_self_test(assets: Path, tmp_path: Path) -
     done = subprocess.run(["make", "-C", str(tmp_path), "check"], capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "output is wrong in run 0" in done.stdout
+
+
+def test_another_compiler_or_other_flags_are_not_answered_by_what_was_built_before(
+    assets: Path, tmp_path: Path
+) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    model = compile_model(assets / "models" / MODELS["hello_world"][0], name="hello")
+    made = open_model(model, tmp_path)
+    write_checks(model, tmp_path, [made.run(row) for row in golden_inputs(model)], source="this machine")
+    for flags in ("-O2", "-O1 -DEDGEWRIGHT_PORTABLE"):
+        done = subprocess.run(
+            ["make", "-C", str(tmp_path), "check", f"CFLAGS={flags}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"{flags} -o hello_test" in done.stdout

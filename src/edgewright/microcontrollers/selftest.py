@@ -174,7 +174,8 @@ SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
 check: {{ name }}_test
 	./{{ name }}_test
 
-{{ name }}_test: {{ name }}.c {{ name }}.h {{ name }}_test.c
+# Built each time: CC and CFLAGS may be others than before.
+{{ name }}_test: always
 	$(CC) $(WARNINGS) $(CFLAGS) -o $@ {{ name }}.c {{ name }}_test.c
 
 sanitize:
@@ -184,7 +185,7 @@ sanitize:
 clean:
 	rm -f {{ name }}_test {{ name }}_sanitized
 
-.PHONY: check sanitize clean
+.PHONY: always check sanitize clean
 """
 
 
