@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from edgewright.microcontrollers.names import numbered
 from edgewright.sources.tflite_file import FlatGraph, FlatModel, FlatOperator
 
 # Operator of the schema -> method of MicroMutableOpResolver; those whose kernels the locked interpreter has.
@@ -74,10 +75,7 @@ def refusals_of(model: FlatModel) -> list[str]:
             reason = _refusal(graph, operator)
             if reason:
                 found.setdefault((operator.name, reason), []).append(position)
-    return [
-        f"{name} (operator {places[0]}{f' and {len(places) - 1} more' if len(places) > 1 else ''}): {reason}"
-        for (name, reason), places in found.items()
-    ]
+    return [f"{numbered(name, places)}: {reason}" for (name, reason), places in found.items()]
 
 
 def _method(operator: FlatOperator) -> str | None:

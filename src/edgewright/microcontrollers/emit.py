@@ -13,13 +13,15 @@ from edgewright.microcontrollers.ends import with_integer_ends
 from edgewright.microcontrollers.graph import ITEM_BYTES, Graph, Tensor
 from edgewright.microcontrollers.labels import check_labels, embedded_labels
 from edgewright.microcontrollers.layer import Layer, Site, UnsupportedError
-from edgewright.microcontrollers.names import check_name
+from edgewright.microcontrollers.names import check_name, numbered
 from edgewright.microcontrollers.planner import ALIGNMENT, Plan
 from edgewright.microcontrollers.reader import read_graph
 from edgewright.microcontrollers.registry import KERNELS
 from edgewright.microcontrollers.streaming import plan_streamed
 
 MAX_OPERATORS = 2000
+# That an error tells.
+_MOST_REASONS = 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -133,28 +135,34 @@ def _is_made(tensor: Tensor) -> bool:
 
 
 def _layers(graph: Graph, name: str, path: Path) -> tuple[Layer, ...]:
-    layers, refused = [], []
+    layers = []
+    refused: dict[tuple[str, str], list[int]] = {}
     for operator in graph.operators:
-        label = f"{operator.name} (operator {operator.position})"
-        kernel = KERNELS.get(operator.name)
-        if kernel is None:
-            refused.append(f"{label}: not covered")
-            continue
+        reason = ""
         unknown = {
             graph.tensor(index).dtype
             for index in (*operator.inputs, *operator.outputs)
             if index >= 0 and not _is_made(graph.tensor(index))
         }
-        if unknown:
-            refused.append(f"{label}: type {', '.join(sorted(unknown))}")
-            continue
-        try:
-            layers.append(kernel(Site(graph=graph, operator=operator, prefix=name)))
-        except UnsupportedError as err:
-            refused.append(f"{label}: {err}")
+        if operator.name not in KERNELS:
+            reason = "not covered"
+        elif unknown:
+            reason = f"type {', '.join(sorted(unknown))}"
+        else:
+            try:
+                layers.append(KERNELS[operator.name](Site(graph=graph, operator=operator, prefix=name)))
+            except UnsupportedError as err:
+                reason = str(err)
+        if reason:
+            refused.setdefault((operator.name, reason), []).append(operator.position)
     if refused:
-        shown = "; ".join(refused[:20]) + (f"; and {len(refused) - 20} more" if len(refused) > 20 else "")
+        shown = [
+            f"{numbered(kind, places)}: {reason}"
+            for (kind, reason), places in list(refused.items())[:_MOST_REASONS]
+        ]
+        if len(refused) > _MOST_REASONS:
+            shown.append(f"And {len(refused) - _MOST_REASONS} more reasons")
         raise ConversionError(
-            f"{path.name} cannot become C. {shown}. Change these operators, or use --to litert."
+            f"{path.name} cannot become C. {'. '.join(shown)}. Change these operators, or use --to litert."
         )
     return tuple(layers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from edgewright.core.errors import UsageError
 
@@ -42,3 +43,9 @@ def identifier(text: str) -> str:
     if not made or not made[0].isalpha():
         made = f"model_{made}".rstrip("_")[:MAX_NAME_LENGTH]
     return f"{made}_model" if made in _RESERVED else made
+
+
+def numbered(kind: str, positions: Sequence[int]) -> str:
+    """Return operators of one kind as messages name them: "CONV_2D (operator 0 and 14 more)"."""
+    more = f" and {len(positions) - 1} more" if len(positions) > 1 else ""
+    return f"{kind} (operator {positions[0]}{more})"
