@@ -151,7 +151,8 @@ def bench_on_devices(
     for board in chosen:
         if board.device not in names:
             raise UsageError(
-                f"for {board.name} the figures of {board.device} are needed. Add --device {board.device}."
+                f"{board.name} needs the figures of {board.device}, which is not among the devices: "
+                f"add it ({','.join([*devices, board.device])}), or leave the devices to the boards."
             )
     if not names or not 1 <= len(paths) <= MAX_MODELS:
         raise UsageError(

@@ -201,7 +201,7 @@ def device_of(name: str) -> str:
         if known in DEVICES:
             return known
     raise UnknownNameError.of(
-        "device", name, [*DEVICES, *(known.removeprefix("cortex-") for known in DEVICES)]
+        "device", name, dict.fromkeys([*DEVICES, *(known.removeprefix("cortex-") for known in DEVICES)])
     )
 
 
