@@ -161,7 +161,9 @@ def _convert_otherwise(
         conversion = made[request.name]
         if conversion.artifact is not None:
             note = f"made another way, for {program.format} directly failed: {outcomes[request.name].error}"
-            notes = (*conversion.artifact.notes, note[:_MAX_NOTE_CHARACTERS])
+            if len(note) > _MAX_NOTE_CHARACTERS:
+                note = f"{note[:_MAX_NOTE_CHARACTERS].rstrip()} [...]"
+            notes = (*conversion.artifact.notes, note)
             found[request.name] = Conversion(artifact=replace(conversion.artifact, notes=notes))
     return found
 
