@@ -169,7 +169,7 @@ class LinuxPlatform:
         )
         if done.returncode:
             raise ConversionError(
-                f"the Linux bundle fails its golden cases: {(done.stdout + done.stderr).strip()[-1200:]}"
+                f"the Linux bundle fails its golden cases: {(done.stdout or done.stderr[-1200:]).strip()[:1200]}"
             )
         where = (
             f"Python {sys.version_info.major}.{sys.version_info.minor} on {os.uname().machine}, not installed"
