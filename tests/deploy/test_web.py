@@ -55,8 +55,8 @@ def test_every_file_that_runs_is_listed_with_its_digest(web_bundle: Bundle) -> N
 def test_the_worker_keeps_what_the_page_needs(web_bundle: Bundle) -> None:
     listed = json.loads((web_bundle.folder / FILES_NAME).read_text())
     needed = {name for name in listed["files"] if not name.startswith(tuple(listed["later"]))}
-    assert {"index.html", "core/processing.wasm", "data/model/colours.onnx", "data/interface.json"} <= needed
-    assert not any(name.startswith(("vendor/", "data/golden/", "core/source/")) for name in needed)
+    assert {"index.html", "app.js", "core/processing.wasm", "data/interface.json"} <= needed
+    assert sum((web_bundle.folder / name).stat().st_size for name in needed) < 200_000
     assert (
         hashlib.sha256((web_bundle.folder / FILES_NAME).read_bytes()).hexdigest()[:16]
         in (web_bundle.folder / "sw.js").read_text()

@@ -42,18 +42,11 @@ _ARRAYS = {
     "float32": "Float32Array", "int8": "Int8Array", "uint8": "Uint8Array", "int16": "Int16Array",
     "int32": "Int32Array", "int64": "BigInt64Array",
 }  # fmt: skip
-# What the page needs before anything is chosen; the rest is kept offline when it is first used.
+# What is large or not of the page is kept offline when it is first used, so that it is not fetched twice.
 _KEPT_WHEN_USED = (
-    "vendor/",
-    "data/golden/",
-    "core/source/",
-    "core/freestanding/",
-    "core/build.sh",
-    "LICENSES/",
-    "README.md",
-    "serve.py",
-    "package.json",
-)
+    "data/model/", "data/processing/", "data/golden/", "vendor/", "core/source/", "core/freestanding/",
+    "core/build.sh", "LICENSES/", "README.md", "serve.py", "update.py", "package.json",
+)  # fmt: skip
 
 
 class WebPlatform:
