@@ -48,7 +48,7 @@ _CHAINS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 _TITLES = {"litert": "LiteRT", "onnxruntime": "ONNX Runtime"}
 _WHEELS = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime"}
-_LITERT_DTYPES = ("float32", "int8", "uint8", "int32")
+_LITERT_DTYPES = ("float32", "int8", "uint8", "int32", "int64")
 _TYPES = {  # of a result: type, reader, name of its test
     "classes": ("List<Label>", "labels", "Labels"),
     "boxes": ("List<Box>", "boxes", "Boxes"),
