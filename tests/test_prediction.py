@@ -14,7 +14,7 @@ from tests.colour_model import colour_specification, plain_image, write_colour_m
 from tests.command_line import cli
 
 import edgewright
-from edgewright.core.errors import DataError, RecipeError, UsageError
+from edgewright.core.errors import DataError, UsageError
 from edgewright.prediction import Predictor
 from edgewright.processing.results import Classes
 from edgewright.processing.specification import read_specification, write_specification
@@ -103,12 +103,36 @@ def test_the_command_goes_on_after_a_broken_file_and_fails_at_the_end(model: Pat
     Image.fromarray(plain_image(0, 250, 0)).save(tmp_path / "b.png")
     done = run_cli("predict", str(model), str(tmp_path), "--json")
     assert done.returncode == DataError.exit_code
-    assert "a.png" in done.stderr
-    assert json.loads(done.stdout.splitlines()[0])["colours"][0]["name"] == "green"
+    assert done.stderr.count("a.png") == 1
+    broken, good = map(json.loads, done.stdout.splitlines()[:2])
+    assert broken["input"].endswith("a.png") and "decoded" in broken["error"]
+    assert good["colours"][0]["name"] == "green"
+
+
+def test_files_of_the_same_name_are_drawn_apart(model: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / "pictures" / folder).mkdir(parents=True)
+        Image.fromarray(plain_image(0, 250, 0)).save(tmp_path / "pictures" / folder / "same.png")
+    done = run_cli("predict", model, tmp_path / "pictures", "--draw", tmp_path / "drawn")
+    assert done.returncode == 0, done.stderr
+    assert sorted(file.name for file in (tmp_path / "drawn").iterdir()) == ["same-2.png", "same.png"]
+
+
+def test_a_picture_of_another_format_is_not_taken_for_a_folder(model: Path, tmp_path: Path) -> None:
+    done = run_cli("predict", model, model.parent / "pictures" / "red.png", "--draw", tmp_path / "x.webp")
+    assert done.returncode == UsageError.exit_code
+    assert ".png" in done.stderr and not (tmp_path / "x.webp").exists()
+
+
+@pytest.mark.parametrize("lines", ["red\ngreen\n", "none\nred\ngreen\nblue\n"])
+def test_labels_are_one_a_class(model: Path, tmp_path: Path, lines: str) -> None:
+    (tmp_path / "names.txt").write_text(lines)
+    with pytest.raises(UsageError, match=r"3 classes, but names.txt has [24] labels"):
+        edgewright.load(model, labels=tmp_path / "names.txt")
 
 
 def test_a_word_that_is_no_preset_is_refused(model: Path) -> None:
-    with pytest.raises(RecipeError, match="imagenit"):
+    with pytest.raises(UsageError, match=r"'imagenit'.*Did you mean 'imagenet'"):
         edgewright.load(model, processing="imagenit")
 
 

@@ -17,7 +17,7 @@ from edgewright.core.errors import DataError, FormatMismatchError, UsageError
 from edgewright.core.files import work_folder
 from edgewright.core.tensors import Array, TensorSpec
 from edgewright.processing import presets
-from edgewright.processing.choice import choose
+from edgewright.processing.choice import choose, read_named
 from edgewright.processing.notes import raw_notes
 from edgewright.processing.processor import Plan, Raw, Signature, plan
 from edgewright.processing.raw import RAW_SUFFIXES, read_raw
@@ -299,7 +299,7 @@ def _specify(
     folder = places[0] if places[0].is_dir() else places[0].parent
     specification = processing if isinstance(processing, Specification) else None
     if processing is not None and specification is None and str(processing) not in presets.names():
-        specification = read_specification(Path(str(processing)))
+        specification = read_named(str(processing))
     if processing is None and (folder / PROCESSING_NAME).is_file():
         specification = read_specification(folder)
     if specification is not None and specification.models:

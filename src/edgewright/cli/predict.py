@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +29,7 @@ _Labels = Annotated[
 ]
 _PICTURES = (".png", ".jpg", ".jpeg")
 _SOUND = ".wav"
+_MAX_STEM = 80
 
 
 def predict(
@@ -43,7 +46,9 @@ def predict(
     draw: Annotated[
         Path | None,
         typer.Option(
-            "--draw", metavar="FILE|DIR", help="Draw the results: a .png, or a folder for several inputs."
+            "--draw",
+            metavar="FILE|DIR",
+            help="Draw the results: a .png or .jpg, or a folder for several inputs.",
         ),
     ] = None,
     out: Annotated[
@@ -66,9 +71,12 @@ def predict(
     Example: edgewright predict mobilenet.tflite cat.jpg --processing mobilenet_v1 --labels labels.txt --draw cat.png
     """
     from edgewright.prediction import find_inputs, load
+    from edgewright.processing.raw import RAW_SUFFIXES
 
     with load(model, processing=processing or None, labels=labels, threads=threads) as predictor:
         jobs = find_inputs(predictor.specification, inputs)
+        if draw is not None and draw.suffix.lower() in RAW_SUFFIXES["image"].difference(_PICTURES):
+            raise UsageError(f"--draw {draw}: {', '.join(_PICTURES)}, or a folder, is expected.")
         if draw is not None and len(jobs) > 1 and draw.suffix.lower() in _PICTURES:
             raise UsageError(
                 f"--draw {draw} is one picture, but there are {len(jobs)} inputs. Give a folder."
@@ -130,37 +138,54 @@ def _predict_all(
     as_json: bool,
 ) -> int:
     """Print, write and draw the results of each job; return how many failed."""
-    lines: list[str] = []
     failed = 0
-    for job in _counted(jobs):
-        source = next(iter(job.values()))
-        try:
-            prediction = predictor(source=source, named=job)
-            if draw is not None:
-                _draw(
-                    prediction,
-                    draw if draw.suffix.lower() in _PICTURES else draw / f"{Path(source).stem}.png",
+    with ExitStack() as stack:
+        lines = None
+        if out is not None:
+            lines = stack.enter_context(stack.enter_context(write_aside(out)).open("w", encoding="utf-8"))
+        for job, stem in zip(_counted(jobs), _own_stems(jobs), strict=True):
+            source = next(iter(job.values()))
+            try:
+                prediction = predictor(source=source, named=job)
+                if draw is not None:
+                    _draw(prediction, draw if draw.suffix.lower() in _PICTURES else draw / f"{stem}.png")
+                if sound is not None:
+                    _write_sound(prediction, sound, stem)
+            except EdgewrightError as err:
+                if len(jobs) == 1:
+                    raise
+                failed += 1
+                record: dict[str, object] = {"input": source, "error": str(err)}
+                print(
+                    f"edgewright: {err}" if source in str(err) else f"edgewright: {source}: {err}",
+                    file=sys.stderr,
                 )
-            if sound is not None:
-                _write_sound(prediction, sound, Path(source).stem)
-        except EdgewrightError as err:
-            if len(jobs) == 1:
-                raise
-            failed += 1
-            lines.append(json.dumps({"input": source, "error": str(err)}))
-            print(f"edgewright: {source}: {err}", file=sys.stderr)
-            continue
-        for note in prediction.notes:
-            print(f"edgewright: note: {source}: {note}", file=sys.stderr)
-        lines.append(json.dumps(prediction.to_json()))
-        if as_json:
-            print(lines[-1], flush=True)
-        elif out is None:
-            _show(prediction)
-    if out is not None:
-        with write_aside(out) as aside:
-            aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            else:
+                record = prediction.to_json()
+                for note in prediction.notes:
+                    print(f"edgewright: note: {source}: {note}", file=sys.stderr)
+                if out is None and not as_json:
+                    _show(prediction)
+            if as_json:
+                print(json.dumps(record), flush=True)
+            if lines is not None:
+                lines.write(f"{json.dumps(record)}\n")
     return failed
+
+
+def _own_stems(jobs: list[dict[str, str]]) -> list[str]:
+    """Return a name for what is written of each job: its file's, numbered where several have the same."""
+    stems: list[str] = []
+    taken: set[str] = set()
+    for job in jobs:
+        stem = re.sub(r"[^\w .-]", "_", Path(next(iter(job.values()))).stem)[:_MAX_STEM] or "input"
+        number, own = 1, stem
+        while own.lower() in taken:
+            number += 1
+            own = f"{stem}-{number}"
+        taken.add(own.lower())
+        stems.append(own)
+    return stems
 
 
 def _counted(jobs: list[dict[str, str]]) -> Iterator[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Options of a pass or a step: from TOML, JSON or `name=value` texts to a dataclass and back, keys and types checked."""
+"""Options of a pass or a step: from TOML, JSON or `name=value` texts to a dataclass and back, checked."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def _kind(hint: object) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_kind(choice) for choice in arguments if choice is not type(None))
     if origin is typing.Literal:
-        return " or ".join(map(str, arguments))
+        return " or ".join(str(argument) for argument in arguments if argument != "")
     if origin is tuple:
         return f"list of {_kind(arguments[0])}"
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):

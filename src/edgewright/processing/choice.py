@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from edgewright.core.errors import FormatMismatchError, UsageError
+from edgewright.core.errors import FormatMismatchError, UnknownNameError, UsageError
 from edgewright.processing import presets
 from edgewright.processing.presets import Quantization, Subject
 from edgewright.processing.processor import Signature
@@ -31,7 +31,7 @@ def choose(processing: str, models: Mapping[str, Path], signatures: Mapping[str,
         UsageError: there is none, or it cannot be read.
     """
     if processing and processing not in presets.names():
-        return _read(processing)
+        return read_named(processing)
     subjects = {
         name: Subject(path=path, signature=signatures[name], quantization=read_quantization(path))
         for name, path in models.items()
@@ -99,11 +99,14 @@ def rebind(specification: Specification, old: Signature, new: Signature) -> Spec
     )
 
 
-def _read(processing: str) -> Specification:
-    try:
-        return read_specification(Path(processing))
-    except UsageError as err:
-        if Path(processing).exists():
-            raise
-        # A word that is no file was meant as a preset.
-        raise type(err)(f"{err} Or name a preset: {', '.join(presets.names())}.") from err
+def read_named(processing: str) -> Specification:
+    """Return the specification of the file or folder at `processing`.
+
+    Raises:
+        UnknownNameError: a word that is no file, and so was meant as a preset; says the nearest.
+        UsageError: the file cannot be read, or is none.
+    """
+    path = Path(processing)
+    if not path.exists() and path.name == processing and path.suffix != ".toml":
+        raise UnknownNameError.of("preset or file", processing, presets.names())
+    return read_specification(path)

@@ -16,8 +16,10 @@ from edgewright.processing.signature import Signature, full_name, with_state_siz
 from edgewright.processing.specification import (
     Constant,
     Flow,
+    ResultFlow,
     Specification,
     State,
+    check_label_count,
     specification_record,
 )
 from edgewright.processing.step import Frame, Geometry, Step
@@ -239,6 +241,8 @@ class _Planner:
                 raise type(err)(f"{flow.name!r}, step {number}: {err}") from err
             types.append(made)
             taken = (made,)
+        if isinstance(flow, ResultFlow):
+            check_label_count(flow, taken[0].classes)
         images = [self.images[source] for source in flow.sources if source in self.images]
         checked = CheckedFlow(flow=flow, given=given, types=tuple(types), image=images[0] if images else "")
         if flow not in self.specification.results:

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 from functools import cache
 
-from edgewright.core.errors import RecipeError, UnknownNameError
+from edgewright.core.errors import RecipeError, UnknownNameError, UsageError
 from edgewright.core.options import options_record, read_options
 from edgewright.processing.step import Step
 
@@ -94,7 +94,14 @@ def read_step(record: object, *, what: str) -> Step:
     if not isinstance(record, dict) or not isinstance(record.get("step"), str):
         raise RecipeError(f'{what} is {record!r:.80}; a table such as {{ step = "softmax" }} is expected.')
     options = {key: value for key, value in record.items() if key != "step"}
-    return read_options(step_class(record["step"]), options, what=f"{what}: {record['step']}")
+    try:
+        cls = step_class(record["step"])
+    except UnknownNameError as err:
+        raise UnknownNameError(f"{what}: {err}") from err
+    try:
+        return read_options(cls, options, what=f"{what}: {record['step']}")
+    except UsageError as err:
+        raise err if what in str(err) else type(err)(f"{what}: {err}") from err
 
 
 def step_record(step: Step) -> dict[str, object]:

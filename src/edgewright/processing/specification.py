@@ -11,7 +11,7 @@ from typing import Literal
 
 import tomli_w
 
-from edgewright.core.errors import RecipeError, UnknownNameError
+from edgewright.core.errors import FormatMismatchError, RecipeError, UnknownNameError
 from edgewright.core.files import write_text
 from edgewright.core.options import options_record, read_options
 from edgewright.processing.registry import read_step, step_record
@@ -326,6 +326,15 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return checked_labels(text.splitlines(), what=f"label file {path}")
 
 
+def check_label_count(flow: ResultFlow, classes: int | None) -> None:
+    """Raise FormatMismatchError where labels are not one a class: those behind a missing one would name others."""
+    if flow.labels and classes is not None and len(flow.labels) != classes:
+        raise FormatMismatchError(
+            f"result {flow.name!r} has {classes} classes, but {flow.labels_file} has {len(flow.labels)} labels. "
+            "Give one label a line for each class, in the order of the model."
+        )
+
+
 def checked_labels(lines: Sequence[str], *, what: str) -> tuple[str, ...]:
     """Return `lines` as labels, without spaces around them and without empty ones at the end.
 
@@ -385,6 +394,9 @@ def _read_head(row: dict[str, object], what: str) -> tuple[_FlowHead, tuple[Step
         raise RecipeError(
             f"{what} has steps = {steps!r:.80}; a list of up to {_MAX_STEPS} tables is expected."
         )
+    sources = row.get("sources", [])
+    if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
+        raise RecipeError(f'{what} has from = {sources!r:.80}; a list such as ["image"] is expected.')
     head = read_options(_FlowHead, {k: v for k, v in row.items() if k != "steps"}, what=what)
     read = tuple(read_step(step, what=f"{what}, step {n + 1}") for n, step in enumerate(steps))
     if not head.sources:
