@@ -16,12 +16,19 @@ from tests.deploy.web_site import EVIL, live, needs_chromium, needs_compiler, pl
 
 from edgewright.core.tensors import TensorSpec
 from edgewright.deploy.browser import FAKE_MEDIA, Browser
-from edgewright.deploy.bundle import Bundle
+from edgewright.deploy.bundle import Bundle, BundleRequest, make_bundle
 from edgewright.deploy.web import FILES_NAME
 from edgewright.deploy.web_proof import prove_page, run_example, run_selftest, serve
 from edgewright.processing.c_code import write_core
 from edgewright.processing.c_wasm import build_wasm
 from edgewright.processing.processor import Signature, plan
+from edgewright.processing.specification import (
+    Flow,
+    RawInput,
+    ResultFlow,
+    Specification,
+    write_specification,
+)
 
 pytestmark = [pytest.mark.slow, needs_compiler, needs_chromium]
 
@@ -123,7 +130,7 @@ def test_bad_inputs_are_errors_that_a_program_can_catch(web_bundle: Bundle) -> N
     script = """(async () => {
       const { ColourFinder } = await import("./colour_finder.js");
       const model = await ColourFinder.load();
-      const tried = async (image) => model.run({ image }).then(() => "ran", (error) => error.message);
+      const tried = async (image) => model.run({ image }).then(() => "ran", (error) => `${error.name}: ${error.message}`);
       const said = [
         await tried(new Blob(["no image"])),
         await tried({ data: new Uint8Array(5), width: 2, height: 2 }),
@@ -149,6 +156,7 @@ def test_bad_inputs_are_errors_that_a_program_can_catch(web_bundle: Bundle) -> N
     )
     for text, part in zip(said, wanted, strict=True):
         assert part in text, (text, part)
+        assert text == "ran" or text.startswith("ProcessingError: ")
 
 
 def test_a_server_without_headers_gets_threads_from_the_worker(web_bundle: Bundle) -> None:
@@ -156,3 +164,58 @@ def test_a_server_without_headers_gets_threads_from_the_worker(web_bundle: Bundl
         first, second = run_selftest(browser, url), run_selftest(browser, url)
     assert not first.problems and not second.problems
     assert not first.is_isolated and second.is_isolated
+
+
+def test_whole_numbers_are_kept_or_refused(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, save
+
+    ends = [
+        helper.make_tensor_value_info(name, kind, [1, 2])
+        for name, kind in (
+            ("x", TensorProto.INT64),
+            ("z", TensorProto.INT8),
+            ("w", TensorProto.INT64),
+            ("v", TensorProto.INT8),
+        )
+    ]
+    nodes = [helper.make_node("Identity", ["x"], ["w"]), helper.make_node("Identity", ["z"], ["v"])]
+    graph = helper.make_graph(nodes, "same", ends[:2], ends[2:])
+    save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9),
+        str(tmp_path / "same.onnx"),
+    )
+    # One is a word of JavaScript.
+    inputs = (
+        RawInput(name="ids", kind="tensor", shape=(2,), dtype="int64"),
+        RawInput(name="class", kind="tensor", shape=(2,), dtype="int8"),
+    )
+    tensors = (Flow(name="x", sources=("ids",)), Flow(name="z", sources=("class",)))
+    results = (ResultFlow(name="big", sources=("w",)), ResultFlow(name="small", sources=("v",)))
+    write_specification(
+        Specification(task="other", inputs=inputs, tensors=tensors, results=results), tmp_path
+    )
+    request = BundleRequest(
+        source=tmp_path / "same.onnx", platform="web", name="Same", processing=str(tmp_path)
+    )
+    made = make_bundle(request, tmp_path / "out")
+    script = """(async () => {
+      const { Same } = await import("./same.js");
+      const model = await Same.load();
+      const tried = (ids, small) => model.run({ ids, classValue: small }).then(
+        ({ big, small: kept }) => [...big.numbers, ...kept.numbers].map(String).join(" "), (error) => error.message);
+      const most = BigInt64Array.from([2n ** 53n + 1n, -1n]);
+      const given = [[most, [-128, 127]], [[1, 2], [128, 0]], [[1.5, 2], [0, 0]], [[1], [0, 0]]];
+      return Promise.all(given.map(([ids, small]) => tried(ids, small)));
+    })()"""
+    with serve(made.folder) as url, Browser() as browser:
+        browser.open(f"{url}selftest.html")
+        said = browser.evaluate(script)
+    assert isinstance(said, list)
+    wanted = (
+        "9007199254740993 -1 -128 127",
+        "class: 128 is no int8",
+        "ids: 1.5 is no int64",
+        "ids: the numbers: a size",
+    )
+    for text, part in zip(said, wanted, strict=True):
+        assert part in text, (text, part)

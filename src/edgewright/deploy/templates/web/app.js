@@ -20,6 +20,8 @@ function say(text, isBad = false) {
 }
 
 function complain(error) {
+  at("panel").replaceChildren(); // what stood there was of another input
+  at("time").textContent = "";
   say(error.message, true);
 }
 

@@ -88,9 +88,14 @@ export class Engine {
     for (const [index, row] of description.inputs.entries()) {
       const given = inputs[row.name];
       if (given === undefined || given === null) throw new ProcessingError(`the input ${row.name} is missing`);
-      if (row.kind === "image") this.#core.setImage(index, await toPixels(given));
-      else if (row.kind === "audio") this.#core.setSamples(index, numbers(given, row));
-      else this.#core.setValues(index, numbers(given, row));
+      try {
+        if (row.kind === "image") this.#core.setImage(index, await toPixels(given));
+        else if (row.kind === "audio") this.#core.setSamples(index, numbers(given, row.dtype));
+        else this.#core.setValues(index, numbers(given, row.dtype));
+      } catch (error) {
+        const code = error instanceof ProcessingError ? error.code : 0;
+        throw Object.assign(new ProcessingError(`${row.name}: ${error.message}`), { code, cause: error });
+      }
     }
     for (const [number, model] of description.models.entries()) {
       this.#core.prepare(number);
@@ -112,11 +117,20 @@ export class Engine {
   }
 }
 
-function numbers(given, row) {
-  const kind = arrayClass(row.dtype);
+function numbers(given, dtype) {
+  const kind = arrayClass(dtype);
   if (given instanceof kind) return given;
-  if (Array.isArray(given)) return kind.from(given);
-  throw new ProcessingError(`the input ${row.name} is no ${kind.name}`);
+  if (!Array.isArray(given)) throw new ProcessingError(`it is no ${kind.name}`);
+  const made = new kind(given.length);
+  for (const [index, value] of given.entries()) {
+    const isWhole = Number.isInteger(value);
+    made[index] = kind === BigInt64Array ? BigInt(isWhole ? value : 0) : value;
+    // What wraps around or is cut off is another number.
+    if (kind !== Float32Array && (!isWhole || Number(made[index]) !== value)) {
+      throw new ProcessingError(`${value} is no ${dtype}`);
+    }
+  }
+  return made;
 }
 
 /** Results for people and programs, made of arrays: labels, boxes, points, masks, or numbers. */
