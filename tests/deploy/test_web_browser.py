@@ -130,7 +130,8 @@ def test_bad_inputs_are_errors_that_a_program_can_catch(web_bundle: Bundle) -> N
     script = """(async () => {
       const { ColourFinder } = await import("./colour_finder.js");
       const model = await ColourFinder.load();
-      const tried = async (image) => model.run({ image }).then(() => "ran", (error) => `${error.name}: ${error.message}`);
+      const told = (error) => `${error.name}: ${error.message}`;
+      const tried = (image) => model.run({ image }).then(() => "ran", told);
       const said = [
         await tried(new Blob(["no image"])),
         await tried({ data: new Uint8Array(5), width: 2, height: 2 }),
