@@ -277,3 +277,11 @@ def test_the_demo(edgewright: Command, tmp_path: Path) -> None:
     record = json.loads(out)
     assert code == 0
     assert {row["status"] for row in record["results"]} == {"ok"}
+
+
+def test_python_runs_it_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgewright", "bench", "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage: edgewright bench" in done.stdout
