@@ -143,3 +143,9 @@ def test_broken_bytes_are_told_apart(assets: Path, tmp_path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(IntegrityError, match="Get the file again"):
         litert_file.read(path)
+
+
+def test_real_values_are_told_without_two_signs() -> None:
+    assert litert_file.real_text(0.5, -128) == "0.5 * (q + 128)"
+    assert litert_file.real_text(0.5, 7) == "0.5 * (q - 7)"
+    assert litert_file.real_text(0.00390625, 0) == "0.00390625 * q"

@@ -346,9 +346,16 @@ def quantized_io(model: Model) -> list[str]:
                 continue
             sentences.append(
                 f"{kind} {tensor_name(graph, index)} is {dtype_name(graph.tensors[index])}: "
-                f"real = {float(q.scale[0]):.9g} * (q - {int(q.zeroPoint[0])})"
+                f"real = {real_text(float(q.scale[0]), int(q.zeroPoint[0]))}"
             )
     return sentences
+
+
+def real_text(scale: float, zero_point: int) -> str:
+    """Return how a real value is computed of q: "0.5 * (q + 128)"."""
+    if zero_point == 0:
+        return f"{scale:.9g} * q"
+    return f"{scale:.9g} * (q {'-' if zero_point > 0 else '+'} {abs(zero_point)})"
 
 
 def float_io(model: Model) -> int:

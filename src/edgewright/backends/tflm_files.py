@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from edgewright.backends.litert_file import real_text
 from edgewright.backends.tflm_measure import Arena
 from edgewright.core.errors import IntegrityError
 
@@ -370,7 +371,7 @@ def _table_text(model: TflmModel) -> str:
 
 
 def _quantization_text(port: Port) -> str:
-    return f"{port.scale:.9g} * (q - {port.zero_point})" if port.is_quantized else "as it is"
+    return real_text(port.scale, port.zero_point) if port.is_quantized else "as it is"
 
 
 def plain(text: str) -> str:
