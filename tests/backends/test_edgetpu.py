@@ -229,6 +229,7 @@ def test_a_recorded_log_is_read() -> None:
         ),
         (lambda text: text.replace("8.58MiB", "x").replace("3.00KiB", "three"), "has the size 'three'"),
         (lambda text: text.replace("Number of Edge TPU subgraphs", "Parts"), "has no line"),
+        (lambda text: text.replace("subgraphs: 1", "subgraphs: one"), "as 'one'"),
         (lambda text: "", "it said nothing"),
         (lambda text: REFUSED, "Model could not be parsed"),
     ],

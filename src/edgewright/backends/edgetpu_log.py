@@ -78,7 +78,7 @@ def parse_log(text: str) -> CompilerLog:
         LogRow(operator=match[1], count=int(match[2]), status=match[3])
         for match in list(_ROW.finditer(table))[:_MAX_ROWS]
     )
-    operations = int(_field(text, "Total number of operations"))
+    operations = _count(text, "Total number of operations")
     listed = sum(row.count for row in rows)
     if listed != operations:
         raise ConversionError(
@@ -86,7 +86,7 @@ def parse_log(text: str) -> CompilerLog:
         )
     return CompilerLog(
         version=version[1],
-        subgraphs=int(_field(text, "Number of Edge TPU subgraphs")),
+        subgraphs=_count(text, "Number of Edge TPU subgraphs"),
         operations=operations,
         cached_bytes=_bytes(_field(text, "On-chip memory used for caching model parameters")),
         free_bytes=_bytes(_field(text, "On-chip memory remaining for caching model parameters")),
@@ -100,6 +100,15 @@ def _field(text: str, name: str) -> str:
     if match is None:
         raise ConversionError(f"the Edge TPU compiler's log has no line {name!r}. Report it with the log.")
     return match[1]
+
+
+def _count(text: str, name: str) -> int:
+    said = _field(text, name)
+    if re.fullmatch(r"\d{1,9}", said) is None:
+        raise ConversionError(
+            f"the Edge TPU compiler's log gives {name!r} as {said!r}. Report it with the log."
+        )
+    return int(said)
 
 
 def _bytes(text: str) -> int:
