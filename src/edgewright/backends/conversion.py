@@ -105,7 +105,9 @@ def _request(
         raise UnavailableError(support.reason)
     if target.precision not in backend.precisions:
         known = ", ".join(backend.precisions)
-        raise UnavailableError(f"{backend.name} makes {known}, but not {target.precision}.")
+        raise UnavailableError(
+            f"{backend.name} makes {known}, but not {target.precision}: choose with --precision."
+        )
     bridges = route(program.format, backend.consumes, runtime=target.runtime)
     lowered = replace(program, format=bridges[-1].writes if bridges else program.format)
     reason = backend.refuses(lowered, target)

@@ -76,7 +76,7 @@ class CoremlBackend:
             if strange:
                 return f"Core ML has no {what} of {', '.join(strange)}; it has {', '.join(known)}"
         if program.precision not in (Precision.FP32, target.precision):
-            return f"the source is already {program.precision}; only {program.precision} keeps what it is"
+            return f"the source is already {program.precision}; only --precision {program.precision} keeps what it is"
         if target.precision in INTEGER_PRECISIONS and target.quantizer is Quantizer.NATIVE:
             return "coremltools finds the ranges of activations on macOS alone; PT2E finds them here (quantizer pt2e)"
         if target.precision in INTEGER_PRECISIONS and program.format != "pt2":

@@ -73,7 +73,7 @@ class TensorrtBackend:
         if target.layout is not None and layouts != {target.layout}:
             return f"the source's layout is {', '.join(sorted(layouts)) or 'not known'}, and it is kept"
         if program.precision not in (Precision.FP32, target.precision):
-            return f"the source is already {program.precision}; only {program.precision} keeps what it is"
+            return f"the source is already {program.precision}; only --precision {program.precision} keeps what it is"
         if target.precision is Precision.W8A8 and (
             target.quantizer is Quantizer.PT2E
             or (program.format == "pt2" and program.precision != Precision.FP32)

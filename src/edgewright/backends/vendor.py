@@ -158,7 +158,8 @@ def refuses(
     if target.layout is not None and layouts and layouts != {target.layout}:
         return f"the source's layout is {', '.join(sorted(layouts))}, and it is kept; {target.layout} is not made"
     if program.precision not in (Precision.FP32, target.precision):
-        return f"the source is already quantized ({program.precision}); only {program.precision} keeps what it is"
+        kept = program.precision
+        return f"the source is already quantized ({kept}); only --precision {kept} keeps what it is"
     if target.quantizer is not None and target.quantizer not in quantizers:
         return f"{target.runtime} has no quantizer {target.quantizer}; use {' or '.join(quantizers)}"
     if target.quantizer is Quantizer.PT2E and program.format != "pt2":
