@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +96,7 @@ def open_processed(arguments: dict[str, object]) -> dict[str, object]:
         inputs=specs_from_json(arguments["inputs"]), outputs=specs_from_json(arguments["outputs"])
     )
     checked = plan(read_specification(folder), signature)
-    processor = CProcessor(checked, folder / f"core{os.getpid()}", name=_NAME)
+    processor = CProcessor(checked, folder / _SOURCES, name=_NAME, library=folder / _LIBRARY)
     session = _Processed(registry.get(target.runtime).open(artifact, target), processor)
     names = [row.name for row in checked.specification.inputs]
     raws = [

@@ -87,6 +87,7 @@ class CProcessor:
     Args:
         checked: the specification, checked against its models.
         folder: where the sources and the library are written.
+        library: one that `build_library` made of the same processing under the same name; nothing is compiled then.
     Raises:
         UnavailableError: there is no C compiler.
         ConversionError: a step has no C.
@@ -101,11 +102,12 @@ class CProcessor:
         options: COptions | None = None,
         flags: Sequence[str] = FLAGS,
         cc: str = "",
+        library: Path | None = None,
     ) -> None:
         self.plan = checked
         self.core = write_core(checked, folder, name, options)
-        library = build_library(self.core, folder / f"lib{name}.so", flags=flags, cc=cc)
-        self._library = _typed(ctypes.CDLL(str(library)), name)
+        built = library or build_library(self.core, folder / f"lib{name}.so", flags=flags, cc=cc)
+        self._library = _typed(ctypes.CDLL(str(built)), name)
         self._what = getattr(self._library, f"{name}_processing")()
         size = self._library.ew_bytes(self._what)
         self._block = np.zeros(size // 8 + 2, dtype=np.int64)
