@@ -119,3 +119,33 @@ def test_bad_options_are_refused(model: Path, tmp_path: Path) -> None:
     text = replace(request, options=(), name="False")
     with pytest.raises(UsageError):
         make_bundle(text, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_it_installs_from_its_wheels_alone(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linux.cpp.CppPlatform, "prove", lambda self, content, folder: ())
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    options = (f"wheels={os.uname().machine}", f"python={version}")
+    request = BundleRequest(source=model, platform="linux", name="ColourFinder", options=options)
+    try:
+        made = make_bundle(request, tmp_path / "colours")
+    except UnavailableError as err:
+        pytest.skip(f"no package index: {err}")
+    assert list((made.folder / "wheels").glob("onnxruntime-*.whl"))
+    home = tmp_path / "board & home"
+    # Nothing of this environment is seen but its Python, and pip may ask no index.
+    env = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PIP_INDEX_URL": "http://127.0.0.1:9/"}
+    done = subprocess.run(
+        [str(made.folder / "install.sh"), str(home)], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ok: all golden cases passed" in done.stdout
+    assert (
+        f"ExecStart={home}/venv/bin/python -m colour_finder.service"
+        in (home / "colour_finder.service").read_text()
+    )
+    command = [str(home / "venv/bin/python"), "-c", "import colour_finder; print(colour_finder.__file__)"]
+    shown = subprocess.run(command, env=env, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert shown.startswith(str(home)), "what was installed runs, not what it was made of"

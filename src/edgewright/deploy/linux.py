@@ -94,8 +94,10 @@ class LinuxPlatform:
             )
             for machine, path in built.items()
         )
+        has_service = len(content.plan.specification.inputs) == 1
         values = _values(content) | {
             "sizes": sizes,
+            "has_service": has_service,
             "abis": ", ".join(built),
             "wheels_text": _wheels_text(wheels),
         }
@@ -108,7 +110,6 @@ class LinuxPlatform:
             f"src/{package}/runtime.py": f"runtime_{content.runtime}.py",
             f"src/{package}/selftest.py": "selftest.py",
         }
-        has_service = len(content.plan.specification.inputs) == 1
         if has_service:
             files |= {
                 f"src/{package}/service.py": "service.py",
