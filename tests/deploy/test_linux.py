@@ -142,10 +142,8 @@ def test_it_installs_from_its_wheels_alone(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ok: all golden cases passed" in done.stdout
-    assert (
-        f"ExecStart={home}/venv/bin/python -m colour_finder.service"
-        in (home / "colour_finder.service").read_text()
-    )
+    unit = (home / "colour_finder.service").read_text()
+    assert f'ExecStart="{home}/venv/bin/python" -m colour_finder.service' in unit
     command = [str(home / "venv/bin/python"), "-c", "import colour_finder; print(colour_finder.__file__)"]
     shown = subprocess.run(command, env=env, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
     assert shown.startswith(str(home)), "what was installed runs, not what it was made of"
