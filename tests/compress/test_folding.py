@@ -11,6 +11,7 @@ from tests.colour_model import SIZE, colour_specification, plain_image
 
 from edgewright.core.errors import UsageError
 from edgewright.core.program import Program
+from edgewright.core.tensors import Array, Arrays
 from edgewright.processing.processor import Plan, Processor, Signature, plan
 from edgewright.processing.specification import Specification
 
@@ -45,6 +46,20 @@ def checked(program: Program, specification: Specification) -> Plan:
     return plan(made, Signature(inputs=program.inputs, outputs=program.outputs))
 
 
+def run(one: Plan, model: Program, image: Array) -> dict[str, Array]:
+    """Return the results of the processing `one` around `model`."""
+    from edgewright.backends.vendor import load_exported
+
+    network = load_exported(model).module()
+
+    def execute(name: str, inputs: Arrays) -> Arrays:
+        made = network(torch.from_numpy(np.ascontiguousarray(inputs[model.inputs[0].name])))
+        made = made[0] if isinstance(made, tuple) else made
+        return {model.outputs[0].name: made.detach().numpy()}
+
+    return Processor(one).run({"image": image}, execute)
+
+
 def test_steps_next_to_the_model_go_inside(program: Program, tmp_path: Path) -> None:
     from edgewright.compress.folding import fold_processing
 
@@ -60,7 +75,6 @@ def test_steps_next_to_the_model_go_inside(program: Program, tmp_path: Path) -> 
 def test_the_folded_model_gives_what_processing_and_model_gave_apart(
     program: Program, tmp_path: Path
 ) -> None:
-    from edgewright.backends.vendor import load_exported
     from edgewright.compress.folding import fold_processing
 
     given = colour_specification()
@@ -69,21 +83,53 @@ def test_the_folded_model_gives_what_processing_and_model_gave_apart(
     made = fold_processing(program, old, folder=tmp_path)
     assert not made.specification.tensors[0].steps  # the resize went inside, too
     new = plan(made.specification, Signature(inputs=made.program.inputs, outputs=made.program.outputs))
-    results = []
-    for one, model in ((old, program), (new, made.program)):
-        network = load_exported(model).module()
-
-        def execute(name: str, inputs: object, network: object = network, model: Program = model) -> object:
-            tensor = torch.from_numpy(np.ascontiguousarray(inputs[model.inputs[0].name]))  # type: ignore[index]
-            made = network(tensor)  # type: ignore[operator]
-            made = made[0] if isinstance(made, tuple) else made
-            return {model.outputs[0].name: made.detach().numpy()}
-
-        image = plain_image(200, 40, 90, height=31, width=45)
-        image[5:20, 9:30] = 250
-        results.append(Processor(one).run({"image": image}, execute)["colours"])  # type: ignore[arg-type]
+    image = plain_image(200, 40, 90, height=31, width=45)
+    image[5:20, 9:30] = 250
+    results = [run(one, model, image)["colours"] for one, model in ((old, program), (new, made.program))]
     assert results[0][:, 0].tolist() == results[1][:, 0].tolist()
     assert results[0][:, 1] == pytest.approx(results[1][:, 1], abs=5e-3)
+
+
+class Pixels(torch.nn.Module):  # type: ignore[misc]
+    """Scores of two classes for each pixel: whether the first colour is above the second."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.cat([pixels[:, 1:2] - pixels[:, 0:1], pixels[:, 0:1] - pixels[:, 1:2]], dim=1)
+
+
+def test_a_mask_goes_back_to_the_pixels_of_its_source(tmp_path: Path) -> None:
+    from edgewright.compress.folding import fold_processing
+    from edgewright.processing.registry import read_step
+    from edgewright.sources.torch_export import export_module
+
+    example = (torch.zeros(1, 3, SIZE, SIZE),)
+    source = export_module(Pixels().eval(), example, workdir=tmp_path, origin="Pixels")
+    given = colour_specification()
+    steps = tuple(
+        read_step(step, what="test") for step in ({"step": "argmax", "axis": "first"}, {"step": "to_source"})
+    )
+    old = checked(
+        source,
+        replace(
+            given,
+            task="segmentation",
+            inputs=(replace(given.inputs[0], height=32, width=64),),
+            results=(replace(given.results[0], name="mask", steps=steps, labels=()),),
+        ),
+    )
+    made = fold_processing(source, old, folder=tmp_path / "folded")
+    new = plan(made.specification, Signature(inputs=made.program.inputs, outputs=made.program.outputs))
+    # Only the resize knows where a pixel of the mask lies in the source.
+    assert [step.name for step in made.specification.tensors[0].steps] == ["resize"]
+    assert [step.name for step in made.specification.results[0].steps] == ["mask", "to_source"]
+    assert any("resize" in text and "to_source of mask needs to know" in text for text in made.outside)
+    assert new.results["mask"].kind == old.results["mask"].kind == "mask"
+    image = plain_image(40, 200, 90, height=32, width=64)
+    image[:16, 32:] = (200, 40, 90)
+    masks = [run(one, model, image)["mask"] for one, model in ((old, source), (new, made.program))]
+    assert masks[0].shape == (32, 64)
+    assert masks[0][:12, 40:].min() == 1 and masks[0][20:].max() == 0
+    np.testing.assert_array_equal(masks[0], masks[1])
 
 
 def test_what_has_nothing_to_fold_is_refused(program: Program, tmp_path: Path) -> None:

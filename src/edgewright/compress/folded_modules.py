@@ -20,6 +20,7 @@ _DTYPES = {
     "float32": torch.float32, "uint8": torch.uint8, "int8": torch.int8, "int16": torch.int16, "int32": torch.int32,
     "int64": torch.int64,
 }  # fmt: skip
+_MASK_CLASSES = 256  # of a mask that is made of a tensor
 _INTERPOLATION = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest-exact"}
 
 
@@ -31,7 +32,10 @@ def can_fold(step: Step, given: ValueType) -> bool:
         # With a filter or other corners the runtimes' own operators do not agree with one another.
         is_plain = step.method in _INTERPOLATION and not step.antialias and step.corners == "half_pixel"
         return is_plain and given.kind == "image" and given.layout == "hwc"
-    kinds = (Argmax, Cast, Crop, Dequantize, Layout, Normalize, Reshape, Scale, Sigmoid, Softmax, Transpose)
+    if isinstance(step, Argmax):
+        classes = given.shape[-1 if step.axis == "last" else 0]
+        return classes is not None and classes <= _MASK_CLASSES
+    kinds = (Cast, Crop, Dequantize, Layout, Normalize, Reshape, Scale, Sigmoid, Softmax, Transpose)
     return isinstance(step, kinds) and not (isinstance(step, Cast) and step.dtype != "float32")
 
 

@@ -13,6 +13,7 @@ from edgewright.compress.module import to_module, to_program
 from edgewright.core.errors import ConversionError, UsageError
 from edgewright.core.program import Program
 from edgewright.core.tensors import Array, Layout, TensorSpec
+from edgewright.processing.masks import Mask as MaskStep
 from edgewright.processing.processor import CheckedFlow, Plan, Processor, Signature, plan
 from edgewright.processing.specification import Specification
 from edgewright.processing.step import Frame, Step, floats
@@ -54,7 +55,8 @@ def fold_processing(program: Program, checked: Plan, *, folder: Path) -> Folding
     The steps next to the model go inside, as far as each has an operator in the graph and a shape that is known: colour
     order, layout, normalization, casts, crop, plain resize before it; dequantize, softmax, sigmoid, argmax behind it.
 
-    A resize needs an image of known size: `height` and `width` of the input in the specification.
+    A resize or a crop needs an image of known size: `height` and `width` of the input in the specification. Where a
+    result goes back to the pixels of the source, it stays outside: only there is known where the pixels lay.
 
     Args:
         folder: for the program.
@@ -106,10 +108,18 @@ def _split(
 ) -> tuple[list[Steps], list[Steps], Specification, list[str], list[str]]:
     from edgewright.compress.folded_modules import can_fold
 
-    def folds(item: CheckedFlow, index: int) -> bool:
-        given = item.taken(index)
-        return len(given) == 1 and None not in given[0].shape and can_fold(item.flow.steps[index], given[0])
+    def why_not(item: CheckedFlow, index: int) -> str:
+        """Return why the graph does not carry a step; empty where it does."""
+        given, step = item.taken(index), item.flow.steps[index]
+        if len(given) != 1:
+            return "it takes several values"
+        if item.image in sources_read and _moves_pixels(step):
+            return f"{sources_read[item.image]} needs to know where the pixels lay"
+        if None in given[0].shape:
+            return f"it gets {given[0]}, of which a size is open"
+        return "" if can_fold(step, given[0]) else "no operator does the same"
 
+    sources_read = _sources_read(checked)
     inside: list[str] = []
     outside: list[str] = []
     before: list[Steps] = []
@@ -123,11 +133,13 @@ def _split(
             continue
         item = flows[id(tensors[index])]
         count = len(item.flow.steps)
-        while count and folds(item, count - 1):
+        while count and not why_not(item, count - 1):
             count -= 1
         before.append(tuple((step, item.taken(n)[0]) for n, step in enumerate(item.flow.steps) if n >= count))
         inside += [f"{step.name} into {spec.name}" for step in item.flow.steps[count:]]
-        outside += [f"{step.name} of {spec.name} stays outside" for step in item.flow.steps[:count]]
+        outside += _staying(
+            item.flow.steps[:count], spec.name, why_not(item, count - 1) if count else "", last=True
+        )
         tensors[index] = replace(item.flow, steps=item.flow.steps[:count])
     for spec in program.outputs:
         users = [flow for flow in checked.specification.flows() if spec.name in flow.sources]
@@ -140,14 +152,42 @@ def _split(
             continue
         item = flows[id(results[index])]
         count = 0
-        while count < len(item.flow.steps) and folds(item, count):
+        while count < len(item.flow.steps) and not why_not(item, count):
             count += 1
         after.append(tuple((step, item.taken(n)[0]) for n, step in enumerate(item.flow.steps[:count])))
         inside += [f"{step.name} behind {spec.name}" for step in item.flow.steps[:count]]
-        outside += [f"{step.name} of {results[index].name} stays outside" for step in item.flow.steps[count:]]
-        results[index] = replace(results[index], steps=item.flow.steps[count:])
+        left = item.flow.steps[count:]
+        outside += _staying(left, results[index].name, why_not(item, count) if left else "", last=False)
+        # The graph gives the indices of a mask as a tensor, of which the step makes a mask again.
+        is_mask = count > 0 and item.flow.steps[count - 1].name == "argmax"
+        results[index] = replace(results[index], steps=((MaskStep(),) if is_mask else ()) + left)
     made = replace(checked.specification, tensors=tuple(tensors), results=tuple(results))
     return before, after, made, inside, outside
+
+
+def _sources_read(checked: Plan) -> dict[str, str]:
+    """Return image input -> the step, and what it is of, that brings values back to the pixels of that image."""
+    images = [row.name for row in checked.specification.inputs if row.kind == "image"]
+    read: dict[str, str] = {}
+    for flow in checked.specification.flows():
+        for step in flow.steps:
+            image = step.geometry_of()
+            if image is not None:
+                read |= dict.fromkeys([image] if image else images, f"{step.name} of {flow.name}")
+    return read
+
+
+def _moves_pixels(step: Step) -> bool:
+    return type(step).move is not Step.move
+
+
+def _staying(steps: Sequence[Step], of: str, why: str, *, last: bool) -> list[str]:
+    """Return a sentence for each step that stays outside; `why` is of the one next to the model."""
+    blocked = len(steps) - 1 if last else 0
+    return [
+        f"{step.name} of {of} stays outside" + (f": {why}" if number == blocked else "")
+        for number, step in enumerate(steps)
+    ]
 
 
 def _raw_spec(spec: TensorSpec, steps: Steps) -> TensorSpec:
