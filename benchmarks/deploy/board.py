@@ -92,7 +92,7 @@ class Board:
         launcher = self._build_launcher()
         for place in ("bin", "usr/bin"):
             for program in sorted((folder / place).iterdir()):
-                if _is_arm64(program):
+                if is_arm64(program):
                     self._put_launcher(program, launcher)
 
     def run(
@@ -164,7 +164,8 @@ class Board:
         program.chmod(0o755)
 
 
-def _is_arm64(path: Path) -> bool:
+def is_arm64(path: Path) -> bool:
+    """Return whether the file at `path`, and not what it points to, is a program or library for arm64."""
     if path.is_symlink() or not path.is_file():
         return False
     with path.open("rb") as file:

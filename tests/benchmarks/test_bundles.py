@@ -41,6 +41,6 @@ def test_programs_of_the_board_are_known_by_their_header(tmp_path: Path) -> None
     (tmp_path / "a.c").write_text("int main(void) { return 0; }\n")
     subprocess.run([compiler, "-o", str(tmp_path / "a"), str(tmp_path / "a.c")], check=True)
     (tmp_path / "link").symlink_to("a")
-    assert board._is_arm64(tmp_path / "a")
-    assert not board._is_arm64(tmp_path / "link"), "what it points to gets the launcher"
-    assert not board._is_arm64(tmp_path / "a.c") and not board._is_arm64(Path(sys.executable).resolve())
+    assert board.is_arm64(tmp_path / "a")
+    assert not board.is_arm64(tmp_path / "link"), "what it points to gets the launcher"
+    assert not board.is_arm64(tmp_path / "a.c") and not board.is_arm64(Path(sys.executable).resolve())
