@@ -166,6 +166,14 @@ def test_a_build_prepares_pictures_and_gives_each_artifact_the_processing(
     )
     (row,) = built.results
     assert row.metric is not None and row.metric.value == 1.0
-    with edgewright.load(tmp_path / "out" / "artifacts" / "onnxruntime-fp32") as opened:
+    with edgewright.load(tmp_path / "out") as opened:  # which holds one artifact
         found = opened(plain_image(0, 0, 255))["colours"]
     assert isinstance(found, Classes) and found.labels[0].name == "blue"
+
+
+def test_of_several_artifacts_one_is_to_be_named(model: Path, tmp_path: Path) -> None:
+    for name in ("litert-fp32", "onnxruntime-fp32"):
+        (tmp_path / "artifacts" / name).mkdir(parents=True)
+        (tmp_path / "artifacts" / name / "artifact.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"2 artifacts. Name one: .*litert-fp32, .*onnxruntime-fp32"):
+        edgewright.load(tmp_path)

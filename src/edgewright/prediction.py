@@ -295,7 +295,7 @@ def _specify(
     labels: Path | None,
     threads: int,
 ) -> tuple[Plan, dict[str, Artifact]]:
-    places = [Path(path)] if isinstance(path, str | Path) else list(path)
+    places = _places(path)
     folder = places[0] if places[0].is_dir() else places[0].parent
     specification = processing if isinstance(processing, Specification) else None
     if processing is not None and specification is None and str(processing) not in presets.names():
@@ -345,13 +345,29 @@ def _models_in(folder: Path) -> list[Path]:
     return found
 
 
+def _places(path: Path | str | Sequence[Path]) -> list[Path]:
+    """Return the paths that are meant: of a folder that `build` or `convert` wrote, its only artifact.
+
+    Raises:
+        UsageError: it holds several artifacts.
+    """
+    if not isinstance(path, str | Path):
+        return list(path)
+    place = Path(path)
+    inner = place / "artifacts"
+    if not inner.is_dir() or (place / PROCESSING_NAME).is_file():
+        return [place]
+    found = sorted(folder for folder in inner.iterdir() if (folder / RECORD_NAME).is_file())
+    if len(found) > 1:
+        raise UsageError(f"{place} holds {len(found)} artifacts. Name one: {', '.join(map(str, found))}.")
+    return found or [place]
+
+
 def _folder_beside(path: Path | str | Sequence[Path], processing: Specification | Path | str | None) -> Path:
     """Return the folder of the specification's file; the model's where it has none."""
-    is_file = processing is not None and not isinstance(processing, Specification)
-    if is_file and str(processing) not in presets.names():
-        place = Path(str(processing))
-    else:
-        place = Path(path) if isinstance(path, str | Path) else path[0]
+    is_inside = processing is None or isinstance(processing, Specification)
+    is_inside = is_inside or str(processing) in presets.names()
+    place = _places(path)[0] if is_inside else Path(str(processing))
     return place if place.is_dir() else place.parent
 
 

@@ -37,10 +37,15 @@ _MAX_NAMED_FILES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """One artifact compared with its source; `artifact` is None when there is none."""
+    """One artifact compared with its source; `artifact` is None when there is none.
+
+    Attributes:
+        source_notes: what became of the source before it was converted, such as what was folded into it.
+    """
 
     result: Result
     artifact: Artifact | None
+    source_notes: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -50,7 +55,8 @@ class Verification:
     def to_json(self) -> dict[str, object]:
         """Return the row as in results.json, with the artifact's record."""
         return self.result.to_json() | {
-            "artifact_record": None if self.artifact is None else self.artifact.to_json()
+            "artifact_record": None if self.artifact is None else self.artifact.to_json(),
+            "source_notes": list(self.source_notes),
         }
 
 
@@ -130,7 +136,7 @@ def convert(
     artifact = conversions[targets[0].artifact_id].artifact
     where = folder / "artifacts" / targets[0].artifact_id
     installed = None if artifact is None else artifact.moved(tuple(where / name for name in artifact.names))
-    return Verification(result=results[0], artifact=installed)
+    return Verification(result=results[0], artifact=installed, source_notes=program.notes)
 
 
 def verify(

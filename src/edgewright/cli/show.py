@@ -119,7 +119,7 @@ def verification(found: Verification, as_json: bool) -> None:
                 f"{m.value:.4f}, source {m.source:.4f}, drop {m.drop_points:+.2f}{interval} points, n={m.n}",
             )
         )
-    rows += [("note", note) for note in result.notes]
+    rows += [("note", note) for note in dict.fromkeys((*found.source_notes, *result.notes))]
     if result.reason:
         # Rows that nothing here runs repeat their notes as reasons, for tables that have no notes.
         rows.append(
