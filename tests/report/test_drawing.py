@@ -15,6 +15,7 @@ from edgewright.processing.results import (
     Point,
     Points,
     Result,
+    Runs,
     Text,
     Values,
     Waveform,
@@ -65,3 +66,24 @@ def test_sound_and_curves_are_drawn_in_rows() -> None:
 def test_nothing_to_draw_is_a_picture_all_the_same() -> None:
     assert draw_results({}, {"none": Classes(labels=())}).width > 0
     assert draw_results({"silence": np.zeros(0, np.float32)}, {}).height > 0
+
+
+def test_blue_before_red_is_drawn_in_its_own_colours() -> None:
+    red_first = plain_image(250, 10, 60, height=90, width=120)
+    shown = [
+        np.asarray(draw_results({"image": red_first}, {})),
+        np.asarray(draw_results({"image": red_first[..., ::-1]}, {}, orders={"image": "bgr"})),
+    ]
+    np.testing.assert_array_equal(shown[0], shown[1])
+
+
+def test_a_curve_without_numbers_is_drawn() -> None:
+    array = np.array([np.nan, np.inf, -np.inf, *range(20)])
+    assert draw_results({}, {"speech": Values(array=array)}).height > 0
+
+
+def test_runs_of_a_stream_are_lines_below_its_sound() -> None:
+    sound = np.sin(np.arange(4000) / 9).astype(np.float32)
+    runs = Runs(runs=(Classes(labels=(LABEL,)),) * 40, run_s=0.5)
+    alone, with_runs = (draw_results({"sound": sound}, made) for made in ({}, {"words": runs}))
+    assert with_runs.height == alone.height + 30 * 13

@@ -19,6 +19,7 @@ from edgewright.core.files import write_aside
 
 if TYPE_CHECKING:
     from edgewright.prediction import Prediction, Predictor
+    from edgewright.processing.specification import Specification
 
 _Model = Annotated[
     Path, typer.Argument(metavar="FILE", help="An artifact: a model file, or the folder that a build wrote.")
@@ -148,7 +149,8 @@ def _predict_all(
             try:
                 prediction = predictor(source=source, named=job)
                 if draw is not None:
-                    _draw(prediction, draw if draw.suffix.lower() in _PICTURES else draw / f"{stem}.png")
+                    place = draw if draw.suffix.lower() in _PICTURES else draw / f"{stem}.png"
+                    _draw(prediction, place, predictor.specification)
                 if sound is not None:
                     _write_sound(prediction, sound, stem)
             except EdgewrightError as err:
@@ -199,11 +201,12 @@ def _counted(jobs: list[dict[str, str]]) -> Iterator[dict[str, str]]:
     yield from track(jobs, description="predict", console=Console(stderr=True), transient=True)
 
 
-def _draw(prediction: Prediction, path: Path) -> None:
+def _draw(prediction: Prediction, path: Path, specification: Specification) -> None:
     from edgewright.report.drawing import draw_results
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = draw_results(prediction.raw, prediction.results)
+    orders = {row.name: row.order for row in specification.inputs}
+    picture = draw_results(prediction.raw, prediction.results, orders=orders)
     with write_aside(path) as aside, aside.open("wb") as stream:
         picture.save(stream, format="PNG" if path.suffix.lower() == ".png" else "JPEG")
 

@@ -18,10 +18,12 @@ from edgewright.processing.results import (
     Point,
     Points,
     Result,
+    Runs,
     Text,
     Values,
     Waveform,
     name_of,
+    result_lines,
 )
 
 if TYPE_CHECKING:
@@ -35,22 +37,29 @@ _LARGEST_SIDE = 4096
 _WAVE_SIZE = (1200, 300)
 _LEAST_SHARE = 0.001  # of the pixels, for a line in the legend
 _LINE_CHARACTERS = 80
+_RUNS = 12  # of a stream, a line each
 _INK = (32, 36, 44)
 _PAPER = (255, 255, 255)
 _LINE = (44, 98, 200)
 
 
-def draw_results(raw: Mapping[str, Array | str], results: Mapping[str, Result]) -> Picture:
+def draw_results(
+    raw: Mapping[str, Array | str], results: Mapping[str, Result], *, orders: Mapping[str, str] | None = None
+) -> Picture:
     """Return a picture of the results: over the first image among the raw inputs, else waveforms and text.
 
     Args:
         raw: name -> what was predicted from; an image is uint8 [height, width, 1, 3 or 4].
+        orders: name of an image -> the order of its colours; default: rgb.
     """
     from PIL import Image
 
-    pixels = next((v for v in raw.values() if isinstance(v, np.ndarray) and _is_image(v)), None)
+    images = ((n, v) for n, v in raw.items() if isinstance(v, np.ndarray) and _is_image(v))
+    name, pixels = next(images, ("", None))
     if pixels is None:
         return _draw_sound(raw, results)
+    if (orders or {}).get(name) == "bgr":
+        pixels = np.ascontiguousarray(pixels[..., ::-1])
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
     zoom = _zoom(image.size)
     image = image.resize((max(1, round(image.width * zoom)), max(1, round(image.height * zoom))))
@@ -144,6 +153,10 @@ def _lines(name: str, result: Result) -> list[str]:
         return [f"{name}: {result.text or result.codes}"[:120]]
     if isinstance(result, Values):
         return [f"{name}: {np.array2string(result.array.reshape(-1)[:8], precision=4)}"]
+    if isinstance(result, Runs):
+        lines = result_lines(name, result)
+        left = [f"and {len(lines) - _RUNS} more"] if len(lines) > _RUNS else []
+        return [*lines[:_RUNS], *left]
     return []
 
 
@@ -203,7 +216,8 @@ def _draw_sound(raw: Mapping[str, Array | str], results: Mapping[str, Result]) -
 def _draw_curve(draw: ImageDraw, samples: Array, *, top: int, is_wave: bool) -> None:
     """Draw the least and the greatest value of each column; sound about its middle, scores from 0 to their largest."""
     width, height = _WAVE_SIZE[0] - 20, _WAVE_SIZE[1] - 30
-    values = np.asarray(samples, dtype=np.float64)
+    values = np.nan_to_num(np.asarray(samples, dtype=np.float32))  # of a model, which may give anything
+    values = values.astype(np.float64)
     largest = max(float(np.abs(values).max(initial=0.0)), 1e-9)
     # Not array_split: its first parts are longer, which would bend time.
     count = min(width, max(values.size, 1))
