@@ -164,3 +164,9 @@ def test_random_damage_never_gives_another_error(seed: int) -> None:
             except DataError:
                 continue
             assert image.dtype == np.uint8 and image.shape[2] == 3
+
+
+def test_a_file_of_another_format_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"a\.png cannot be decoded as .*: unknown format\. Remove"):
+        read_image(tmp_path / "a.png")

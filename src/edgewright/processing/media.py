@@ -54,7 +54,8 @@ def read_image(source: Path | bytes, *, order: Order = "rgb", background: tuple[
     except DataError:
         raise
     except Exception as err:  # Pillow's plugins raise whatever a broken file makes them run into
-        reason = str(err) if isinstance(source, Path) or "BytesIO" not in str(err) else "unknown format"
+        # What Pillow does not know it names by the address of the stream.
+        reason = "unknown format" if "BytesIO" in str(err) else str(err).rstrip(". ")
         raise DataError(
             f"{what} cannot be decoded as {', '.join(_FORMATS)}: {reason}. Remove or replace it."
         ) from err
