@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,10 @@ from tests.microcontrollers.generated import KINDS, Maker
 
 from edgewright.core.errors import ConversionError, EdgewrightError, IntegrityError, UsageError
 from edgewright.microcontrollers.emit import compile_model
+from edgewright.microcontrollers.layer import Site, UnsupportedError
 from edgewright.microcontrollers.names import identifier
+from edgewright.microcontrollers.reader import read_graph
+from edgewright.microcontrollers.registry import KERNELS
 
 pytestmark = pytest.mark.toolchain("ai_edge_litert")
 HELLO = "models/tflite-micro/hello_world_int8.tflite"
@@ -198,3 +203,28 @@ def test_types_that_an_operator_is_not_made_of_are_named(kind: str, reason: str,
     KINDS[kind](np.random.default_rng(1), path)
     with pytest.raises(ConversionError, match=reason):
         compile_model(path, name="model")
+
+
+@pytest.mark.parametrize(
+    "kind", ["slice", "mirror_pad", "unidirectional_sequence_lstm", "transpose", "pad", "split"]
+)
+def test_tensors_of_another_rank_are_refused(kind: str, tmp_path: Path) -> None:
+    KINDS[kind](np.random.default_rng(3), tmp_path / "made.tflite")
+    graph = read_graph(tmp_path / "made.tflite")
+    tried = 0
+    for operator in graph.operators:
+        for index in (*operator.inputs[:2], *operator.outputs[:1]):
+            tensor = graph.tensor(index)
+            for shape in ((), (tensor.count,), (1, *tensor.shape), (*tensor.shape, 1)):
+                if shape == tensor.shape or int(np.prod(shape)) != tensor.count:
+                    continue
+                value = None if tensor.value is None else tensor.value.reshape(shape)
+                changed = replace(tensor, shape=shape, value=value)
+                broken = replace(
+                    graph, tensors=tuple(changed if one is tensor else one for one in graph.tensors)
+                )
+                tried += 1
+                # Some fit even so, such as a list of axes that is called a table; no other error is right.
+                with contextlib.suppress(UnsupportedError):
+                    KERNELS[operator.name](Site(graph=broken, operator=operator, prefix="model"))
+    assert tried > 2

@@ -111,6 +111,7 @@ def lstm(site: Site) -> Layer:
     require(site.operator.integer("FusedActivationFunction") == 4, "an activation other than tanh")
     require(len(source.shape) == 3 and source.count > 0, "an input of a rank other than 3")
     is_time_major = bool(site.operator.integer("TimeMajor"))
+    require(len(site.input(1).shape) == 2, f"weights of rank {len(site.input(1).shape)}")
     depth, units = source.shape[2], site.input(1).shape[0]
     times, batch = (source.shape[0], source.shape[1]) if is_time_major else (source.shape[1], source.shape[0])
     require(

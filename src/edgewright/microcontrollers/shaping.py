@@ -181,7 +181,8 @@ def slice_(site: Site) -> Layer:
     """Return SLICE with constant begin and size."""
     source, output = site.input(0), site.output()
     begins, sizes = constant_integers(site, 1), constant_integers(site, 2)
-    require(len(begins) == len(sizes) == len(source.shape), "begin and size of another rank")
+    ranks = {len(begins), len(sizes), len(source.shape), len(output.shape)}
+    require(len(ranks) == 1, "begin, size or output of another rank")
     for begin, size, have, want in zip(begins, sizes, source.shape, output.shape, strict=True):
         real = have - begin if size == -1 else size
         require(begin >= 0 and real == want and begin + real <= have, "a slice that reaches over the edge")

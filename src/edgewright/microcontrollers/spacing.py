@@ -180,6 +180,7 @@ def mirror_pad(site: Site) -> Layer:
     around = constant_integers(site, 1)
     rank = len(source.shape)
     require(len(around) == 2 * rank and min(around, default=0) >= 0, "paddings of another rank")
+    require(len(output.shape) == rank, "an output of another rank")
     inset = 1 if site.operator.integer("Mode") == 0 else 0
     for axis, size in enumerate(source.shape):
         reach = max(around[2 * axis : 2 * axis + 2])
