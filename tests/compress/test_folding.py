@@ -132,6 +132,19 @@ def test_a_mask_goes_back_to_the_pixels_of_its_source(tmp_path: Path) -> None:
     np.testing.assert_array_equal(masks[0], masks[1])
 
 
+def test_steps_of_several_values_are_named_as_left_outside(program: Program, tmp_path: Path) -> None:
+    from edgewright.compress.folding import fold_processing
+
+    given = colour_specification()
+    again = replace(given.results[0], name="again", sources=(program.outputs[0].name,))
+    old = checked(program, given)
+    twice = plan(replace(old.specification, results=(*old.specification.results, again)), old.signatures[""])
+    made = fold_processing(program, twice, folder=tmp_path)
+    assert [step.name for step in made.specification.results[1].steps] == ["softmax", "top_k"]
+    assert {f"top_k of {name} stays outside" for name in ("colours", "again")} <= set(made.outside)
+    assert any(text.startswith("softmax of again stays outside: ") for text in made.outside)
+
+
 def test_what_has_nothing_to_fold_is_refused(program: Program, tmp_path: Path) -> None:
     from edgewright.compress.folding import fold_processing
 

@@ -141,6 +141,7 @@ def _split(
             item.flow.steps[:count], spec.name, why_not(item, count - 1) if count else "", last=True
         )
         tensors[index] = replace(item.flow, steps=item.flow.steps[:count])
+    behind: set[str] = set()  # results whose first steps are next to the model
     for spec in program.outputs:
         users = [flow for flow in checked.specification.flows() if spec.name in flow.sources]
         is_state = any(state.source == spec.name for state in checked.specification.states)
@@ -151,6 +152,7 @@ def _split(
             after.append(())
             continue
         item = flows[id(results[index])]
+        behind.add(item.flow.name)
         count = 0
         while count < len(item.flow.steps) and not why_not(item, count):
             count += 1
@@ -161,6 +163,10 @@ def _split(
         # The graph gives the indices of a mask as a tensor, of which the step makes a mask again.
         is_mask = count > 0 and item.flow.steps[count - 1].name == "argmax"
         results[index] = replace(results[index], steps=((MaskStep(),) if is_mask else ()) + left)
+    for flow in (*checked.specification.values, *checked.specification.results):
+        if flow.name not in behind:
+            why = "it takes several values, or one that is used elsewhere, too"
+            outside += _staying(flow.steps, flow.name, why, last=False)
     made = replace(checked.specification, tensors=tuple(tensors), results=tuple(results))
     return before, after, made, inside, outside
 
