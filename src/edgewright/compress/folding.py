@@ -106,20 +106,7 @@ def fold_processing(program: Program, checked: Plan, *, folder: Path) -> Folding
 def _split(
     checked: Plan, program: Program
 ) -> tuple[list[Steps], list[Steps], Specification, list[str], list[str]]:
-    from edgewright.compress.folded_modules import can_fold
-
-    def why_not(item: CheckedFlow, index: int) -> str:
-        """Return why the graph does not carry a step; empty where it does."""
-        given, step = item.taken(index), item.flow.steps[index]
-        if len(given) != 1:
-            return "it takes several values"
-        if item.image in sources_read and _moves_pixels(step):
-            return f"{sources_read[item.image]} needs to know where the pixels lay"
-        if None in given[0].shape:
-            return f"it gets {given[0]}, of which a size is open"
-        return "" if can_fold(step, given[0]) else "no operator does the same"
-
-    sources_read = _sources_read(checked)
+    read = _sources_read(checked)
     inside: list[str] = []
     outside: list[str] = []
     before: list[Steps] = []
@@ -133,12 +120,12 @@ def _split(
             continue
         item = flows[id(tensors[index])]
         count = len(item.flow.steps)
-        while count and not why_not(item, count - 1):
+        while count and not _why_not(item, count - 1, read):
             count -= 1
         before.append(tuple((step, item.taken(n)[0]) for n, step in enumerate(item.flow.steps) if n >= count))
         inside += [f"{step.name} into {spec.name}" for step in item.flow.steps[count:]]
         outside += _staying(
-            item.flow.steps[:count], spec.name, why_not(item, count - 1) if count else "", last=True
+            item.flow.steps[:count], spec.name, _why_not(item, count - 1, read) if count else "", last=True
         )
         tensors[index] = replace(item.flow, steps=item.flow.steps[:count])
     behind: set[str] = set()  # results whose first steps are next to the model
@@ -154,12 +141,14 @@ def _split(
         item = flows[id(results[index])]
         behind.add(item.flow.name)
         count = 0
-        while count < len(item.flow.steps) and not why_not(item, count):
+        while count < len(item.flow.steps) and not _why_not(item, count, read):
             count += 1
         after.append(tuple((step, item.taken(n)[0]) for n, step in enumerate(item.flow.steps[:count])))
         inside += [f"{step.name} behind {spec.name}" for step in item.flow.steps[:count]]
         left = item.flow.steps[count:]
-        outside += _staying(left, results[index].name, why_not(item, count) if left else "", last=False)
+        outside += _staying(
+            left, results[index].name, _why_not(item, count, read) if left else "", last=False
+        )
         # The graph gives the indices of a mask as a tensor, of which the step makes a mask again.
         is_mask = count > 0 and item.flow.steps[count - 1].name == "argmax"
         results[index] = replace(results[index], steps=((MaskStep(),) if is_mask else ()) + left)
@@ -169,6 +158,20 @@ def _split(
             outside += _staying(flow.steps, flow.name, why, last=False)
     made = replace(checked.specification, tensors=tuple(tensors), results=tuple(results))
     return before, after, made, inside, outside
+
+
+def _why_not(item: CheckedFlow, index: int, sources_read: Mapping[str, str]) -> str:
+    """Return why the graph does not carry a step; empty where it does. `sources_read` is of `_sources_read`."""
+    from edgewright.compress.folded_modules import can_fold
+
+    given, step = item.taken(index), item.flow.steps[index]
+    if len(given) != 1:
+        return "it takes several values"
+    if item.image in sources_read and _moves_pixels(step):
+        return f"{sources_read[item.image]} needs to know where the pixels lay"
+    if None in given[0].shape:
+        return f"it gets {given[0]}, of which a size is open"
+    return "" if can_fold(step, given[0]) else "no operator does the same"
 
 
 def _sources_read(checked: Plan) -> dict[str, str]:
