@@ -53,17 +53,19 @@ def image_input(preset: str, signature: Signature, *, side: int | None = None) -
     (tensor,) = signature.inputs
     sizes = tensor.shape[1:]
     if len(sizes) != 3 or tensor.shape[0] not in (1, None):
-        raise misfit(preset, tensor, "an image [1, height, width, channels] or [1, channels, height, width]")
+        raise misfit(
+            preset, tensor, expected="an image [1, height, width, channels] or [1, channels, height, width]"
+        )
     is_first, is_last = sizes[0] in (1, 3), sizes[2] in (1, 3)
     if tensor.layout is not None and (is_first if tensor.layout == "nchw" else is_last):
         is_first = tensor.layout == "nchw"
         is_last = not is_first
     if is_first == is_last:
-        raise misfit(preset, tensor, "1 or 3 channels on one of its axes")
+        raise misfit(preset, tensor, expected="1 or 3 channels on one of its axes")
     channels, height, width = sizes if is_first else (sizes[2], sizes[0], sizes[1])
     height, width = height or side, width or side
     if height is None or width is None:
-        raise misfit(preset, tensor, "an image of fixed size")
+        raise misfit(preset, tensor, expected="an image of fixed size")
     assert channels is not None
     return ImageInput(
         tensor=tensor, layout="chw" if is_first else "hwc", height=height, width=width, channels=channels
@@ -137,9 +139,9 @@ def output_flow(
     return (Flow(name=name, sources=(tensor.name,), steps=made),), name
 
 
-def misfit(preset: str, tensor: TensorSpec, expected: str) -> FormatMismatchError:
-    """Return the error for a tensor that a preset is not for."""
+def misfit(preset: str, *tensors: TensorSpec, expected: str) -> FormatMismatchError:
+    """Return the error for tensors that a preset is not for."""
     return FormatMismatchError(
-        f"processing {preset!r} expects {expected}, but the model has {tensor}. Write a processing.toml, or take "
-        "another preset."
+        f"processing {preset!r} expects {expected}, but the model has {', '.join(map(str, tensors))}. "
+        "Write a processing.toml, or take another preset."
     )

@@ -52,7 +52,9 @@ def ssd(models: Mapping[str, Subject]) -> Specification:
     rows = shapes[0][0] if shapes[0] else None
     if len(outputs) != 4 or shapes[:3] != [(rows, 4), (rows,), (rows,)]:
         raise misfit(
-            "ssd", outputs[0], "the outputs boxes [1, n, 4], classes [1, n], scores [1, n] and count [1]"
+            "ssd",
+            *outputs,
+            expected="the outputs boxes [1, n, 4], classes [1, n], scores [1, n] and count [1]",
         )
     step = DecodeSsdOutputs(height=image.height, width=image.width)
     names = tuple(output.name for output in outputs)
@@ -83,7 +85,7 @@ def yolo(models: Mapping[str, Subject]) -> Specification:
     is_unit = subject.path.suffix.lower() in _LITERT_SUFFIXES
     height, width = (image.height, image.width) if is_unit else (0, 0)
     if len(output.shape) != 3:
-        raise misfit("yolo", output, "[1, channels, n] or [1, n, channels]")
+        raise misfit("yolo", output, expected="[1, channels, n] or [1, n, channels]")
     _, first, last = output.shape
     cells = sum(-(-image.height // s) * -(-image.width // s) for s in _YOLO_STRIDES)
     steps: tuple[Step, ...]
@@ -102,7 +104,7 @@ def yolo(models: Mapping[str, Subject]) -> Specification:
         )
         classes = first - 4 - 3 * notes.keypoints
     else:
-        raise misfit("yolo", output, f"{cells} columns (v8) or {3 * cells} rows (v5) of candidates")
+        raise misfit("yolo", output, expected=f"{cells} columns (v8) or {3 * cells} rows (v5) of candidates")
     labels = labels_inside(subject) if classes is None else _labels(subject, classes)
     moves = (Letterbox(height=image.height, width=image.width),)
     return _boxes(
@@ -126,7 +128,7 @@ def fastestdet(models: Mapping[str, Subject]) -> Specification:
     image = image_input("fastestdet", subject.signature, side=352)
     (output,) = _outputs("fastestdet", subject, 1)
     if len(output.shape) != 4 or None in output.shape[1:] or (output.shape[1] or 0) < 6:
-        raise misfit("fastestdet", output, "[1, 5 + classes, rows, columns]")
+        raise misfit("fastestdet", output, expected="[1, 5 + classes, rows, columns]")
     step = DecodeGrid(
         height=image.height, width=image.width, centre="tanh", size="sigmoid",
         objectness="first", objectness_power=0.6, class_power=0.4,
@@ -186,7 +188,7 @@ def ultraface_raw(models: Mapping[str, Subject]) -> Specification:
     count = step.anchor_count()
     for tensor in (boxes, scores):
         if tensor.shape[1] not in (None, count):
-            raise misfit("ultraface_raw", tensor, f"{count} rows for its size")
+            raise misfit("ultraface_raw", tensor, expected=f"{count} rows for its size")
     # A converted file often leaves the number of rows open.
     values, sources = _named(
         subject, boxes, scores, rows=count if None in (boxes.shape[1], scores.shape[1]) else 0
@@ -227,7 +229,7 @@ def _boxes(tensors: tuple[Flow, ...], found: _Found) -> Specification:
 def _outputs(preset: str, subject: Subject, count: int) -> tuple[TensorSpec, ...]:
     outputs = subject.signature.outputs
     if len(outputs) != count:
-        raise misfit(preset, outputs[-1], f"{count} output" + "s" * (count > 1))
+        raise misfit(preset, *outputs, expected=f"{count} output" + "s" * (count > 1))
     return outputs
 
 
@@ -253,7 +255,7 @@ def _faces(preset: str, subject: Subject) -> tuple[TensorSpec, TensorSpec]:
     boxes = [output for output in outputs if len(output.shape) == 3 and output.shape[2] == 4]
     scores = [output for output in outputs if len(output.shape) == 3 and output.shape[2] == 2]
     if len(boxes) != 1 or len(scores) != 1:
-        raise misfit(preset, outputs[0], "an output [1, n, 4] and one [1, n, 2]")
+        raise misfit(preset, *outputs, expected="an output [1, n, 4] and one [1, n, 2]")
     return boxes[0], scores[0]
 
 

@@ -109,7 +109,7 @@ def deeplab(models: Mapping[str, Subject]) -> Specification:
         steps = (*from_tensor(subject, output), Argmax(axis="first" if is_first else "last"))
         labels = labels or (PASCAL_VOC if sizes[0 if is_first else 2] == len(PASCAL_VOC) else ())
     else:
-        raise misfit("deeplab", output, "an index or scores for each pixel")
+        raise misfit("deeplab", output, expected="an index or scores for each pixel")
     return Specification(
         task="segmentation",
         inputs=(IMAGE,),
@@ -129,7 +129,7 @@ def _classes(
     output = _one_output(preset, subject)
     sizes = [size for size in output.shape[1:] if size != 1]
     if len(sizes) != 1 or (labels and sizes[0] != len(labels)):
-        raise misfit(preset, output, f"a score for each of {len(labels) or 'its'} classes")
+        raise misfit(preset, output, expected=f"a score for each of {len(labels) or 'its'} classes")
     count = sizes[0]
     inside = labels_inside(subject)
     return Specification(
@@ -155,11 +155,11 @@ def _classes(
 def _one_output(preset: str, subject: Subject) -> TensorSpec:
     outputs = subject.signature.outputs
     if len(outputs) != 1:
-        raise misfit(preset, outputs[-1], "one output")
+        raise misfit(preset, *outputs, expected="one output")
     return outputs[0]
 
 
 def _coloured(preset: str, image: ImageInput) -> ImageInput:
     if image.channels != 3:
-        raise misfit(preset, image.tensor, "an image of three channels")
+        raise misfit(preset, image.tensor, expected="an image of three channels")
     return image
