@@ -371,6 +371,15 @@ def test_telemetry_is_off(fp32: Artifact) -> None:
     assert loaded is None or loaded.Telemetry.__module__ == "edgewright.backends.openvino_session"
 
 
+def test_the_silent_telemetry_answers_calls_alone() -> None:
+    from edgewright.backends.openvino_session import _SilentTelemetry
+
+    silent = _SilentTelemetry(tid="x", app_name="OVC")
+    assert silent.send_event("a", "b", label="c") is None  # type: ignore[operator]
+    # The converter compares the real one's backend where there is one; it had been imported before us.
+    assert not hasattr(silent, "backend")
+
+
 def test_who_quantizes_and_what_is_refused(cnn: Program, cnn_onnx: Program) -> None:
     assert BACKEND.quantizer(cnn, target("w8a8")) is Quantizer.PT2E
     assert BACKEND.quantizer(cnn_onnx, target("w8a8")) is Quantizer.NATIVE
