@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,6 +78,7 @@ def install_artifacts(
         processing: of the source; each artifact gets it with the names of its own tensors, where it fits them.
     """
     wanted: set[str] = set()
+    notes: dict[str, str] = {}
     for name, conversion in conversions.items():
         artifact = conversion.artifact
         if artifact is None:
@@ -91,8 +91,8 @@ def install_artifacts(
                 stale.unlink()
         copy_files(files, folder)
         write_json(folder / "artifact.json", artifact.to_json() | {"files": list(files)})
-        if processing is not None:
-            _install_processing(processing, artifact, folder)
+        if processing is not None and (why := _install_processing(processing, artifact, folder)):
+            notes[name] = f"it has no processing.toml: {why}"
         wanted.add(name)
     for folder in (out / "artifacts").iterdir() if (out / "artifacts").is_dir() else []:
         if folder.name not in wanted:
@@ -101,13 +101,18 @@ def install_artifacts(
     for result in results:
         artifact = conversions[result.target.artifact_id].artifact
         path = None if artifact is None else f"artifacts/{result.target.artifact_id}/{artifact.names[0]}"
-        installed.append(replace(result, artifact=path))
+        note = notes.get(result.target.artifact_id)
+        installed.append(replace(result, artifact=path, notes=(*result.notes, *([note] if note else []))))
     return installed
 
 
-def _install_processing(processing: Plan, artifact: Artifact, folder: Path) -> None:
+def _install_processing(processing: Plan, artifact: Artifact, folder: Path) -> str:
+    """Write the processing with the artifact's own names; return why it does not fit, empty where it does."""
     signature = Signature(inputs=artifact.inputs, outputs=artifact.outputs)
-    # An artifact with integers at its ends takes other steps; then none is better than a wrong one.
-    with suppress(UsageError):
+    try:
         moved = rebind(processing.specification, processing.signatures[""], signature)
         write_specification(plan(moved, signature).specification, folder)
+    except UsageError as err:
+        # An artifact with integers at its ends takes other steps; then none is better than a wrong one.
+        return str(err)
+    return ""

@@ -197,3 +197,11 @@ def test_lengths_that_show_when_it_runs_are_checked_then(
     )
     with pytest.raises(DataError, match=says):
         Processor(plan(sound, signature)).run({"points": np.zeros(samples, np.float32)}, same)
+
+
+def test_results_with_other_labels_do_not_share_a_file() -> None:
+    other = replace(CLASSES, name="second", labels=("a", "b", "c"))
+    with pytest.raises(RecipeError, match=r"l\.txt"):
+        replace(SPECIFICATION, results=(CLASSES, other))
+    same = replace(SPECIFICATION, results=(CLASSES, replace(other, labels=CLASSES.labels)))
+    assert len(same.results) == 2

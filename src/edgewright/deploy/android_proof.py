@@ -13,6 +13,7 @@ from pathlib import Path
 from edgewright.core.errors import ConversionError, UnavailableError
 from edgewright.deploy import kotlin
 from edgewright.deploy.elf import page_problem
+from edgewright.deploy.golden import cases_text
 
 _BUILD_TIMEOUT_S = 900
 _CROSS = "aarch64-linux-gnu-gcc"
@@ -52,7 +53,7 @@ def prove_on_jvm(folder: Path, package: str, cases: int) -> tuple[str, ...]:
                 said = (done.stdout + done.stderr).strip()[-1200:]
                 raise ConversionError(f"the Android bundle fails its golden cases on the JVM: {said}")
             proofs.append(
-                f"{cases} golden cases passed on a desktop JVM over the JNI library and the C core, with recorded "
+                f"{cases_text(cases)} passed on a desktop JVM over the JNI library and the C core, with recorded "
                 "outputs of the model: the runtime for Android was not run"
             )
             proofs.append(_prove_pages(folder, work))

@@ -14,7 +14,7 @@ from edgewright.core.progress import Progress, silent
 from edgewright.core.target import Precision, Target
 from edgewright.core.tensors import Array, TensorSpec
 from edgewright.deploy import registry
-from edgewright.deploy.golden import Case, compare_result, compare_tensor, read_golden
+from edgewright.deploy.golden import Case, cases_text, compare_result, compare_tensor, read_golden
 from edgewright.deploy.manifest import changed_files, list_files, read_manifest
 from edgewright.prediction import Predictor
 from edgewright.processing.processor import Plan, Processor, Signature, plan
@@ -115,7 +115,7 @@ def _golden_rows(folder: Path, record: Mapping[str, object]) -> list[CheckRow]:
     with Predictor(checked, artifacts) as predictor:
         for case in cases:
             problems += compare_case(checked, case, *_run(predictor, case))
-    rows.append(CheckRow(what=f"{len(cases)} golden cases in Python", problems=tuple(problems)))
+    rows.append(CheckRow(what=f"{cases_text(len(cases))} in Python", problems=tuple(problems)))
     return rows
 
 

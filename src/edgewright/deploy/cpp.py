@@ -17,7 +17,7 @@ from edgewright.core.files import write_text
 from edgewright.core.tensors import Array
 from edgewright.deploy import golden
 from edgewright.deploy.api import Field, hop, input_text, is_stream, result_text
-from edgewright.deploy.golden import Case
+from edgewright.deploy.golden import Case, cases_text
 from edgewright.deploy.names import check_distinct, plain_name, snake_case
 from edgewright.deploy.records import Component, Content, Size, Written
 from edgewright.deploy.templates import render
@@ -120,7 +120,7 @@ class CppPlatform:
             _run([str(selftest), str(folder / "data")], "pass its golden cases")
         compiler = _run([os.environ.get("CXX", "c++"), "--version"], "say its version").splitlines()[0]
         return (
-            f"built with {compiler}, -Wall -Wextra -Werror; {len(content.cases)} golden cases passed on x86-64",
+            f"built with {compiler}, -Wall -Wextra -Werror; {cases_text(len(content.cases))} passed on x86-64",
         )
 
     def inspect(self, folder: Path) -> Mapping[str, Sequence[str]]:

@@ -53,6 +53,11 @@ class Case:
     outputs: Mapping[str, Array] = field(default_factory=dict)
 
 
+def cases_text(count: int) -> str:
+    """Return "1 golden case", "2 golden cases"."""
+    return f"{count} golden case{'' if count == 1 else 's'}"
+
+
 def write_golden(cases: Sequence[Case], plan: Plan, folder: Path) -> None:
     """Write `golden.json` and one little-endian .bin an array into `folder`; an array without elements has none."""
     records = []

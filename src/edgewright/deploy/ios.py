@@ -15,6 +15,7 @@ from edgewright.core.artifact import PACKAGE_SUFFIX
 from edgewright.core.errors import ConversionError, UsageError
 from edgewright.core.files import write_text
 from edgewright.deploy.api import hop, input_text, is_stream, result_text
+from edgewright.deploy.golden import cases_text
 from edgewright.deploy.names import camel_case, snake_case
 from edgewright.deploy.records import Component, Content, Size, Written
 from edgewright.deploy.templates import render
@@ -283,7 +284,7 @@ def _prove(content: Content, folder: Path, work: Path, swiftc: Sequence[str]) ->
     _run([*swiftc, "-module-name", f"{name}Test", *modules, "-o", str(binary), *parts, *link], "compile")
     _run([*_prefix(), str(binary), str(work / "golden")], "pass its golden cases")
     return [
-        f"{len(content.cases)} golden cases passed in Swift over the C core, with recorded outputs of the model",
+        f"{cases_text(len(content.cases))} passed in Swift over the C core, with recorded outputs of the model",
         f"{app}, its sample app against stubs of SwiftUI and AVFoundation; not built with Xcode",
     ]
 

@@ -23,6 +23,7 @@ from edgewright.core.errors import ConversionError, UnavailableError, UsageError
 from edgewright.core.files import write_text
 from edgewright.deploy import cpp
 from edgewright.deploy.api import hop, input_text, is_stream, result_text
+from edgewright.deploy.golden import cases_text
 from edgewright.deploy.names import check_distinct, plain_name, snake_case
 from edgewright.deploy.records import Component, Content, Size, Written
 from edgewright.deploy.templates import render
@@ -175,7 +176,7 @@ class LinuxPlatform:
         where = (
             f"Python {sys.version_info.major}.{sys.version_info.minor} on {os.uname().machine}, not installed"
         )
-        proofs = [f"{len(content.cases)} golden cases passed ({where})"]
+        proofs = [f"{cases_text(len(content.cases))} passed ({where})"]
         if (folder / "src" / package / "service.py").is_file():
             proofs.append(_prove_service(content, package, env))
         if (folder / "cpp").is_dir():

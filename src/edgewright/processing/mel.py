@@ -19,6 +19,9 @@ _SLANEY_STEP_HZ = 200 / 3
 _SLANEY_LOG_STEP = math.log(6.4) / 27
 
 
+_LEAST_RANGE_HZ = 1.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Mel(Step):
     """Sum up bins under triangles on the mel scale: [..., size / 2 + 1] -> [..., bins]; float64 sums, rounded once.
@@ -59,10 +62,11 @@ class Mel(Step):
                 given, f"at most {_MAX_WEIGHTS // self.bins} magnitudes for {self.bins} triangles"
             )
         high = self.high_hz or have.rate_hz / 2
-        if not self.low_hz < high <= have.rate_hz / 2:
+        # Narrower triangles have edges that fall together.
+        if not self.low_hz + _LEAST_RANGE_HZ <= high <= have.rate_hz / 2:
             raise UsageError(
                 f"step 'mel' has {self.low_hz}..{high} Hz, but audio at {have.rate_hz} Hz ends at "
-                f"{have.rate_hz / 2} Hz."
+                f"{have.rate_hz / 2} Hz; a range of {_LEAST_RANGE_HZ:g} Hz at least up to there is expected."
             )
         return have.of(*have.shape[:-1], self.bins)
 

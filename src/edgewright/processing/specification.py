@@ -215,6 +215,13 @@ class Specification:
                         f"the name {name!r} is given {names.count(name)} times. Give each its own."
                     )
 
+        files: dict[str, tuple[str, ...]] = {}
+        for result in self.results:
+            if result.labels and files.setdefault(result.labels_file, result.labels) != result.labels:
+                raise RecipeError(
+                    f"two results have other labels in one file, {result.labels_file!r}. Give each its own."
+                )
+
     def flows(self) -> tuple[Flow, ...]:
         """Return all flows: of values, tensors and results."""
         return (*self.values, *self.tensors, *self.results)
