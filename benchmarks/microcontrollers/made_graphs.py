@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from made_draws import Draw, int8s, scale_of, zero_of
-
 from made_models import WIDE_LEVELS, Maker
 
 _ACTIVATIONS = (0, 0, 1, 3)

@@ -12,9 +12,8 @@ import numpy as np
 from made_draws import Draw
 from made_graphs import graph
 from made_images import image
-from made_values import Write, several, unary
-
 from made_models import Maker
+from made_values import Write, several, unary
 
 
 @dataclass(frozen=True, kw_only=True)

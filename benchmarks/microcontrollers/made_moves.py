@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from made_draws import Draw, int8s, scale_of, shape_of, zero_of
-
 from made_models import Maker
 
 

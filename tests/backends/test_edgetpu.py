@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from tests.backends import programs
-from tests.made_models import made_model
+from tests.generated_litert import made_model
 
 from edgewright.backends import litert_file
 from edgewright.backends.edgetpu import EdgeTpuBackend

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.backends import programs
-from tests.made_models import made_model, rename
+from tests.generated_litert import made_model, rename
 
 from edgewright.backends import registry
 from edgewright.backends.ethos_u import PACKAGE, TOOLCHAIN, EthosU55x128, EthosUBackend, _check_integers

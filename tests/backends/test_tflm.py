@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from tests.backends import programs
 from tests.backends.in_environment import RemoteSession
-from tests.made_models import made_model, rename
+from tests.generated_litert import made_model, rename
 
 from edgewright.backends import tflm_files, tflm_measure, tflm_stubs
 from edgewright.backends.tflm import TflmBackend, TflmSession, quantized

@@ -8,7 +8,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "microcontrollers"))
 try:
     from made_kinds import KINDS
-
     from made_models import Maker
 finally:
     sys.path.pop(0)
