@@ -43,6 +43,13 @@ class DeviceModel:
     toolchain: Mapping[str, str]
 
 
+def refuses(program: Program, target: Target, consumes: Sequence[str]) -> str | None:
+    """Return why a device's LiteRT model cannot be made of `program`, or None; imports nothing."""
+    if program.origin_format == "tflite" and program.format != "tflite":
+        return "a .tflite is taken as it is: another way round would not change its operators"
+    return vendor.refuses(program, target, consumes)
+
+
 def lower(
     program: Program,
     target: Target,

@@ -142,9 +142,7 @@ class EthosUBackend:
             return f"an Ethos-U computes in integers: {self.name} is made in w8a8, not in {target.precision}"
         if target.threads != 1:
             return f"an NPU has no threads to choose, but {target.threads} are asked for"
-        if program.origin_format == "tflite" and program.format != "tflite":
-            return "a .tflite is taken as it is: another way round would not change its operators"
-        return vendor.refuses(program, target, self.consumes)
+        return device_model.refuses(program, target, self.consumes)
 
     def quantizer(self, program: Program, target: Target) -> Quantizer | None:
         """Return who quantizes this pair, as for LiteRT."""

@@ -90,9 +90,7 @@ class TflmBackend:
             return f"tflm makes {', '.join(self.precisions)}, not {target.precision}"
         if target.threads != 1:
             return f"a microcontroller has one thread, not {target.threads}"
-        if program.origin_format == "tflite" and program.format != "tflite":
-            return "a .tflite is taken as it is: another way round would not change its operators"
-        return vendor.refuses(program, target, self.consumes)
+        return device_model.refuses(program, target, self.consumes)
 
     def quantizer(self, program: Program, target: Target) -> Quantizer | None:
         """Return who quantizes this pair, as for LiteRT."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from edgewright.core.errors import ConversionError, UnavailableError
 from edgewright.deploy import kotlin
+from edgewright.deploy.building import run_tool
 from edgewright.deploy.elf import page_problem
 from edgewright.deploy.golden import cases_text
 
@@ -161,18 +161,11 @@ def _java_home() -> Path:
 
 
 def _run(command: Sequence[str], what: str, **env: str) -> None:
-    try:
-        done = subprocess.run(
-            list(command),
-            env={**os.environ, **env},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_BUILD_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as err:
-        raise ConversionError(f"the Android bundle does not {what}: {err}.") from err
-    if done.returncode:
-        tail = " | ".join((done.stdout + done.stderr).strip().splitlines()[-8:])
-        raise ConversionError(f"the Android bundle does not {what}: {tail[:1500]}")
+    run_tool(
+        command,
+        failure=f"the Android bundle does not {what}",
+        quoted=slice(-8, None),
+        most_characters=1500,
+        timeout_s=_BUILD_TIMEOUT_S,
+        env=env,
+    )

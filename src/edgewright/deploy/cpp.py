@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,11 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from edgewright.bundle_tools import CPP, HEADERS_FIX, find_headers
-from edgewright.core.errors import ConversionError, UsageError
+from edgewright.core.errors import UsageError
 from edgewright.core.files import write_text
 from edgewright.core.tensors import Array
 from edgewright.deploy import golden
 from edgewright.deploy.api import Field, hop, input_text, is_stream, result_text
+from edgewright.deploy.building import run_tool
 from edgewright.deploy.golden import Case, cases_text
 from edgewright.deploy.names import check_distinct, plain_name, snake_case
 from edgewright.deploy.records import Component, Content, Size, Written
@@ -294,23 +294,10 @@ def _cmake_flags(runtime: str, work: Path) -> list[str]:
 
 
 def _run(command: Sequence[str], what: str) -> str:
-    """Return what `command` prints.
-
-    Raises:
-        ConversionError: it fails; the message holds the end of what it printed.
-    """
-    try:
-        done = subprocess.run(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_BUILD_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as err:
-        raise ConversionError(f"the C++ bundle does not {what}: {err}.") from err
-    if done.returncode != 0:
-        tail = " | ".join((done.stdout + done.stderr).strip().splitlines()[-6:])
-        raise ConversionError(f"the C++ bundle does not {what}: {tail[:1200]}")
-    return done.stdout
+    return run_tool(
+        command,
+        failure=f"the C++ bundle does not {what}",
+        quoted=slice(-6, None),
+        most_characters=1200,
+        timeout_s=_BUILD_TIMEOUT_S,
+    ).stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -15,6 +14,7 @@ from edgewright.core.artifact import PACKAGE_SUFFIX
 from edgewright.core.errors import ConversionError, UsageError
 from edgewright.core.files import write_text
 from edgewright.deploy.api import hop, input_text, is_stream, result_text
+from edgewright.deploy.building import run_tool
 from edgewright.deploy.golden import cases_text
 from edgewright.deploy.names import camel_case, snake_case
 from edgewright.deploy.records import Component, Content, Size, Written
@@ -337,18 +337,11 @@ def _shared_folder() -> str | None:
 
 
 def _run(command: Sequence[str], what: str) -> str:
-    try:
-        done = subprocess.run(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as err:
-        raise ConversionError(f"the Swift bundle does not {what}: {err}.") from err
-    if done.returncode != 0:
-        tail = " | ".join((done.stdout + done.stderr).strip().splitlines()[:12])
-        raise ConversionError(f"the Swift bundle does not {what}: {tail[:1600]}")
+    done = run_tool(
+        command,
+        failure=f"the Swift bundle does not {what}",
+        quoted=slice(12),
+        most_characters=1600,
+        timeout_s=_TIMEOUT_S,
+    )
     return done.stdout + done.stderr

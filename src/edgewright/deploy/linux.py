@@ -55,6 +55,7 @@ _PILLOW = {
 }
 _WHEEL_PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux2014")
 _START_S = 60.0
+_NUMPY_FLOOR = "1.26"
 _TIMEOUT_S = 900
 
 
@@ -227,7 +228,7 @@ def _values(content: Content) -> dict[str, object]:
         "package": snake_case(content.name),
         "version": content.version,
         "runtime_title": f"{_TITLES[content.runtime]} {metadata.version(package)}",
-        "requirements": [f"numpy>={_numpy_floor()}", f"{package}=={metadata.version(package)}"],
+        "requirements": [f"numpy>={_NUMPY_FLOOR}", f"{package}=={metadata.version(package)}"],
         "inputs": inputs,
         "results": results,
         "kinds": kinds,
@@ -290,10 +291,6 @@ def _build_cores(core: CCore, folder: Path, package: str) -> dict[str, Path]:
     return built
 
 
-def _numpy_floor() -> str:
-    return "1.26"
-
-
 def _runtime_bytes(runtime: str, machine: str, wheels: Path) -> int | None:
     """Return the bytes of the runtime's package, as installed here or unpacked of a wheel for `machine`; else None."""
     name = _PACKAGES[runtime].replace("-", "_")
@@ -322,7 +319,7 @@ def _download(content: Content, machine: str, folder: Path) -> None:
     package = _PACKAGES[content.runtime]
     wanted = [
         f"{package}=={metadata.version(package)}",
-        f"numpy>={_numpy_floor()}",
+        f"numpy>={_NUMPY_FLOOR}",
         "pillow",
         "setuptools",
         "wheel",
