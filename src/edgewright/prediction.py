@@ -397,8 +397,10 @@ def _sized(spec: TensorSpec, shapes: Mapping[str, Sequence[int]]) -> TensorSpec:
 
 
 def _raw(row: RawInput, value: RawSource) -> Raw:
-    if isinstance(value, np.ndarray) or row.kind == "text":
-        return value if isinstance(value, np.ndarray) else str(value)
+    if isinstance(value, np.ndarray):
+        return value
+    if row.kind == "text":
+        return str(value)
     return read_raw(row, Path(value))
 
 

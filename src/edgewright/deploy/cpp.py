@@ -88,7 +88,7 @@ class CppPlatform:
         for file, template in files.items():
             write_text(folder / file, render(f"cpp/{template}.j2", values))
         write_licences(folder, {content.runtime: text} if (text := package_licence(content.runtime)) else {})
-        version = _version(content.runtime)
+        version = metadata.version(content.runtime)
         component = Component(
             name=content.runtime,
             version=version,
@@ -160,7 +160,7 @@ def _values(content: Content) -> dict[str, object]:
         "namespace": namespace,
         "version": content.version,
         "runtime": content.runtime,
-        "runtime_title": f"{_TITLES[content.runtime]} {_version(content.runtime)}",
+        "runtime_title": f"{_TITLES[content.runtime]} {metadata.version(content.runtime)}",
         "cmake_hint": "-DOpenVINO_DIR=DIR_OF_OpenVINOConfig.cmake"
         if content.runtime == "openvino"
         else "-DONNXRUNTIME_ROOT=DIR_OF_THE_RELEASE",
@@ -244,10 +244,6 @@ def _colour_format(content: Content) -> str:
         content.plan.types[row.name].order for row in content.plan.specification.inputs if row.kind == "image"
     }
     return "EW_BGR" if "bgr" in orders else "EW_RGB"
-
-
-def _version(runtime: str) -> str:
-    return metadata.version(runtime)
 
 
 def _runtime_bytes(runtime: str) -> int | None:
