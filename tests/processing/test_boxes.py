@@ -80,6 +80,15 @@ def test_end_to_end_rows() -> None:
     assert pixels[0] == pytest.approx([50, 600, 70, 800, 0.9, 2, 1, 20, 1])
 
 
+def test_rows_whose_class_is_none_are_left_out() -> None:
+    classes = (0, -1, 1e30, np.nan, -0.5, 2.0**24, 90)
+    rows = floats(*((10, 20, 30, 40, 0.9 - 0.1 * n, index) for n, index in enumerate(classes)))
+    made = run(DecodeEndToEnd(score=0.1), rows, kind="tensor")
+    assert made[:, 5].tolist() == [0, -0.5, 90]
+    parts = (rows[:, :4], rows[:, 5], rows[:, 4])
+    assert run(DecodeSsdOutputs(score=0.1), *parts, kind="tensor")[:, 5].tolist() == [0, -0.5, 90]
+
+
 def test_anchors_of_ultraface() -> None:
     # Its own prior boxes: (i + 0.5) / columns, sizes / width, clamped to 0..1.
     step = DecodeAnchors(
@@ -232,7 +241,7 @@ def test_boxes_and_points_go_back_to_the_source() -> None:
     rows = floats(
         (25, 0, 75, 100, 0.9, 1, 50, 50, 0.8), (0, 0, 20, 100, 0.8, 0, 1, 1, 0), (10, -50, 60, 10, 0.7, 0, 25, 0, 1)
     )  # fmt: skip
-    made = ToSource().apply((rows,), Frame(given=(boxes_type(1),), geometries={"image": place}))
+    made = ToSource().apply((rows,), Frame(given=(boxes_type(keypoints=1),), geometries={"image": place}))
     assert made[0] == pytest.approx([0, 0, 200, 400, 0.9, 1, 100, 200, 0.8])
     # The second lies in the border, the third is clipped.
     assert made.shape == (2, 9) and made[1] == pytest.approx([0, 0, 140, 40, 0.7, 0, 0, 0, 1], abs=1e-5)

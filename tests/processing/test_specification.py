@@ -10,9 +10,14 @@ import pytest
 
 from edgewright.core.errors import DataError, FormatMismatchError, RecipeError, UnknownNameError, UsageError
 from edgewright.core.tensors import Arrays, TensorSpec
+from edgewright.processing.boxes import DecodeEndToEnd
+from edgewright.processing.grids import DecodeYolo
+from edgewright.processing.nms import Nms
 from edgewright.processing.processor import Processor, Signature, plan
 from edgewright.processing.registry import STEPS, step_class
+from edgewright.processing.results import Boxes, result_lines, typed_result
 from edgewright.processing.scores import Softmax, TopK
+from edgewright.processing.smoothing import Threshold
 from edgewright.processing.specification import (
     Constant,
     Flow,
@@ -205,3 +210,36 @@ def test_results_with_other_labels_do_not_share_a_file() -> None:
         replace(SPECIFICATION, results=(CLASSES, other))
     same = replace(SPECIFICATION, results=(CLASSES, replace(other, labels=CLASSES.labels)))
     assert len(same.results) == 2
+
+
+def detector(steps: tuple[Step, ...], labels: int) -> tuple[Specification, Signature]:
+    """Return a detector whose output "y" has 9 columns a row, and its signature."""
+    signature = Signature(
+        inputs=SIGNATURE.inputs, outputs=(TensorSpec(name="y", shape=(1, 4, 9), dtype="float32"),)
+    )
+    names = tuple(f"name {n}" for n in range(labels))
+    result = ResultFlow(name="boxes", sources=("y",), steps=steps, labels=names)
+    return replace(SPECIFICATION, results=(result,)), signature
+
+
+def test_labels_of_boxes_are_one_a_class() -> None:
+    steps = (DecodeYolo(layout="rows"), Nms(score=0.1))
+    made = plan(*detector(steps, 5))
+    assert made.results["boxes"].classes == 5
+    for labels in (1, 4, 6, 80):
+        with pytest.raises(FormatMismatchError, match=rf"5 classes, but labels\.txt has {labels} labels"):
+            plan(*detector(steps, labels))
+    with pytest.raises(FormatMismatchError, match="3 classes"):
+        spoken = replace(CLASSES, steps=(Threshold(),), labels=("speech",))
+        plan(replace(SPECIFICATION, results=(spoken,)), SIGNATURE)
+
+
+def test_a_class_beyond_the_labels_goes_by_its_number() -> None:
+    checked = plan(*detector((DecodeEndToEnd(score=0.1),), 3))
+    rows = np.array([[0, 0, 4, 4, 0.9, index, 0, 0, 0] for index in (2, 3, 90)], np.float32)
+    points = {"points": np.zeros(3, np.float32)}
+    made = Processor(checked).run(points, lambda model, inputs: {"y": rows[None]})["boxes"]
+    found = typed_result(made, checked.results["boxes"], checked.specification.results[0].labels)
+    assert isinstance(found, Boxes)
+    assert [(box.label.index, box.label.name) for box in found.boxes] == [(2, "name 2"), (3, ""), (90, "")]
+    assert [line.split("  ")[0] for line in result_lines("boxes", found)] == ["name 2", "class 3", "class 90"]

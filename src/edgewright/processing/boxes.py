@@ -14,6 +14,7 @@ from edgewright.processing.values import MAX_SIDE, ValueType
 
 BoxFormat = Literal["xyxy", "yxyx", "xywh", "cxcywh"]
 MAX_CANDIDATES = 1 << 20
+_MOST_CLASSES = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class DecodeSsdOutputs(Step):
 
     It takes boxes [n, 4], classes [n], scores [n] and a count, in this order. The first `count` rows are taken (all
     where there is no count), those with a score of `score` at least are kept, the best first; of equal scores the
-    earlier row first. A count beyond n is n; NaN is 0.
+    earlier row first. A count beyond n is n; NaN is 0. A row whose class is below 0 or no number is left out.
 
     Attributes:
         score: the least that is kept.
@@ -119,7 +120,7 @@ class DecodeEndToEnd(Step):
         columns = have.shape[1] if len(have.shape) == 2 else None
         if have.dtype != "float32" or columns is None or columns < 6 or columns % 3:
             raise self.refuse(given, "float32 rows [n, 6 + 3 keypoints]")
-        return boxes_type(columns // 3 - 2)
+        return boxes_type(keypoints=columns // 3 - 2)
 
     def apply(self, values: tuple[Array, ...], frame: Frame) -> Array:
         rows = floats(values[0]).copy()
@@ -137,9 +138,9 @@ def candidates_type(count: int | None, classes: int, *, keypoints: int = 0) -> V
     )
 
 
-def boxes_type(keypoints: int = 0) -> ValueType:
-    """Return the type of boxes, whose number shows when it runs."""
-    return ValueType(kind="boxes", shape=(None, 6 + 3 * keypoints), dtype="float32")
+def boxes_type(*, classes: int | None = None, keypoints: int = 0) -> ValueType:
+    """Return the type of boxes of `classes` classes (None where the model does not tell); their number shows later."""
+    return ValueType(kind="boxes", shape=(None, 6 + 3 * keypoints), dtype="float32", classes=classes)
 
 
 def require_boxes_and_scores(
@@ -182,9 +183,15 @@ def to_corners(boxes: Floats, form: BoxFormat, *, height: int, width: int) -> Fl
 
 
 def best_first(rows: Floats, score: float) -> Array:
-    """Return the rows [n, 6 ...] with a score of `score` at least and finite corners, the best first."""
-    kept = rows[(rows[:, 4] >= np.float32(score)) & np.isfinite(rows).all(axis=1)]
-    return kept[np.argsort(-kept[:, 4], kind="stable")]
+    """Return the rows [n, 6 ...] with a score of `score` at least, finite numbers and an index of a class, best first.
+
+    An index is above -1 and below 2**24, up to which float32 counts; what an app casts to an integer is then one.
+    """
+    label = rows[:, 5]
+    kept = (rows[:, 4] >= np.float32(score)) & np.isfinite(rows).all(axis=1)
+    kept &= (label > -1) & (label < _MOST_CLASSES)
+    rows = rows[kept]
+    return rows[np.argsort(-rows[:, 4], kind="stable")]
 
 
 def check_image_size(step: str, height: int, width: int) -> None:

@@ -71,7 +71,7 @@ class Nms(Step):
         (have,) = given
         if have.kind != "candidates":
             raise self.refuse(given, "candidates")
-        return boxes_type(_keypoints(have))
+        return boxes_type(classes=have.classes, keypoints=_keypoints(have))
 
     def apply(self, values: tuple[Array, ...], frame: Frame) -> Array:
         classes = frame.given[0].classes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -104,7 +104,7 @@ class Threshold(Step):
         (have,) = given
         if have.dtype != "float32" or len(have.shape) != 1 or have.shape[0] in (None, 0):
             raise self.refuse(given, "one float32 score for each class")
-        return have
+        return replace(have, classes=have.shape[0])
 
     def initial(self, given: tuple[ValueType, ...]) -> Array | None:
         return np.zeros((3, given[0].shape[0] or 0), dtype=np.float32)

@@ -6,6 +6,7 @@
 #include "ew_math.h"
 
 #define MAX_EXPONENT 20.0f
+#define MOST_CLASSES 16777216.0f
 
 static void corners(float a, float b, float c, float d, int32_t format, int32_t height, int32_t width, float *to)
 {
@@ -92,7 +93,7 @@ static int32_t is_good(const float *row, int32_t columns, float least)
             return 0;
         }
     }
-    return row[4] >= least;
+    return row[4] >= least && row[5] > -1.0f && row[5] < MOST_CLASSES;
 }
 
 /* The rows that are good, the best first. `made` [n, columns] is used up. */
