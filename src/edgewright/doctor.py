@@ -16,8 +16,9 @@ from edgewright.measure.energy import NOT_MEASURED, EnergyCounter
 from edgewright.microcontrollers import tools
 from edgewright.recipe import DEFAULT_RUNTIMES
 from edgewright.report.environment import describe_host
-from edgewright.workers import environments
+from edgewright.workers import toolchains
 from edgewright.workers.cache import default_root
+from edgewright.workers.environments import State
 from edgewright.workers.pool import call_once
 
 _MIN_FREE_BYTES = 2 << 30
@@ -65,7 +66,7 @@ def diagnose() -> Diagnosis:
         Check(name="edgewright", is_ok=True, found=importlib.metadata.version("edgewright")),
     ]
     checks += [_backend(name) for name in registry.names()]
-    checks += [_toolchain(name) for name in environments.names()]
+    checks += [_toolchain(name) for name in toolchains.names()]
     checks += [_tools(wanted) for wanted in (*tools.ALL, *bundle_tools.ALL)]
     checks += [_headers()]
     checks += [_workers(), _cache(), _packing(), _energy()]
@@ -91,10 +92,10 @@ def _backend(name: str) -> Check:
 
 
 def _toolchain(name: str) -> Check:
-    found = environments.look(name)
+    found = toolchains.look(name)
     size = f", {found.size_bytes / 1e6:,.0f} MB in {found.path}" if found.size_bytes else ""
     detail = f": {found.detail}" if found.detail else ""
-    is_ok = found.state in (environments.State.INSTALLED, environments.State.ABSENT)
+    is_ok = found.state in (State.INSTALLED, State.ABSENT)
     return Check(
         name=f"toolchain {name}", is_ok=is_ok, found=f"{found.state.value}{detail}{size}", fix=found.fix
     )

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 from tests.colour_model import colour_specification, write_colour_model
-from tests.deploy.web_site import EVIL
+from tests.deploy.web_site import EVIL, skip_without
 
-from edgewright.core.errors import UnavailableError
 from edgewright.deploy.bundle import Bundle, BundleRequest, make_bundle
-from edgewright.deploy.npm_packages import ONNXRUNTIME_WEB, fetch
 from edgewright.deploy.web import WebPlatform
+from edgewright.deploy.web_runtimes import ONNXRUNTIME_WEB
 from edgewright.processing.specification import write_specification
 
 
@@ -34,10 +33,7 @@ def web_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def web_bundle(web_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle, not yet seen by a browser: never change it."""
     pytest.importorskip("onnxruntime")
-    try:
-        fetch(ONNXRUNTIME_WEB)
-    except UnavailableError as err:
-        pytest.skip(str(err))
+    skip_without(ONNXRUNTIME_WEB)
     request = BundleRequest(source=web_model, platform="web", name="ColourFinder", licence="MIT")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WebPlatform, "prove", lambda self, content, folder: ())

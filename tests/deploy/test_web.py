@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from tests.deploy.web_site import needs_compiler
 
-from edgewright.core.errors import UsageError
+from edgewright.core.errors import UnavailableError, UsageError
 from edgewright.deploy.bundle import Bundle, BundleRequest, make_bundle
 from edgewright.deploy.check import check_bundle
-from edgewright.deploy.npm_packages import ONNXRUNTIME_WEB, cache_folder
 from edgewright.deploy.web import FILES_NAME, WebPlatform
+from edgewright.deploy.web_runtimes import ONNXRUNTIME_WEB
 from edgewright.processing.specification import read_specification, write_specification
 
 pytest.importorskip("onnxruntime")
@@ -142,5 +142,13 @@ def test_without_a_browser_it_is_said(
     assert said == "not run here: no Chromium is installed: apt-get install -y chromium"
 
 
-def test_the_kept_archive_lies_beside_the_toolchains() -> None:
-    assert cache_folder().name == "npm"
+def test_without_the_packages_the_command_is_named(
+    web_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEWRIGHT_TOOLCHAINS", str(tmp_path / "none"))
+    request = BundleRequest(
+        source=web_model, platform="web", name="Colours", processing=str(web_model.parent)
+    )
+    with pytest.raises(UnavailableError, match="Run: edgewright toolchain install web"):
+        make_bundle(request, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.deploy.web_site import live, needs_chromium, needs_compiler, plain_server
+from tests.deploy.web_site import live, needs_chromium, needs_compiler, plain_server, skip_without
 
-from edgewright.core.errors import UnavailableError
 from edgewright.deploy.browser import FAKE_MEDIA, Browser
 from edgewright.deploy.bundle import Bundle, BundleRequest, make_bundle
-from edgewright.deploy.npm_packages import LITERTJS_CORE, fetch
 from edgewright.deploy.web_proof import run_example, run_selftest, serve
+from edgewright.deploy.web_runtimes import LITERTJS_CORE
 
 pytest.importorskip("ai_edge_litert")
 pytestmark = [pytest.mark.slow, needs_compiler, needs_chromium]
@@ -24,10 +23,7 @@ pytestmark = [pytest.mark.slow, needs_compiler, needs_chromium]
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> Bundle:
     """A bundle for sound, by LiteRT.js, proven."""
-    try:
-        fetch(LITERTJS_CORE)
-    except UnavailableError as err:
-        pytest.skip(str(err))
+    skip_without(LITERTJS_CORE)
     clips = sorted((assets / "data/speech-commands").glob("*.wav"))
     request = BundleRequest(
         source=assets / "models/mlperf-tiny/kws_dscnn_int8.tflite",

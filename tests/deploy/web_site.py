@@ -11,13 +11,24 @@ from pathlib import Path
 
 import pytest
 
+from edgewright.core.errors import UnavailableError
 from edgewright.deploy.browser import Browser, find_chromium
+from edgewright.deploy.web_runtimes import TOOLCHAIN
 from edgewright.processing.c_wasm import missing_tools
+from edgewright.workers.npm_packages import NpmPackage, require
 
 needs_compiler = pytest.mark.skipif(bool(missing_tools()), reason="clang or lld is not installed")
 needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="no Chromium is installed")
 # A label that breaks out of anything that takes it for markup, a script or a template.
 EVIL = "</script><img src=x onerror=\"document.title='broken'\">${1+1}{{7*7}}"
+
+
+def skip_without(package: NpmPackage) -> None:
+    """Skip the test where `package` is not installed."""
+    try:
+        require(TOOLCHAIN, [package])
+    except UnavailableError as err:
+        pytest.skip(str(err))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""`edgewright toolchain`: environments of their own for toolchains whose pins clash with others'."""
+"""`edgewright toolchain`: what is installed on request: environments of their own, and packages of npm."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
     help=(
-        "List, install and remove toolchains that live in an environment of their own.\n\n"
-        "Each is made from a locked, hash-checked list of packages, in the user's cache folder "
-        "(EDGEWRIGHT_TOOLCHAINS points elsewhere), and only when asked for."
+        "List, install and remove toolchains that are brought on request only.\n\n"
+        "Each is a locked, hash-checked list of packages: of Python in an environment of its own, or of npm. They "
+        "lie in the user's cache folder (EDGEWRIGHT_TOOLCHAINS points elsewhere)."
     ),
 )
 
@@ -27,31 +27,31 @@ def list_all(as_json: show.Json = False) -> None:
 
     Example: edgewright toolchain list
     """
-    from edgewright.workers import environments
+    from edgewright.workers import toolchains
 
-    show.toolchains([environments.look(name) for name in environments.names()], as_json)
+    show.toolchains([toolchains.look(name) for name in toolchains.names()], as_json)
 
 
-@app.command(short_help="Make the environment of a toolchain.")
+@app.command(short_help="Bring a toolchain.")
 def install(name: Name, as_json: show.Json = False) -> None:
-    """Make the environment of NAME from its lock; nothing is done when it is there and unchanged.
+    """Bring the packages of NAME from its lock; nothing is done when they are there and unchanged.
 
     Example: edgewright toolchain install tensorflow
     """
-    from edgewright.workers import environments
+    from edgewright.workers import toolchains
 
     with show.progress(as_json, [name]) as progress:
-        found = environments.install(name, progress=progress)
+        found = toolchains.install(name, progress=progress)
     show.toolchains([found], as_json)
 
 
-@app.command(short_help="Delete the environment of a toolchain.")
+@app.command(short_help="Delete a toolchain.")
 def remove(name: Name, as_json: show.Json = False) -> None:
-    """Delete the environment of NAME.
+    """Delete what was installed of NAME.
 
     Example: edgewright toolchain remove tensorflow
     """
-    from edgewright.workers import environments
+    from edgewright.workers import toolchains
 
-    environments.remove(name)
-    show.toolchains([environments.look(name)], as_json)
+    toolchains.remove(name)
+    show.toolchains([toolchains.look(name)], as_json)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgewright.core.errors import ConversionError, UnavailableError
-from edgewright.deploy.npm_packages import NpmPackage, read_files
 from edgewright.workers.environments import default_root
+from edgewright.workers.npm_packages import NpmPackage, read_files
 
 COMPILER = NpmPackage(
     name="kotlin-compiler",

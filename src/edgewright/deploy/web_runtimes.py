@@ -9,9 +9,14 @@ from pathlib import Path
 
 from edgewright.core.artifact import Artifact
 from edgewright.core.files import write_aside
-from edgewright.deploy import npm_packages
-from edgewright.deploy.npm_packages import NpmPackage, read_files
 from edgewright.deploy.writing import package_licence
+from edgewright.workers.npm_packages import NpmPackage, locked, read_files, require
+
+TOOLCHAIN = "web"
+_LOCKED = locked(TOOLCHAIN)
+ONNXRUNTIME_WEB = _LOCKED["onnxruntime-web"]
+LITERTJS_CORE = _LOCKED["@litertjs/core"]
+LITERTJS_WASM_UTILS = _LOCKED["@litertjs/wasm-utils"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,7 @@ class WebRuntime:
         Raises:
             UnavailableError, IntegrityError: a package cannot be had, or is not the published one.
         """
+        require(TOOLCHAIN, self.files)
         for package, wanted in self.files.items():
             for name, content in read_files(package, wanted).items():
                 if name in self.edits:
@@ -88,7 +94,7 @@ RUNTIMES: Mapping[str, WebRuntime] = {
     "onnxruntime": WebRuntime(
         title="ONNX Runtime Web",
         files={
-            npm_packages.ONNXRUNTIME_WEB: {
+            ONNXRUNTIME_WEB: {
                 f"dist/{name}": f"onnxruntime-web/{name}"
                 for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
             }
@@ -103,7 +109,7 @@ RUNTIMES: Mapping[str, WebRuntime] = {
     "litert": WebRuntime(
         title="LiteRT.js",
         files={
-            npm_packages.LITERTJS_CORE: {
+            LITERTJS_CORE: {
                 "dist/index.js": "litertjs/core/dist/index.js",
                 **{
                     f"wasm/{name}.{kind}": f"litertjs/core/wasm/{name}.{kind}"
@@ -111,7 +117,7 @@ RUNTIMES: Mapping[str, WebRuntime] = {
                     for kind in ("js", "wasm")
                 },
             },
-            npm_packages.LITERTJS_WASM_UTILS: {"dist/index.js": "litertjs/wasm-utils/dist/index.js"},
+            LITERTJS_WASM_UTILS: {"dist/index.js": "litertjs/wasm-utils/dist/index.js"},
         },
         loaded=(
             "litertjs/core/dist/index.js", "litertjs/wasm-utils/dist/index.js",

@@ -1,4 +1,7 @@
-"""JavaScript packages that a bundle ships: pinned by version and digest, fetched by npm, kept in a cache."""
+"""Packages of npm: pinned by version and digest, fetched by npm itself, and kept as the archives that they are.
+
+A lock `locks/NAME.npm.toml` makes some of them a toolchain, beside those of `environments`.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,17 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewright.core.errors import IntegrityError, UnavailableError, UsageError
+from edgewright.core.errors import IntegrityError, UnavailableError, UnknownNameError, UsageError
 from edgewright.core.files import write_aside
-from edgewright.workers.environments import default_root
+from edgewright.core.progress import Progress, silent
+from edgewright.workers.environments import LOCKS, State, Toolchain, default_root
 
+_LOCK_SUFFIX = ".npm.toml"
 _FETCH_TIMEOUT_S = 600
 _MAX_ARCHIVE_BYTES = 128 << 20
 _MAX_MEMBER_BYTES = 64 << 20
@@ -47,25 +53,104 @@ class NpmPackage:
         """The file that `npm pack` writes."""
         return f"{self.name.replace('@', '').replace('/', '-')}-{self.version}.tgz"
 
+    @property
+    def kept(self) -> Path:
+        """Where its archive is kept."""
+        return cache_folder() / self.archive_name
 
-ONNXRUNTIME_WEB = NpmPackage(
-    name="onnxruntime-web",
-    version="1.30.0",
-    integrity="sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
-    licence="MIT",
-)
-LITERTJS_CORE = NpmPackage(
-    name="@litertjs/core",
-    version="2.5.3",
-    integrity="sha512-PlGmbMOq9WitX7FO0jhbdJw9GthatsyuCQXjTt/wJZo0FLaw48q4tz8IwqgqCIkviYGr9OFDL1kCnN4nzWoyJQ==",
-    licence="Apache-2.0",
-)
-LITERTJS_WASM_UTILS = NpmPackage(
-    name="@litertjs/wasm-utils",
-    version="2.5.3",
-    integrity="sha512-4fJiw6tBQnIs+0jH/OQ16nYOiSl8/+zZnn5h2ul8aTKHi05sVqZW580Tmk78pC2kT39A9OYBVdFawteZ/sI1kQ==",
-    licence="Apache-2.0",
-)
+    def is_right(self, archive: Path | None = None) -> bool:
+        """Return whether `archive`, or the kept one, is the one that was published."""
+        archive = archive or self.kept
+        return archive.stat().st_size <= _MAX_ARCHIVE_BYTES and _integrity(archive) == self.integrity
+
+
+def locked(toolchain: str) -> dict[str, NpmPackage]:
+    """Return name -> package of the lock `locks/TOOLCHAIN.npm.toml`.
+
+    Raises:
+        UnknownNameError: there is no lock of this name.
+    """
+    if toolchain not in names():
+        raise UnknownNameError.of("toolchain", toolchain, names())
+    record = tomllib.loads((LOCKS / f"{toolchain}{_LOCK_SUFFIX}").read_text(encoding="utf-8"))
+    return {row["name"]: NpmPackage(**row) for row in record["packages"]}
+
+
+def names() -> list[str]:
+    """Return the names of the toolchains that are packages of npm, sorted."""
+    return sorted(lock.name.removesuffix(_LOCK_SUFFIX) for lock in LOCKS.glob(f"*{_LOCK_SUFFIX}"))
+
+
+def look(toolchain: str) -> Toolchain:
+    """Return what is found of a toolchain of npm's packages; the digests of its archives are made.
+
+    Raises:
+        UnknownNameError: there is no lock of this name.
+    """
+    packages = tuple(locked(toolchain).values())
+    there = [package for package in packages if package.kept.is_file()]
+    changed = [package.archive_name for package in there if not package.is_right()]
+    state = State.INSTALLED if len(there) == len(packages) else State.INCOMPLETE if there else State.ABSENT
+    return Toolchain(
+        name=toolchain,
+        state=State.CHANGED if changed else state,
+        path=cache_folder(),
+        versions={package.name: package.version for package in there},
+        size_bytes=sum(package.kept.stat().st_size for package in there),
+        locked=len(packages),
+        detail=", ".join(changed),
+    )
+
+
+def install(toolchain: str, *, progress: Progress = silent) -> Toolchain:
+    """Fetch the packages of a toolchain that are not kept, and those that are no longer what was published.
+
+    Args:
+        progress: called with (toolchain, step, state).
+    Raises:
+        UnknownNameError: there is no lock of this name.
+        UnavailableError: npm or the network is missing.
+        IntegrityError: npm gave another archive than the one that is expected.
+    """
+    for package in locked(toolchain).values():
+        if package.kept.is_file() and package.is_right():
+            continue
+        step = f"fetch {package.name} {package.version}"
+        progress(toolchain, step, "running")
+        try:
+            package.kept.unlink(missing_ok=True)
+            fetch(package)
+        except BaseException:
+            progress(toolchain, step, "failed")
+            raise
+        progress(toolchain, step, "done")
+    return look(toolchain)
+
+
+def remove(toolchain: str) -> bool:
+    """Delete the archives of a toolchain; return False when there was none.
+
+    Raises:
+        UnknownNameError: there is no lock of this name.
+    """
+    there = [package.kept for package in locked(toolchain).values() if package.kept.is_file()]
+    for archive in there:
+        archive.unlink()
+    return bool(there)
+
+
+def require(toolchain: str, packages: Iterable[NpmPackage]) -> None:
+    """Return when all of `packages`, a part of a toolchain, are here: nothing is fetched behind the user's back.
+
+    Raises:
+        UnavailableError: one is not, with the command that brings it.
+    """
+    missing = [f"{package.name} {package.version}" for package in packages if not package.kept.is_file()]
+    if missing:
+        raise UnavailableError(
+            f"toolchain {toolchain!r} is not installed: {', '.join(missing)} of npm is missing. "
+            f"Run: edgewright toolchain install {toolchain}"
+        )
 
 
 def cache_folder() -> Path:
@@ -80,10 +165,10 @@ def fetch(package: NpmPackage) -> Path:
         UnavailableError: npm or the network is missing.
         IntegrityError: the archive is not the one that is expected.
     """
-    kept = cache_folder() / package.archive_name
+    kept = package.kept
     if not kept.is_file():
         _fetch(package, kept)
-    if kept.stat().st_size > _MAX_ARCHIVE_BYTES or _integrity(kept) != package.integrity:
+    if not package.is_right():
         raise IntegrityError(
             f"{kept} is not {package.name} {package.version} as it was published. Remove it, and try again."
         )
@@ -143,6 +228,10 @@ def _fetch(package: NpmPackage, kept: Path) -> None:
             raise UnavailableError(
                 f"npm cannot fetch {wanted}: {said or 'it gave no archive'}. Check the network, or put the archive, "
                 f"as `npm pack {wanted}` writes it elsewhere, into {kept.parent}."
+            )
+        if not package.is_right(made):
+            raise IntegrityError(
+                f"npm gave another {wanted} than the one that was published. Nothing is kept of it."
             )
         try:
             with write_aside(kept) as aside:
