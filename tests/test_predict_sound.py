@@ -103,32 +103,6 @@ def test_spans_of_two_classes_are_in_the_order_of_their_beginnings() -> None:
     assert result_lines("spoken", never) == ["spoken: never"]
 
 
-@pytest.mark.toolchain("tokenizers", "onnx", "onnxruntime")
-def test_a_text_is_predicted_with_the_tokenizer_beside_the_specification(tmp_path: Path) -> None:
-    import onnx
-    from onnx import TensorProto, helper
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "bird": 2}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    ends = [helper.make_tensor_value_info(name, TensorProto.INT64, [1, 4]) for name in ("tokens", "same")]
-    graph = helper.make_graph([helper.make_node("Identity", ["tokens"], ["same"])], "g", ends[:1], ends[1:])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, str(tmp_path / "model.onnx"))
-    (tmp_path / "processing.toml").write_text(
-        """edgewright_processing = 1
-        task = "text"
-        inputs = [{ name = "text", kind = "text" }]
-        tensors = [{ name = "tokens", from = ["text"], steps = [{ step = "tokenize", length = 4 }] }]
-        results = [{ name = "same_tokens", from = ["same"] }]
-        """
-    )
-    with load(tmp_path / "model.onnx") as predictor:
-        made = predictor("a bird barks")["same_tokens"]
-    assert isinstance(made, Values) and made.array.tolist() == [1, 2, 0, 0]
-
-
 @pytest.mark.parametrize("content", ["", "1,2\n3,x\n", "1,2\n3\n"])
 def test_a_csv_without_numbers_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "hand.csv").write_text(content)

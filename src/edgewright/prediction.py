@@ -70,19 +70,17 @@ class Predictor:
     Called with what the specification takes, by position or by name: the path of an image or of a WAV, or arrays.
     """
 
-    def __init__(self, checked: Plan, artifacts: Mapping[str, Artifact], folder: Path = Path()) -> None:
+    def __init__(self, checked: Plan, artifacts: Mapping[str, Artifact]) -> None:
         """Open a predictor for a checked plan; `load` finds plan and artifacts by itself.
 
         Args:
             checked: the processing.
             artifacts: name of each model -> what is run.
-            folder: that holds the files which steps name, such as a tokenizer's.
         Raises:
             UsageError: the models need environments that differ.
         """
         self.plan = checked
         self.artifacts = dict(artifacts)
-        self._beside = folder.resolve()
         environments = {artifact.environment for artifact in artifacts.values()}
         if len(environments) != 1:
             raise UsageError(
@@ -91,7 +89,11 @@ class Predictor:
         for artifact in artifacts.values():
             require_runnable(artifact)
         self._folder = Path(tempfile.mkdtemp(prefix="edgewright-"))
-        self._specification = write_specification(checked.specification, self._folder)
+        try:
+            self._specification = write_specification(checked.specification, self._folder)
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
         self._shapes: dict[str, dict[str, list[int]]] = {}
         self._worker = Worker("predict", environment=environments.pop())
 
@@ -166,7 +168,6 @@ class Predictor:
                 "edgewright.processing.operations:predict",
                 {
                     "specification": str(self._specification),
-                    "beside": str(self._beside),
                     "artifacts": {name: artifact.to_json() for name, artifact in self.artifacts.items()},
                     "raw": {name: _hand_over(value, work / f"{name}.npy") for name, value in raw.items()},
                     "is_joined": is_joined,
@@ -235,7 +236,7 @@ def load(
         UnavailableError: nothing here runs the model.
     """
     checked, artifacts = _specify(path, processing, labels, threads)
-    return Predictor(checked, artifacts, _folder_beside(path, processing))
+    return Predictor(checked, artifacts)
 
 
 def specify(
@@ -316,6 +317,10 @@ def _specify(
     if specification is None:
         models = {name: artifact.path for name, artifact in artifacts.items()}
         specification = choose(str(processing or ""), models, signatures)
+    if (
+        specification.folder is None
+    ):  # of a preset, or made in Python: files that its steps name lie by the model
+        specification = replace(specification, folder=folder)
     if labels is not None:
         names = read_labels(labels)
         results = tuple(
@@ -361,14 +366,6 @@ def _places(path: Path | str | Sequence[Path]) -> list[Path]:
     if len(found) > 1:
         raise UsageError(f"{place} holds {len(found)} artifacts. Name one: {', '.join(map(str, found))}.")
     return found or [place]
-
-
-def _folder_beside(path: Path | str | Sequence[Path], processing: Specification | Path | str | None) -> Path:
-    """Return the folder of the specification's file; the model's where it has none."""
-    is_inside = processing is None or isinstance(processing, Specification)
-    is_inside = is_inside or str(processing) in presets.names()
-    place = _places(path)[0] if is_inside else Path(str(processing))
-    return place if place.is_dir() else place.parent
 
 
 def _artifact(path: Path, threads: int) -> Artifact:

@@ -229,8 +229,8 @@ def test_labels_of_boxes_are_one_a_class() -> None:
     for labels in (1, 4, 6, 80):
         with pytest.raises(FormatMismatchError, match=rf"5 classes, but labels\.txt has {labels} labels"):
             plan(*detector(steps, labels))
+    spoken = replace(CLASSES, steps=(Threshold(),), labels=("speech",))
     with pytest.raises(FormatMismatchError, match="3 classes"):
-        spoken = replace(CLASSES, steps=(Threshold(),), labels=("speech",))
         plan(replace(SPECIFICATION, results=(spoken,)), SIGNATURE)
 
 

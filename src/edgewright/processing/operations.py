@@ -62,14 +62,13 @@ _opened: dict[str, _Opened] = {}
 def predict(arguments: dict[str, object]) -> dict[str, object]:
     """Return the results of raw inputs; the models are opened with the first call, and again after a crash.
 
-    Arguments: specification (path of its file), beside (the folder of the files that its steps name), artifacts (name
-        of the model -> record), raw (name -> .npy file, or {"text": ...}), is_joined (false: the results of a
-        stream's runs are stacked as they are), is_recording (keep what the models give), out (folder).
+    Arguments: specification (path of its file), artifacts (name of the model -> record), raw (name -> .npy file, or
+        {"text": ...}), is_joined (false: the results of a stream's runs are stacked as they are), is_recording (keep
+        what the models give), out (folder).
     Result: results (name -> .npy file), shapes (name of the model -> name of the tensor -> shape, as they were last),
         outputs (name of the model -> name of the tensor -> .npy file, [runs, ...], of a recording).
     """
-    beside = Path(str(arguments["beside"]))
-    opened = _open(str(arguments["specification"]), beside, _record(arguments["artifacts"]))
+    opened = _open(str(arguments["specification"]), _record(arguments["artifacts"]))
     raw: dict[str, Raw] = {}
     for name, given in _record(arguments["raw"]).items():
         raw[name] = str(given["text"]) if isinstance(given, dict) else np.load(str(given), allow_pickle=False)
@@ -103,7 +102,7 @@ def quantization(arguments: dict[str, object]) -> dict[str, object]:
     }
 
 
-def _open(specification: str, beside: Path, artifacts: Mapping[str, object]) -> _Opened:
+def _open(specification: str, artifacts: Mapping[str, object]) -> _Opened:
     if specification not in _opened:
         records = {name: Artifact.from_json(_record(record)) for name, record in artifacts.items()}
         signatures = {
@@ -111,7 +110,7 @@ def _open(specification: str, beside: Path, artifacts: Mapping[str, object]) -> 
             for name, artifact in records.items()
         }
         # The specification first: a model is only opened for one that fits it.
-        processor = Processor(plan(read_specification(Path(specification)), signatures), beside)
+        processor = Processor(plan(read_specification(Path(specification)), signatures))
         sessions = {}
         for name, artifact in records.items():
             artifact.verify_digest()

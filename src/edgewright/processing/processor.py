@@ -283,16 +283,10 @@ class _PreparedError(Exception):
 
 
 class Processor:
-    """Runs a plan, and keeps the states of its steps and of the models between runs.
+    """Runs a plan, and keeps the states of its steps and of the models between runs."""
 
-    Args:
-        checked: what to run.
-        folder: of the specification, for steps that read a file beside it.
-    """
-
-    def __init__(self, checked: Plan, folder: Path = Path()) -> None:
+    def __init__(self, checked: Plan) -> None:
         self.plan = checked
-        self.folder = folder
         self.reset()
 
     def reset(self) -> None:
@@ -378,7 +372,7 @@ class Processor:
             frame = Frame(
                 given=given,
                 geometries=geometries,
-                folder=self.folder,
+                folder=self.plan.specification.folder or Path(),
                 state=self._step_states[id(item), index],
             )
             # A model may give anything; what is no number is for the steps to leave out, not to warn of.

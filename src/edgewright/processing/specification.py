@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import tomli_w
 
 from edgewright.core.errors import FormatMismatchError, RecipeError, UnknownNameError
-from edgewright.core.files import write_text
+from edgewright.core.files import copy_files, write_text
 from edgewright.core.options import options_record, read_options
 from edgewright.processing.registry import read_step, step_record
 from edgewright.processing.step import Step
@@ -168,6 +168,7 @@ class Specification:
     Attributes:
         values: made on the way, for several uses.
         tensors: the models' inputs, by the tensor's name.
+        folder: that it was read from: it holds the files which steps name, such as a tokenizer's.
     """
 
     task: Task
@@ -178,6 +179,7 @@ class Specification:
     models: tuple[Model, ...] = ()
     constants: tuple[Constant, ...] = ()
     states: tuple[State, ...] = ()
+    folder: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         rows = [
@@ -215,16 +217,22 @@ class Specification:
                         f"the name {name!r} is given {names.count(name)} times. Give each its own."
                     )
 
-        files: dict[str, tuple[str, ...]] = {}
+        files: dict[str, tuple[str, ...]] = dict.fromkeys((PROCESSING_NAME, *self.step_files()), ())
         for result in self.results:
             if result.labels and files.setdefault(result.labels_file, result.labels) != result.labels:
                 raise RecipeError(
-                    f"two results have other labels in one file, {result.labels_file!r}. Give each its own."
+                    f"result {result.name!r} has labels in {result.labels_file!r}, which holds something else. Give "
+                    "them a file of their own."
                 )
 
     def flows(self) -> tuple[Flow, ...]:
         """Return all flows: of values, tensors and results."""
         return (*self.values, *self.tensors, *self.results)
+
+    def step_files(self) -> tuple[str, ...]:
+        """Return the names of the files beside the specification that its steps read, each once."""
+        steps = (step for flow in self.flows() for step in flow.steps)
+        return tuple(dict.fromkeys(name for step in steps for name in step.files()))
 
 
 def read_specification(path: Path) -> Specification:
@@ -252,12 +260,27 @@ def read_specification(path: Path) -> Specification:
 
 
 def write_specification(specification: Specification, folder: Path) -> Path:
-    """Write `processing.toml` and its label files into `folder`; return the path of the former."""
+    """Write `processing.toml`, its label files and the files that its steps read into `folder`; return its path.
+
+    Raises:
+        RecipeError: a file that a step reads is not beside the specification.
+    """
+    beside = {name: (specification.folder or Path()) / name for name in specification.step_files()}
+    for name, file in beside.items():
+        if not file.is_file():
+            raise RecipeError(
+                f"a step reads {name!r}, but {file} is no file. Put it beside the specification."
+            )
+    copy_files({name: file for name, file in beside.items() if not _is_same(file, folder / name)}, folder)
     for result in specification.results:
         if result.labels:
             write_text(folder / result.labels_file, "".join(f"{label}\n" for label in result.labels))
     write_text(folder / PROCESSING_NAME, specification_text(specification))
     return folder / PROCESSING_NAME
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return other.exists() and one.samefile(other)
 
 
 def specification_text(specification: Specification) -> str:
@@ -306,6 +329,7 @@ def specification_of(record: Mapping[str, object], *, folder: Path, what: str) -
     task = read_options(_Head, {"task": record.get("task", "other")}, what=what).task
     return Specification(
         task=task,
+        folder=folder,
         models=tuple(read_options(Model, row, what=at) for row, at in _rows(record, "models", what)),
         inputs=tuple(read_options(RawInput, row, what=at) for row, at in _rows(record, "inputs", what)),
         values=tuple(_read_flow(row, at) for row, at in _rows(record, "values", what)),

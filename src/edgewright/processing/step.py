@@ -111,6 +111,10 @@ class Step:
         """Return the state before the first run; None for a step without one."""
         return None
 
+    def files(self) -> tuple[str, ...]:
+        """Return the names of the files beside the specification that the step reads."""
+        return ()
+
     def refuse(self, given: tuple[ValueType, ...], expected: str) -> UsageError:
         """Return the error for values that the step does not take."""
         got = " and ".join(map(str, given)) or "nothing"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -34,7 +33,7 @@ def joined_types(checked: Plan) -> dict[str, ValueType]:
 
 
 def stream(
-    checked: Plan, samples: Array, execute: Execute, *, folder: Path = Path(), start: Processor | None = None
+    checked: Plan, samples: Array, execute: Execute, *, start: Processor | None = None
 ) -> dict[str, Array]:
     """Run `checked` once for each hop of `samples`, float32 [n], and return the joined results by name.
 
@@ -47,7 +46,6 @@ def stream(
         checked: with one input, audio of a fixed number of samples.
         samples: the whole sound, at the rate of the input.
         execute: runs a model.
-        folder: of the specification.
         start: goes on with this processor instead of a new one; its states are kept.
     Raises:
         UsageError: the specification is not for streams, or of more runs than one, a result has another shape in each.
@@ -62,7 +60,7 @@ def stream(
         raise DataError(
             f"a stream is {samples.dtype}{list(samples.shape)}; float32 [n], n in 1..{MAX_SAMPLES}, is expected."
         )
-    hop, processor = row.samples, start or Processor(checked, folder)
+    hop, processor = row.samples, start or Processor(checked)
     waves = _waves(checked)
     heard = -(-len(samples) // hop)
     runs = max([heard, *(wave.runs(len(samples), hop) for wave in waves.values())])

@@ -59,6 +59,9 @@ class Tokenize(Step):
             raise self.refuse(given, "a text")
         return ValueType(kind="codes", shape=(self.length,), dtype=self.dtype)
 
+    def files(self) -> tuple[str, ...]:
+        return (self.file,)
+
     def apply(self, values: tuple[Array, ...], frame: Frame) -> Array:
         text = str(values[0])
         if len(text) > _MAX_CHARACTERS:
