@@ -45,7 +45,7 @@ def test_every_file_that_runs_is_listed_with_its_digest(web_bundle: Bundle) -> N
     files = json.loads((web_bundle.folder / FILES_NAME).read_text())["files"]
     for name, digest in files.items():
         assert hashlib.sha256((web_bundle.folder / name).read_bytes()).hexdigest() == digest
-    unlisted = {"sw.js", FILES_NAME, "manifest.json", "bom.json", "README.md"}
+    unlisted = {"sw.js", FILES_NAME, "manifest.json", "manifest.sha256", "bom.json", "README.md"}
     found = {
         str(path.relative_to(web_bundle.folder)) for path in web_bundle.folder.rglob("*") if path.is_file()
     }

@@ -66,6 +66,10 @@ def make(
         list[str] | None,
         typer.Option("--option", metavar="NAME=VALUE", help="Of the platform; again for more."),
     ] = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option("--sign", metavar="KEY", help="Sign the manifest: a private Ed25519 key, a PEM file."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a project that holds the model, its processing in C, a typed API, a sample app and a golden test.
@@ -84,6 +88,7 @@ def make(
         samples=tuple(sample or ()),
         licence=licence,
         options=tuple(option or ()),
+        sign=sign,
     )
     with show.progress(as_json, [platform], unit="bundles") as progress:
         made = make_bundle(request, out, progress=progress)
@@ -93,16 +98,24 @@ def make(
 @app.command(short_help="Verify digests, signature, golden cases and libraries.")
 def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A bundle.")],
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            "--key", metavar="KEY", help="Who has to have signed it: a public Ed25519 key, a PEM file."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Say whether a bundle is what its manifest says, and gives its golden results here.
 
-    Example: edgewright bundle check birds-web
+    Nothing of it is run before its digests are right and, with --key, its signature.
+
+    Example: edgewright bundle check birds-web --key public.pem
     """
     from edgewright.deploy.check import check_bundle
 
     with show.progress(as_json, ["bundle"], unit="bundles") as progress:
-        found = check_bundle(folder, progress=progress)
+        found = check_bundle(folder, key=key, progress=progress)
     _show_check(found, as_json)
     return found.exit_code
 

@@ -25,6 +25,7 @@ from edgewright.deploy.manifest import write_manifest
 from edgewright.deploy.names import check_name, check_version
 from edgewright.deploy.readme import tell_proofs
 from edgewright.deploy.records import Content, Platform, Written
+from edgewright.deploy.signing import read_signer
 from edgewright.prediction import Predictor, find_inputs, load
 from edgewright.processing.processor import Plan, Processor, Raw
 from edgewright.processing.specification import Specification
@@ -47,6 +48,7 @@ class BundleRequest:
         samples: files for golden cases, as `predict` takes them; synthetic inputs where there are none.
         licence: of the model, an SPDX expression; empty where it is not known.
         options: of the platform, NAME=VALUE.
+        sign: a PEM file with a private Ed25519 key, which signs the manifest.
     """
 
     source: Path
@@ -58,6 +60,7 @@ class BundleRequest:
     samples: tuple[str, ...] = ()
     licence: str = ""
     options: tuple[str, ...] = ()
+    sign: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,7 @@ def make_bundle(request: BundleRequest, out: Path, *, progress: Progress = silen
     check_name(request.name)
     check_version(request.version)
     options = _options(request.options, platform)
+    sign = None if request.sign is None else read_signer(request.sign)
     if out.exists():
         raise UsageError(f"{out} exists already, and nothing is replaced. Remove it, or give another --out.")
     source = choose_artifact(request.source, platform)
@@ -119,7 +123,7 @@ def make_bundle(request: BundleRequest, out: Path, *, progress: Progress = silen
             licence=request.licence,
             files=content.model_files(),
         )
-        write_manifest(folder, record)
+        write_manifest(folder, record, sign=sign)
     return Bundle(folder=out, record=record, written=written, content=content)
 
 

@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgewright.artifact_files import read_artifact
 from edgewright.core.artifact import Artifact
 from edgewright.core.errors import EdgewrightError, IntegrityError
 from edgewright.core.progress import Progress, silent
 from edgewright.core.target import Precision, Target
 from edgewright.core.tensors import Array, TensorSpec
 from edgewright.deploy import registry
-from edgewright.deploy.golden import Case, cases_text, compare_result, compare_tensor, read_golden
-from edgewright.deploy.manifest import changed_files, list_files, read_manifest
-from edgewright.prediction import Predictor
+from edgewright.deploy.golden import (
+    GOLDEN_NAME,
+    Case,
+    cases_text,
+    compare_result,
+    compare_tensor,
+    read_golden,
+)
+from edgewright.deploy.manifest import (
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    Manifest,
+    added_files,
+    changed_files,
+    digest_problem,
+    read_bounded,
+    read_manifest,
+)
+from edgewright.deploy.signing import SIGNATURE_BYTES, is_signed_by, read_public_key
+from edgewright.prediction import ARTIFACT_SUFFIXES, Predictor
 from edgewright.processing.processor import Plan, Processor, Signature, plan
-from edgewright.processing.specification import read_specification
+from edgewright.processing.specification import PROCESSING_NAME, read_specification
 from edgewright.processing.streaming import stream_input
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+_PLACES = {"model", "processing", "golden"}
+_MAX_LISTED = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,32 +86,26 @@ class BundleCheck:
         }
 
 
-def check_bundle(folder: Path, *, progress: Progress = silent) -> BundleCheck:
+def check_bundle(folder: Path, *, key: Path | None = None, progress: Progress = silent) -> BundleCheck:
     """Return what is right and what is wrong with the bundle in `folder`: digests, signature, golden cases, platform.
 
-    Nothing of a bundle is run before its digests are right.
+    Nothing of a bundle is run before its digests are right, and its signature where there is a `key`.
 
+    Args:
+        key: a PEM file with the public Ed25519 key of who is to have made the bundle.
     Raises:
-        UsageError, IntegrityError: it is no bundle at all.
+        UsageError, IntegrityError: it is no bundle at all, or `key` is no key.
     """
-    record = read_manifest(folder)
+    public = None if key is None else read_public_key(key)
+    manifest = read_manifest(folder)
     progress("bundle", "digests", "running")
-    changed = changed_files(folder, record)
-    digests = CheckRow(
-        what=f"digests of {_count(record)} files", problems=tuple(changed), note=_extra(folder, record)
-    )
+    rows = [_manifest_row(folder, manifest, public), _files_row(folder, manifest)]
     progress("bundle", "digests", "done")
-    if changed:
-        return BundleCheck(folder=folder, rows=(digests,))
-    rows = [digests]
-    progress("bundle", "golden", "running")
-    try:
-        rows += _golden_rows(folder, record)
-    except EdgewrightError as err:
-        rows.append(CheckRow(what="golden cases", problems=(str(err),)))
-    progress("bundle", "golden", "done")
-    own = registry.platform(str(record.get("platform"))).inspect(folder)
-    rows += [CheckRow(what=what, problems=tuple(problems)) for what, problems in own.items()]
+    if not any(row.problems for row in rows):
+        progress("bundle", "golden", "running")
+        rows += _rows_of("golden cases", lambda: _model_rows(folder, manifest))
+        progress("bundle", "golden", "done")
+        rows += _rows_of("platform", lambda: _platform_rows(folder, manifest))
     return BundleCheck(folder=folder, rows=tuple(rows))
 
 
@@ -94,29 +113,126 @@ def compare_case(
     checked: Plan, case: Case, tensors: Mapping[str, Array], results: Mapping[str, Array]
 ) -> list[str]:
     """Return how tensors and results differ from those of a golden case, a line each."""
-    problems = [compare_tensor(name, want, tensors[name]) for name, want in case.tensors.items()]
-    sides = [max(array.shape[:2]) for array in case.raw.values() if array.ndim == 3]
-    for name, want in case.results.items():
-        kind = checked.results[name].kind
-        problems.append(compare_result(name, kind, want, results[name], side=max(sides, default=1)))
+    problems = [
+        f"the {what} {sorted(have)} are golden, but {sorted(want)} are expected"
+        for what, have, want in (
+            ("tensors", set(case.tensors), set(tensors)),
+            ("results", set(case.results), set(results)),
+        )
+        if have != want
+    ]
+    if not problems:
+        sides = [max(array.shape[:2]) for array in case.raw.values() if array.ndim == 3]
+        problems += [compare_tensor(name, want, tensors[name]) for name, want in case.tensors.items()]
+        for name, array in case.results.items():
+            kind = checked.results[name].kind
+            problems.append(compare_result(name, kind, array, results[name], side=max(sides, default=1)))
     return [f"{case.name}: {problem}" for problem in problems if problem]
 
 
-def _golden_rows(folder: Path, record: Mapping[str, object]) -> list[CheckRow]:
-    places = record.get("places")
-    if not isinstance(places, dict):
+def _manifest_row(folder: Path, manifest: Manifest, public: Ed25519PublicKey | None) -> CheckRow:
+    """Return whether the manifest is as it was written, and, with a key, by whom."""
+    path = folder / SIGNATURE_NAME
+    is_signed = path.is_file() and not path.is_symlink()
+    problems = [text for text in [digest_problem(folder, manifest)] if text]
+    if public is None:
+        note = "signed, but by whom is not verified: give --key" if is_signed else "not signed"
+        return CheckRow(what=MANIFEST_NAME, problems=tuple(problems), note=note)
+    if not is_signed:
+        problems.append(f"{SIGNATURE_NAME} is missing: the bundle is not signed")
+    elif not is_signed_by(public, read_bounded(path, SIGNATURE_BYTES), manifest.data):
+        problems.append(f"{SIGNATURE_NAME} is not the signature of {MANIFEST_NAME} by this key")
+    return CheckRow(what=f"{MANIFEST_NAME} and its signature", problems=tuple(problems))
+
+
+def _files_row(folder: Path, manifest: Manifest) -> CheckRow:
+    added, left = added_files(folder, manifest)
+    problems = changed_files(folder, manifest)
+    problems += [f"{name!r} is not of the bundle. Remove it." for name in added[:_MAX_LISTED]]
+    if len(added) > _MAX_LISTED:
+        problems.append(f"{len(added) - _MAX_LISTED} more files are not of the bundle")
+    note = f"{len(left)} files that tools leave are not looked at, such as {left[0]}" if left else ""
+    return CheckRow(
+        what=f"digests of {len(manifest.files)} files",
+        problems=tuple(" ".join(problem.split()) for problem in problems),
+        note=note,
+    )
+
+
+def _rows_of(what: str, look: Callable[[], list[CheckRow]]) -> list[CheckRow]:
+    try:
+        return look()
+    except EdgewrightError as err:
+        return [CheckRow(what=what, problems=(str(err),))]
+
+
+def _model_rows(folder: Path, manifest: Manifest) -> list[CheckRow]:
+    """Return the rows of the models' signature, the processing, and the golden cases.
+
+    Raises:
+        EdgewrightError: the manifest, the processing or the golden cases are not what they must be.
+    """
+    places = manifest.record.get("places")
+    if not isinstance(places, dict) or not set(places) >= _PLACES:
         raise IntegrityError(f"{folder} does not say where its model lies. Make the bundle again.")
-    artifacts = _artifacts(folder / str(places["model"]), record)
+    for place, file in ((places["processing"], PROCESSING_NAME), (places["golden"], GOLDEN_NAME)):
+        _require_file(manifest, f"{place}/{file}")
+    artifacts = _artifacts(folder, str(places["model"]), manifest)
+    problems = [
+        f"{name or artifact.path.name}: {text}"
+        for name, artifact in artifacts.items()
+        if (text := _signature_problem(artifact))
+    ]
+    rows = [CheckRow(what="the models' own signatures against the manifest", problems=tuple(problems))]
+    if problems:
+        return rows
     signatures = {name: Signature(inputs=a.inputs, outputs=a.outputs) for name, a in artifacts.items()}
     checked = plan(read_specification(folder / str(places["processing"])), signatures)
-    rows = [CheckRow(what="processing against the model's signature")]
+    rows.append(CheckRow(what="processing against the signatures"))
     cases = read_golden(folder / str(places["golden"]))
-    problems: list[str] = []
+    problems = [] if cases else ["there is none, so that nothing was compared. Make the bundle again."]
     with Predictor(checked, artifacts) as predictor:
         for case in cases:
             problems += compare_case(checked, case, *_run(predictor, case))
     rows.append(CheckRow(what=f"{cases_text(len(cases))} in Python", problems=tuple(problems)))
     return rows
+
+
+def _platform_rows(folder: Path, manifest: Manifest) -> list[CheckRow]:
+    own = registry.platform(str(manifest.record.get("platform"))).inspect(folder)
+    return [CheckRow(what=what, problems=tuple(problems)) for what, problems in own.items()]
+
+
+def _signature_problem(artifact: Artifact) -> str:
+    """Return how inputs and outputs of the file are not those of the manifest; empty where they are.
+
+    Names count where the runtime goes by them. A package of Core ML is held against its record when it is opened.
+    """
+    if artifact.path.suffix not in ARTIFACT_SUFFIXES:
+        return ""
+    own = read_artifact(artifact.path)
+    if set(own.files) != set(artifact.files):
+        return f"it consists of {_names(own.files)}, but the manifest says {_names(artifact.files)}"
+    for what, have, want in (
+        ("inputs", own.inputs, artifact.inputs),
+        ("outputs", own.outputs, artifact.outputs),
+    ):
+        if _ends(have, artifact) != _ends(want, artifact):
+            return f"its {what} are {_texts(have)}, but the manifest says {_texts(want)}"
+    return ""
+
+
+def _ends(specs: Sequence[TensorSpec], artifact: Artifact) -> list[tuple[object, ...]]:
+    has_names = artifact.target.runtime != "litert"
+    return [(spec.shape, spec.dtype, spec.name if has_names else "") for spec in specs]
+
+
+def _texts(specs: Sequence[TensorSpec]) -> str:
+    return "; ".join(str(spec) for spec in specs)[:200]
+
+
+def _names(files: Sequence[Path]) -> str:
+    return ", ".join(sorted(file.name for file in files))[:200]
 
 
 def _run(predictor: Predictor, case: Case) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
@@ -128,14 +244,15 @@ def _run(predictor: Predictor, case: Case) -> tuple[Mapping[str, Array], Mapping
     return Processor(predictor.plan).prepare(first), predictor.arrays(raw, is_joined=False)
 
 
-def _artifacts(folder: Path, record: Mapping[str, object]) -> dict[str, Artifact]:
-    models = record.get("models")
+def _artifacts(folder: Path, place: str, manifest: Manifest) -> dict[str, Artifact]:
+    """Return the models that the manifest names, each of files that it has digests of."""
+    models = manifest.record.get("models")
     if not isinstance(models, list) or not models:
         raise IntegrityError("the manifest names no model. Make the bundle again.")
     try:
         return {
             str(model["name"]): Artifact(
-                files=tuple(folder / str(file) for file in model["files"]),
+                files=tuple(_require_file(manifest, f"{place}/{file}", folder) for file in model["files"]),
                 target=Target(
                     runtime=str(model["runtime"]), precision=Precision.parse(str(model["precision"]))
                 ),
@@ -146,21 +263,13 @@ def _artifacts(folder: Path, record: Mapping[str, object]) -> dict[str, Artifact
             )
             for model in models
         }
-    except (KeyError, TypeError, ValueError, AssertionError) as err:
+    except (AttributeError, KeyError, TypeError, ValueError, AssertionError) as err:
         raise IntegrityError(
             f"the manifest's models are damaged: {err!r:.120}. Make the bundle again."
         ) from err
 
 
-def _count(record: Mapping[str, object]) -> int:
-    files = record["files"]
-    assert isinstance(files, dict)
-    return len(files)
-
-
-def _extra(folder: Path, record: Mapping[str, object]) -> str:
-    """Return a note on files that the manifest does not name: what a build leaves behind, or what somebody added."""
-    files = record["files"]
-    assert isinstance(files, dict)
-    extra: Sequence[str] = [name for name in list_files(folder) if name not in files]
-    return f"{len(extra)} files are not of the bundle, such as {extra[0]}" if extra else ""
+def _require_file(manifest: Manifest, name: str, folder: Path = Path()) -> Path:
+    if name not in manifest.files:
+        raise IntegrityError(f"the manifest goes by {name!r:.80}, of which it has no digest.")
+    return folder / name

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgewright.core.errors import IntegrityError, UsageError
 from edgewright.core.files import read_json, write_aside, write_json
-from edgewright.core.tensors import Array
+from edgewright.core.tensors import MAX_RANK, Array
 from edgewright.processing.processor import Plan
 from edgewright.processing.values import ValueType
 
@@ -94,6 +94,7 @@ def read_golden(folder: Path) -> tuple[Case, ...]:
     """
     record = read_json(folder / GOLDEN_NAME)
     cases = record.get("cases")
+    read: set[str] = set()
     if (
         record.get("edgewright_golden") != GOLDEN_VERSION
         or not isinstance(cases, list)
@@ -104,14 +105,14 @@ def read_golden(folder: Path) -> tuple[Case, ...]:
         return tuple(
             Case(
                 name=str(case["name"]),
-                raw=_read_arrays(folder, case["inputs"]),
-                tensors=_read_arrays(folder, case["tensors"]),
-                results=_read_arrays(folder, case["results"]),
-                outputs=_read_arrays(folder, case["outputs"]),
+                raw=_read_arrays(folder, case["inputs"], read),
+                tensors=_read_arrays(folder, case["tensors"], read),
+                results=_read_arrays(folder, case["results"], read),
+                outputs=_read_arrays(folder, case["outputs"], read),
             )
             for case in cases
         )
-    except (KeyError, TypeError, ValueError, OSError) as err:
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as err:
         raise IntegrityError(
             f"{folder / GOLDEN_NAME} is damaged: {err!r:.120}. Make the bundle again."
         ) from err
@@ -182,21 +183,21 @@ def _write_array(folder: Path, file: str, name: str, array: Array) -> dict[str, 
     return {"name": name, "file": file, "dtype": str(array.dtype), "shape": list(array.shape)}
 
 
-def _read_arrays(folder: Path, records: object) -> dict[str, Array]:
+def _read_arrays(folder: Path, records: object, read: set[str]) -> dict[str, Array]:
+    """Return the arrays by name; `read` holds the files that were read, each once, so that few bytes stay few."""
     if not isinstance(records, list):
         raise TypeError("a list of arrays is expected")
     found: dict[str, Array] = {}
     for record in records:
-        file, dtype, shape = (
-            str(record["file"]),
-            str(record["dtype"]),
-            [int(size) for size in record["shape"]],
-        )
-        if Path(file).name != file or dtype not in _DTYPES:
-            raise ValueError(f"{json.dumps(file)} of {dtype}")
+        name, file, dtype = str(record["name"]), str(record["file"]), str(record["dtype"])
+        shape = [int(size) for size in record["shape"]]
+        if Path(file).name != file or dtype not in _DTYPES or file in read or name in found:
+            raise ValueError(f"array {json.dumps(name)} of {dtype} in {json.dumps(file)}")
+        read.add(file)
+        if min(shape, default=0) < 0 or len(shape) > MAX_RANK:
+            raise ValueError(f"{file} has the shape {shape}")
         if (folder / file).stat().st_size > _MAX_ARRAY_BYTES:
             raise ValueError(f"{file} is too large")
-        found[str(record["name"])] = np.frombuffer(
-            (folder / file).read_bytes(), dtype=np.dtype(dtype).newbyteorder("<")
-        ).reshape(shape)
+        data = np.frombuffer((folder / file).read_bytes(), dtype=np.dtype(dtype).newbyteorder("<"))
+        found[name] = data.reshape(shape)
     return found
