@@ -103,7 +103,7 @@ def check_bundle(folder: Path, *, key: Path | None = None, progress: Progress = 
     progress("bundle", "digests", "done")
     if not any(row.problems for row in rows):
         progress("bundle", "golden", "running")
-        rows += _rows_of("golden cases", lambda: _model_rows(folder, manifest))
+        rows += _rows_of("models, processing, golden cases", lambda: _model_rows(folder, manifest))
         progress("bundle", "golden", "done")
         rows += _rows_of("platform", lambda: _platform_rows(folder, manifest))
     return BundleCheck(folder=folder, rows=tuple(rows))
@@ -199,7 +199,13 @@ def _model_rows(folder: Path, manifest: Manifest) -> list[CheckRow]:
 
 
 def _platform_rows(folder: Path, manifest: Manifest) -> list[CheckRow]:
-    own = registry.platform(str(manifest.record.get("platform"))).inspect(folder)
+    platform = registry.platform(str(manifest.record.get("platform")))
+    project = registry.PROJECT_FILES[platform.name]
+    if project not in manifest.files:
+        raise IntegrityError(
+            f"the manifest says that this is a bundle for {platform.name}, but it has no {project}."
+        )
+    own = platform.inspect(folder)
     return [CheckRow(what=what, problems=tuple(problems)) for what, problems in own.items()]
 
 

@@ -16,6 +16,14 @@ PLATFORMS: Mapping[str, str] = {
     "android": "android:PLATFORM",
     "web": "web:PLATFORM",
 }
+# name -> the file that the platform's own tool goes by; every bundle has it, and those of the others have not.
+PROJECT_FILES: Mapping[str, str] = {
+    "cpp": "CMakeLists.txt",
+    "ios": "Package.swift",
+    "linux": "pyproject.toml",
+    "android": "settings.gradle.kts",
+    "web": "index.html",
+}
 
 
 def names() -> list[str]:
