@@ -156,33 +156,27 @@ static int32_t saturated_shift(int32_t value, int32_t places)
     ),
     "sigmoid16": Function(
         text="""\
-/* Sigmoid of value / (3 * 2^12) as Q0.15, between the entries of a table of 2^16 sigmoid(i / 24). */
-static int32_t sigmoid16(int32_t value, const uint16_t *table)
+/* Sigmoid of value / (3 * 2^12) as Q0.15, between entries of a table: 2^16 sigmoid(i / 24) - 2^15, i = -256..256. */
+static int32_t sigmoid16(int32_t value, const int16_t *table)
 {
-    const uint32_t size = (uint32_t)(value < 0 ? -value : value), at = size >> 9;
-    uint32_t result = UINT32_C(0x7FFF) << 10;
-    if (at < 255) {
-        result = ((uint32_t)table[at] << 9) + (size & 0x1FF) * (uint32_t)(table[at + 1] - table[at]);
-    }
-    result = value >= 0 ? result + (1 << 9) : (UINT32_C(1) << 25) - result + (1 << 9) - 1;
-    return (int32_t)(result >> 10);
+    const int32_t size = clamped(value, -130559, 130559), rest = size & 0x1FF; /* before 255 << 9 */
+    table += 256 + (size >> 9);
+    return (table[0] * (512 - rest) + table[1] * rest + (1 << 24) + (1 << 9) + (size >> 31)) >> 10;
 }
-"""
+""",
+        needs=("clamped",),
     ),
     "tanh16": Function(
         text="""\
 /* tanh of value / (3 * 2^12) as Q0.15: 2 sigmoid(2 x) - 1, see sigmoid16. */
-static int32_t tanh16(int32_t value, const uint16_t *table)
+static int32_t tanh16(int32_t value, const int16_t *table)
 {
-    const uint32_t size = (uint32_t)(value < 0 ? -value : value), at = size >> 8;
-    int32_t result = INT32_C(0xFFFF) << 8;
-    if (at < 255) {
-        result = (int32_t)(((uint32_t)table[at] << 8) + (size & 0xFF) * (uint32_t)(table[at + 1] - table[at]));
-    }
-    result = value >= 0 ? result - (1 << 23) + (1 << 7) : (1 << 23) - result + (1 << 7) - 1;
-    return result >> 8;
+    const int32_t size = clamped(value, -(1 << 16), (1 << 16) - 1), rest = size & 0xFF;
+    table += 256 + (size >> 8);
+    return (table[0] * (256 - rest) + table[1] * rest + (1 << 7) + (size >> 31)) >> 8;
 }
-"""
+""",
+        needs=("clamped",),
     ),
     "rounded": Function(
         text="""\

@@ -100,7 +100,9 @@ class DeviceBenchmark:
             if row.run is None:
                 console.print(row.reason, highlight=False, soft_wrap=True)
         authors = ", ".join(sorted({row.author for row in self.rows}))
-        console.print(f"Expected outputs: {authors}. Counted are {_COUNTED}.", highlight=False, soft_wrap=True)
+        console.print(
+            f"Expected outputs: {authors}. Counted are {_COUNTED}.", highlight=False, soft_wrap=True
+        )
         fits = [(row, fit) for row in self.rows for fit in row.fits]
         if not fits:
             return

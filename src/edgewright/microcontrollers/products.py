@@ -302,6 +302,11 @@ def row_products(ending: Ending) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def four_sums() -> tuple[str, ...]:
+    """Return the functions that take four bytes at a time, and with Helium `sums_of_four`."""
+    return VARIANTS, _WORDS, _SUMS_OF_FOUR
+
+
 def dot_product() -> tuple[str, ...]:
     """Return the functions that `dot` needs, and itself: sums of one row and one channel, of one value at least."""
     return VARIANTS, _WORDS, _DOT

@@ -23,7 +23,7 @@ from edgewright.microcontrollers.layer import (
 )
 
 _VALUES = """\
-static void @(const {{ source }} *in, {{ target }} *out{{ ", const uint16_t *table" if has_table }}, int32_t count)
+static void @(const {{ source }} *in, {{ target }} *out{{ ", const int16_t *table" if has_table }}, int32_t count)
 {
     int32_t i;
     for (i = 0; i < count; ++i) {
@@ -39,17 +39,19 @@ _UNIT_SCALE = 2.0**-15
 
 
 def sigmoid_table(prefix: str) -> Constant:
-    """Return 2**16 sigmoid(i / 24) for i = 0..255, raised by half of the error of interpolation.
+    """Return 2**16 sigmoid(i / 24) - 2**15 for i = -256..256, raised by half of the error of interpolation.
 
     A chord lies under the curve by h**2 |f''| / 8 at most; half of it above and half of it under is best. The last
-    entry is the limit. All 65,536 results of sigmoid and tanh with this table are the interpreter's.
+    entries are the limit. All 65,536 results of sigmoid and tanh with this table are the interpreter's.
     """
     values = []
     for i in range(255):
         real = 1 / (1 + math.exp(-i / 24))
         bend = real * (1 - real) * (2 * real - 1) / 24**2
-        values.append(math.floor(65536 * (real + bend / 16) + 0.5))
-    return integers(f"{prefix}_sigmoid", "uint16_t", [*values, 65535], 2)
+        values.append(math.floor(65536 * (real + bend / 16) + 0.5) - 32768)
+    values += [32767, 32767]
+    mirrored = [-value for value in reversed(values[1:])]
+    return integers(f"{prefix}_sigmoid", "int16_t", [*mirrored, *values], 2)
 
 
 def logistic(site: Site) -> Layer:
