@@ -36,7 +36,7 @@ class UnknownNameError(UsageError):
         names = sorted(known)
         nearest = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
         hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        return cls(f"unknown {kind} {got!r}; known: {', '.join(names) or 'none'}.{hint}")
+        return cls(f"unknown {kind} {got!r:.200}; known: {', '.join(names) or 'none'}.{hint}")
 
 
 class FormatMismatchError(UsageError):

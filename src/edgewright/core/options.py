@@ -117,7 +117,7 @@ def _attribute_texts(cls: type[object]) -> dict[str, str]:
 def _checked(value: object, hint: object, what: str) -> object:
     fits, made = _fit(value, hint)
     if not fits:
-        raise RecipeError(f"{what} is {value!r}, but {_kind(hint)} is expected.")
+        raise RecipeError(f"{what} is {value!r:.200}, but {_kind(hint)} is expected.")
     return made
 
 

@@ -11,7 +11,7 @@ from edgewright.core.files import write_text
 from edgewright.processing.c_files import core_files, core_text
 from edgewright.processing.c_program import COptions, CProgram, make_program
 from edgewright.processing.c_writer import header_text, source_text
-from edgewright.processing.processor import Plan
+from edgewright.processing.planning import Plan
 
 # The same bits everywhere: products and sums stay two operations.
 FLAGS = ("-std=c99", "-O3", "-ffp-contract=off")

@@ -14,7 +14,8 @@ from edgewright.core.errors import ConversionError, DataError, UnavailableError
 from edgewright.core.tensors import Array
 from edgewright.processing.c_code import FLAGS, CCore, write_core
 from edgewright.processing.c_program import COptions
-from edgewright.processing.processor import Execute, Plan, Raw
+from edgewright.processing.planning import Plan
+from edgewright.processing.processor import Execute, Raw
 
 _WARNINGS = ("-Wall", "-Wextra", "-Werror", "-pedantic")
 _COMPILERS = ("cc", "gcc", "clang")

@@ -19,7 +19,8 @@ from edgewright.processing.c_site import (
     Site,
     plan_memory,
 )
-from edgewright.processing.processor import CheckedFlow, Plan, full_name, held_values
+from edgewright.processing.planning import CheckedFlow, Plan
+from edgewright.processing.signature import full_name, held_values
 from edgewright.processing.specification import RawInput, ResultFlow
 from edgewright.processing.step import Step
 from edgewright.processing.values import MAX_SIDE, MAX_VALUES, ValueType, tensor_type
@@ -169,7 +170,7 @@ class _Maker:
 
     def _hold(self) -> None:
         """Make the tensors that keep their values: constants and states."""
-        for tensor, array in held_values(self.plan).items():
+        for tensor, array in held_values(self.plan.specification, self.plan.signatures).items():
             self.site.what = f"tensor {tensor!r}"
             buffer = self.site.buffer(array.nbytes, is_kept=True, alignment=TENSOR_ALIGNMENT)
             made = ValueType(kind="tensor", shape=array.shape, dtype=str(array.dtype))

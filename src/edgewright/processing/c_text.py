@@ -34,7 +34,8 @@ def c_float(value: float) -> str:
     Raises:
         ConversionError: it is infinite or not a number, which C99 has no constant for.
     """
-    return _decimal(float(np.float32(value)), 9) + "f"
+    with np.errstate(over="ignore"):
+        return _decimal(float(np.float32(value)), 9) + "f"
 
 
 def c_double(value: float) -> str:

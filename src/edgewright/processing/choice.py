@@ -9,7 +9,7 @@ from pathlib import Path
 from edgewright.core.errors import FormatMismatchError, UnknownNameError, UsageError
 from edgewright.processing import presets
 from edgewright.processing.presets import Quantization, Subject
-from edgewright.processing.processor import Signature
+from edgewright.processing.signature import Signature
 from edgewright.processing.specification import (
     PROCESSING_NAME,
     Flow,

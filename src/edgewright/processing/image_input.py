@@ -12,7 +12,7 @@ from edgewright.core.errors import FormatMismatchError
 from edgewright.core.tensors import TensorSpec
 from edgewright.processing.images import Channels, Layout, Normalize
 from edgewright.processing.presets import Subject, from_tensor, to_tensor
-from edgewright.processing.processor import Signature
+from edgewright.processing.signature import Signature
 from edgewright.processing.specification import Flow, RawInput
 from edgewright.processing.step import Frame, Step
 from edgewright.processing.tensors import Quantize

@@ -172,6 +172,11 @@ class Normalize(Step):
                 f"step 'normalize' has mean {list(self.mean)}, std {list(self.std)} and divisor {self.divisor}; "
                 "one number or one a channel, std and divisor other than 0, are expected."
             )
+        if len(self.mean) != len(self.std) and 1 not in (len(self.mean), len(self.std)):
+            raise UsageError(
+                f"step 'normalize' has {len(self.mean)} numbers in mean and {len(self.std)} in std; as many, or one, "
+                "are expected."
+            )
         factor, offset = self.factors(max(len(self.mean), len(self.std)))
         if not (np.isfinite(factor).all() and np.isfinite(offset).all()):
             raise UsageError(f"step 'normalize' with std {list(self.std)} gives numbers beyond float32.")

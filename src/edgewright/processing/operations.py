@@ -15,7 +15,9 @@ from edgewright.backends import registry
 from edgewright.core.artifact import Artifact
 from edgewright.core.contracts import Session
 from edgewright.core.tensors import Array, Arrays
-from edgewright.processing.processor import Processor, Raw, Signature, plan
+from edgewright.processing.planning import plan
+from edgewright.processing.processor import Processor, Raw
+from edgewright.processing.signature import Signature
 from edgewright.processing.specification import read_specification
 from edgewright.processing.streaming import stacked, stream, stream_input
 from edgewright.sources.tflite import end_quantization

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from edgewright.core.errors import FormatMismatchError, UnknownNameError, UsageError
 from edgewright.core.tensors import TensorSpec
-from edgewright.processing.processor import Signature, plan
+from edgewright.processing.planning import plan
+from edgewright.processing.signature import Signature
 from edgewright.processing.specification import Specification
 from edgewright.processing.step import Step
 from edgewright.processing.tensors import INTEGER_TYPES, Dequantize, IntegerType, Quantize

@@ -10,8 +10,8 @@ from edgewright.processing.audio import Context, FitLength, Peak
 from edgewright.processing.mel import Dct, Log, Mel
 from edgewright.processing.pcan import Pcan
 from edgewright.processing.presets import Subject, from_tensor, only, to_tensor
-from edgewright.processing.processor import Signature
 from edgewright.processing.scores import TopK
+from edgewright.processing.signature import Signature
 from edgewright.processing.smoothing import Threshold
 from edgewright.processing.specification import (
     Constant,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping
 from functools import cache
 
@@ -10,6 +11,9 @@ from edgewright.core.errors import RecipeError, UnknownNameError, UsageError
 from edgewright.core.options import options_record, read_options
 from edgewright.processing.step import Step
 
+_MAX_FLOAT = (
+    3.4028234663852886e38  # float32's largest; what is infinite or no number is refused with its option
+)
 # name -> module of edgewright.processing : class. One row a step; the key is the class's `name`.
 STEPS: Mapping[str, str] = {
     "cast": "tensors:Cast",
@@ -94,6 +98,11 @@ def read_step(record: object, *, what: str) -> Step:
     if not isinstance(record, dict) or not isinstance(record.get("step"), str):
         raise RecipeError(f'{what} is {record!r:.80}; a table such as {{ step = "softmax" }} is expected.')
     options = {key: value for key, value in record.items() if key != "step"}
+    for key, value in options.items():
+        if not _fits_float32(value):
+            raise RecipeError(
+                f"{what}: {record['step']:.80}: {key} is beyond float32, in which all is computed."
+            )
     try:
         cls = step_class(record["step"])
     except UnknownNameError as err:
@@ -102,6 +111,12 @@ def read_step(record: object, *, what: str) -> Step:
         return read_options(cls, options, what=f"{what}: {record['step']}")
     except UsageError as err:
         raise err if what in str(err) else type(err)(f"{what}: {err}") from err
+
+
+def _fits_float32(value: object) -> bool:
+    if isinstance(value, list):
+        return all(map(_fits_float32, value))
+    return not isinstance(value, float) or not _MAX_FLOAT < abs(value) < math.inf
 
 
 def step_record(step: Step) -> dict[str, object]:

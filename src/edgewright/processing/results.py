@@ -146,7 +146,7 @@ class Values:
 
     def to_json(self) -> object:
         """Return them as nested lists."""
-        return np.vectorize(_number, otypes=[object])(self.array).tolist() if self.array.size else []
+        return _numbers(self.array.tolist())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,6 +300,12 @@ def _points(numbers: list[float]) -> tuple[Point, ...]:
         Point(x=x, y=y, score=score)
         for x, y, score in zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
     )
+
+
+def _numbers(value: object) -> object:
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return _number(value) if isinstance(value, float) else value
 
 
 def _number(value: float) -> float | str | None:

@@ -78,7 +78,7 @@ class TopK(Step):
 
 
 def _require_scores(step: Step, given: tuple[ValueType, ...]) -> ValueType:
-    (have,) = given
+    have = step.elements(given)
     if have.dtype != "float32" or not have.shape:
         raise step.refuse(given, "float32 scores")
     return have

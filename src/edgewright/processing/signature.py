@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgewright.core.tensors import TensorSpec
-from edgewright.processing.specification import State
+import numpy as np
+
+from edgewright.core.errors import RecipeError
+from edgewright.core.tensors import Array, TensorSpec
+from edgewright.processing.specification import Specification, State
+from edgewright.processing.values import MAX_VALUES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,3 +53,37 @@ def with_state_sizes(models: Mapping[str, Signature], states: Sequence[State]) -
         )
         for model, signature in models.items()
     }
+
+
+def held_values(specification: Specification, models: Mapping[str, Signature]) -> dict[str, Array]:
+    """Return what the constants and states among the models' inputs hold before the first run, by full name.
+
+    Raises:
+        RecipeError: there are too many or too few numbers, or one that the tensor's type does not hold.
+    """
+    held: dict[str, float | tuple[float, ...]] = {
+        constant.tensor: constant.value for constant in specification.constants
+    } | {state.tensor: state.initial for state in specification.states}
+    return {
+        full_name(model, spec.name): _filled(spec, held[full_name(model, spec.name)])
+        for model, signature in models.items()
+        for spec in signature.inputs
+        if full_name(model, spec.name) in held
+    }
+
+
+def _filled(spec: TensorSpec, value: float | tuple[float, ...]) -> Array:
+    shape = tuple(1 if size is None else size for size in spec.shape)
+    numbers = np.asarray(value, dtype=np.float64)
+    if (numbers.ndim and numbers.size != math.prod(shape)) or math.prod(shape) > MAX_VALUES:
+        raise RecipeError(
+            f"{spec.name!r} is given {numbers.size} numbers, but {spec} is expected, up to {MAX_VALUES} in all."
+        )
+    if spec.dtype == "string":
+        raise RecipeError(f"{spec.name!r} is given numbers, but {spec} is expected.")
+    with np.errstate(all="ignore"):
+        held = numbers.astype(spec.dtype)
+        fits = np.isfinite(held) & (spec.dtype.startswith("float") | (held.astype(np.float64) == numbers))
+    if not fits.all():
+        raise RecipeError(f"{spec.name!r} is given {value!r:.80}, which {spec.dtype} does not hold.")
+    return np.broadcast_to(held, shape).copy() if not held.ndim else held.reshape(shape)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +14,13 @@ from edgewright.core.errors import FormatMismatchError, RecipeError, UnknownName
 from edgewright.core.files import copy_files, write_text
 from edgewright.core.options import options_record, read_options
 from edgewright.processing.registry import read_step, step_record
-from edgewright.processing.step import Step
+from edgewright.processing.step import Step, is_file_name
+from edgewright.processing.toml_file import read_toml
 from edgewright.processing.values import MAX_SIDE, Order, ValueType, image_type
 
 PROCESSING_NAME = "processing.toml"
 PROCESSING_VERSION = 1
 _VERSION_KEY = "edgewright_processing"
-_MAX_BYTES = 1 << 20
 _MAX_ROWS = 64
 _MAX_STEPS = 64
 _MAX_LINE = 90
@@ -243,19 +242,7 @@ def read_specification(path: Path) -> Specification:
         UnknownNameError: a step, key or name that does not exist, with the nearest one.
     """
     file = path / PROCESSING_NAME if path.is_dir() else path
-    try:
-        with file.open("rb") as stream:
-            text = stream.read(_MAX_BYTES + 1)
-    except OSError as err:
-        raise RecipeError(
-            f"specification {file} cannot be read: {err.strerror or err}. Check the path."
-        ) from err
-    if len(text) > _MAX_BYTES:
-        raise RecipeError(f"specification {file} has more than {_MAX_BYTES} bytes.")
-    try:
-        record = tomllib.loads(text.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as err:
-        raise RecipeError(f"specification {file} is no TOML: {err}.") from err
+    record = read_toml(file, what="specification")
     return specification_of(record, folder=file.parent, what=str(file))
 
 
@@ -440,7 +427,7 @@ def _read_result(row: dict[str, object], what: str, folder: Path) -> ResultFlow:
     head, steps = _read_head(row, what)
     if not file:
         return ResultFlow(name=head.name, sources=head.sources, steps=steps)
-    if not isinstance(file, str) or Path(file).name != file:
+    if not isinstance(file, str) or not is_file_name(file):
         raise RecipeError(
             f"{what} has labels = {file!r:.80}; the name of a file beside the specification is expected."
         )

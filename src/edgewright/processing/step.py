@@ -22,6 +22,11 @@ def floats(array: Array) -> Floats:
     return np.asarray(array, dtype=np.float32)
 
 
+def is_file_name(name: str) -> bool:
+    """Return whether `name` is of a file in the same folder: no path, and printable."""
+    return name not in ("", "..") and Path(name).name == name and name.isprintable()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
     """Where the pixels of a prepared image lie in its source: source = (prepared - offset) / scale.
@@ -114,6 +119,17 @@ class Step:
     def files(self) -> tuple[str, ...]:
         """Return the names of the files beside the specification that the step reads."""
         return ()
+
+    def elements(self, given: tuple[ValueType, ...]) -> ValueType:
+        """Return the type of the only value, whose numbers may be changed one by one.
+
+        Raises:
+            UsageError: it is a text, or its rows hold indices and places that no longer were some.
+        """
+        (have,) = given
+        if have.kind in ("text", "classes", "candidates", "boxes"):
+            raise self.refuse(given, "a tensor, an image, sound, or scores")
+        return have
 
     def refuse(self, given: tuple[ValueType, ...], expected: str) -> UsageError:
         """Return the error for values that the step does not take."""

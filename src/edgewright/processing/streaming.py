@@ -9,7 +9,8 @@ import numpy as np
 from edgewright.core.errors import DataError, UsageError
 from edgewright.core.tensors import Array
 from edgewright.processing.audio import MAX_SAMPLES, Context, Resample
-from edgewright.processing.processor import CheckedFlow, Execute, Plan, Processor
+from edgewright.processing.planning import CheckedFlow, Plan
+from edgewright.processing.processor import Execute, Processor
 from edgewright.processing.specification import RawInput
 from edgewright.processing.spectrum import OverlapAdd
 from edgewright.processing.values import ValueType

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgewright.core.errors import UsageError
 from edgewright.core.tensors import Array
-from edgewright.processing.processor import Plan
+from edgewright.processing.planning import Plan
 from edgewright.processing.specification import RawInput
 from edgewright.processing.streaming import stream_input
 

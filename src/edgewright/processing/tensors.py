@@ -30,7 +30,8 @@ class Cast(Step):
     dtype: Literal["float32", "int8", "uint8", "int16", "int32", "int64"] = "float32"
 
     def result(self, given: tuple[ValueType, ...]) -> ValueType:
-        return given[0].of(*given[0].shape, dtype=self.dtype)
+        have = self.elements(given)
+        return have.of(*have.shape, dtype=self.dtype)
 
     def apply(self, values: tuple[Array, ...], frame: Frame) -> Array:
         array = values[0]
@@ -65,7 +66,7 @@ class Scale(Step):
             )
 
     def result(self, given: tuple[ValueType, ...]) -> ValueType:
-        (have,) = given
+        have = self.elements(given)
         channels = have.channels if have.kind == "image" else (have.shape[-1] if have.shape else 1)
         for what, numbers in (("factor", self.factor), ("offset", self.offset)):
             if len(numbers) not in (1, channels):
@@ -101,9 +102,10 @@ class Quantize(Step):
         _check_quantization(self.name, self.scale, self.zero_point, self.dtype)
 
     def result(self, given: tuple[ValueType, ...]) -> ValueType:
-        if given[0].dtype != "float32":
+        have = self.elements(given)
+        if have.dtype != "float32":
             raise self.refuse(given, "float32")
-        return given[0].of(*given[0].shape, dtype=self.dtype)
+        return have.of(*have.shape, dtype=self.dtype)
 
     def apply(self, values: tuple[Array, ...], frame: Frame) -> Array:
         low, high = _INTEGER_LIMITS[self.dtype]
@@ -132,9 +134,10 @@ class Dequantize(Step):
         _check_quantization(self.name, self.scale, self.zero_point, "int16")
 
     def result(self, given: tuple[ValueType, ...]) -> ValueType:
-        if given[0].dtype not in _INTEGER_LIMITS:
+        have = self.elements(given)
+        if have.dtype not in _INTEGER_LIMITS:
             raise self.refuse(given, "int8, uint8 or int16")
-        return given[0].of(*given[0].shape, dtype="float32")
+        return have.of(*have.shape, dtype="float32")
 
     def apply(self, values: tuple[Array, ...], frame: Frame) -> Array:
         centred = floats(values[0].astype(np.int32) - self.zero_point)
@@ -212,7 +215,9 @@ class Transpose(Step):
 
 def _check_quantization(name: str, scale: float, zero_point: int, dtype: str) -> None:
     low, high = _INTEGER_LIMITS[dtype]
-    if not (math.isfinite(scale) and scale > 0) or not np.isfinite(np.float32(1) / np.float32(scale)):
+    with np.errstate(over="ignore", divide="ignore"):
+        is_usable = math.isfinite(scale) and scale > 0 and np.isfinite(np.float32(1) / np.float32(scale))
+    if not is_usable:
         raise UsageError(f"step {name!r} has scale {scale}; a number above 0 is expected.")
     if not low <= zero_point <= high:
         raise UsageError(f"step {name!r} has zero_point {zero_point}; {low}..{high} is expected.")

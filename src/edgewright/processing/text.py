@@ -11,7 +11,7 @@ import numpy as np
 
 from edgewright.core.errors import IntegrityError, UnavailableError, UsageError
 from edgewright.core.tensors import Array
-from edgewright.processing.step import Frame, Step
+from edgewright.processing.step import Frame, Step, is_file_name
 from edgewright.processing.values import ValueType
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Tokenize(Step):
                 f"step 'tokenize' has length {self.length} and fill {self.fill}; a length of 1..{_MAX_LENGTH} and "
                 "a token's number are expected."
             )
-        if not self.file or Path(self.file).name != self.file:
+        if not is_file_name(self.file):
             raise UsageError(
                 f"step 'tokenize' has file {self.file!r:.80}; the name of a file beside the specification is expected."
             )
