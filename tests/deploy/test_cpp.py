@@ -72,7 +72,7 @@ def test_a_flipped_byte_is_found(written: Bundle, tmp_path: Path, name: str) -> 
     (folder / name).write_bytes(content)
     found = check_bundle(folder)
     assert found.exit_code == 6
-    assert name in found.rows[0].problems[0]
+    assert any(name in problem for row in found.rows for problem in row.problems)
 
 
 def test_what_is_missing_or_added_is_said(written: Bundle, tmp_path: Path) -> None:
@@ -81,8 +81,8 @@ def test_what_is_missing_or_added_is_said(written: Bundle, tmp_path: Path) -> No
     (folder / "README.md").unlink()
     (folder / "build.log").write_text("of a build")
     found = check_bundle(folder)
-    assert "README.md is missing" in found.rows[0].problems
-    assert "build.log" in found.rows[0].note
+    assert any("README.md is missing" in row.problems for row in found.rows)
+    assert any("build.log" in text for row in found.rows for text in (row.note, *row.problems))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_bad_requests_are_refused(
 
 def test_a_model_for_another_runtime_is_refused(tmp_path: Path, assets: Path) -> None:
     model = assets / "models/hand-gesture/keypoint_classifier.tflite"
-    request = BundleRequest(source=model, platform="cpp", name="Gestures", processing="gesture")
+    request = BundleRequest(source=model, platform="ios", name="Gestures", processing="gesture")
     with pytest.raises(FormatMismatchError, match="onnxruntime"):
         make_bundle(request, tmp_path / "out")
 

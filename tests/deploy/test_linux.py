@@ -43,7 +43,7 @@ def bundle(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle, proven but for its C++ part, which test_cpp.py builds."""
     request = BundleRequest(source=model, platform="linux", name="ColourFinder", licence="MIT")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(linux.cpp.CppPlatform, "prove", lambda self, content, folder: ())
+        patch.setattr(linux.cpp, "prove_project", lambda content, folder, data: ())
         return make_bundle(request, tmp_path_factory.mktemp("bundle") / "colours")
 
 
@@ -125,7 +125,7 @@ def test_bad_options_are_refused(model: Path, tmp_path: Path) -> None:
 def test_it_installs_from_its_wheels_alone(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linux.cpp.CppPlatform, "prove", lambda self, content, folder: ())
+    monkeypatch.setattr(linux.cpp, "prove_project", lambda content, folder, data: ())
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     options = (f"wheels={os.uname().machine}", f"python={version}")
     request = BundleRequest(source=model, platform="linux", name="ColourFinder", options=options)

@@ -1,4 +1,4 @@
-"""Bundles for C++: a CMake project around ONNX Runtime or OpenVINO."""
+"""Bundles for C++: a CMake project around ONNX Runtime, OpenVINO or LiteRT."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
-from edgewright.bundle_tools import CPP, HEADERS_FIX, find_headers
 from edgewright.core.errors import UsageError
 from edgewright.core.files import write_text
 from edgewright.core.tensors import Array
 from edgewright.deploy import golden
 from edgewright.deploy.api import Field, hop, input_text, is_stream, result_text
 from edgewright.deploy.building import run_tool
+from edgewright.deploy.cpp_runtimes import RUNTIMES, cmake_flags, missing
 from edgewright.deploy.golden import Case, cases_text
 from edgewright.deploy.names import check_distinct, plain_name, snake_case
 from edgewright.deploy.records import Component, Content, Size, Written
@@ -30,6 +28,7 @@ from edgewright.deploy.writing import (
     write_model,
     write_processing,
 )
+from edgewright.processing.c_code import CCore
 from edgewright.processing.values import ValueType
 
 _BUILD_TIMEOUT_S = 900
@@ -45,83 +44,44 @@ _ELEMENTS = {
     "float32": "float", "int8": "std::int8_t", "uint8": "std::uint8_t", "int16": "std::int16_t",
     "int32": "std::int32_t", "int64": "std::int64_t",
 }  # fmt: skip
-_TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
-_LICENCES = {"onnxruntime": "MIT", "openvino": "Apache-2.0"}
-_MODEL_SUFFIXES = (".onnx", ".xml")
+_MODEL_SUFFIXES = (".onnx", ".xml", ".tflite")
 
 
 class CppPlatform:
     """A CMake project in C++17: a library with a typed API, a sample, the golden test."""
 
     name = "cpp"
-    summary = "CMake project in C++17, with ONNX Runtime or OpenVINO"
-    runtimes: tuple[str, ...] = ("onnxruntime", "openvino")
+    summary = "CMake project in C++17, with ONNX Runtime, OpenVINO or LiteRT"
+    runtimes: tuple[str, ...] = tuple(RUNTIMES)
     options: Mapping[str, str] = {}
 
     def write(self, content: Content, folder: Path) -> Written:
         """Write the project; see `Platform.write`."""
-        values = _values(content)
-        namespace = snake_case(content.name)
         core = write_c_core(content, folder / "core")
         write_model(content, folder / "data" / "model")
         write_processing(content, folder / "data" / "processing")
         write_cases(content, folder / "data" / "golden")
-        values["core_sources"] = [path.name for path in core.sources]
-        size = Size(
-            abi="x86-64 Linux",
-            model_bytes=content.model_bytes,
-            runtime_bytes=_runtime_bytes(content.runtime),
-            core_bytes=core_bytes(core),
-        )
-        values["sizes"] = (size,)
-        files = {
-            "CMakeLists.txt": "CMakeLists.txt",
-            "README.md": "README.md",
-            f"include/{namespace}/{namespace}.hpp": "api.hpp",
-            f"src/{namespace}.cpp": "api.cpp",
-            "src/engine.hpp": "engine.hpp",
-            "src/engine.cpp": "engine.cpp",
-            "src/runtime.cpp": f"runtime_{content.runtime}.cpp",
-            "app/main.cpp": "main.cpp",
-            "test/selftest.cpp": "selftest.cpp",
-        }
-        for file, template in files.items():
-            write_text(folder / file, render(f"cpp/{template}.j2", values))
-        write_licences(folder, {content.runtime: text} if (text := package_licence(content.runtime)) else {})
-        version = metadata.version(content.runtime)
+        size = write_project(content, folder, core)
+        runtime = RUNTIMES[content.runtime]
+        write_licences(folder, {runtime.package: text} if (text := package_licence(runtime.package)) else {})
         component = Component(
-            name=content.runtime,
-            version=version,
-            purl=f"pkg:github/{_GITHUB[content.runtime]}@v{version}",
-            licence=_LICENCES[content.runtime],
+            name=runtime.package,
+            version=runtime.version,
+            purl=f"{runtime.purl}{runtime.version}",
+            licence=runtime.licence,
         )
         return Written(
             places={"model": "data/model", "processing": "data/processing", "golden": "data/golden"},
             components=(component,),
             sizes=(size,),
             notes=(
-                f"written against {_TITLES[content.runtime]} {version}; another version may give other bits",
+                f"written against {runtime.title} {runtime.version}; another version may give other bits",
             ),
         )
 
     def prove(self, content: Content, folder: Path) -> tuple[str, ...]:
-        """Build with CMake and run the golden cases, where a compiler and the runtime's headers are here."""
-        missing = _missing(content.runtime)
-        if missing:
-            return (f"not built here: {missing}",)
-        with tempfile.TemporaryDirectory(prefix="edgewright-") as work:
-            build = Path(work) / "build"
-            _run(
-                ["cmake", "-S", str(folder), "-B", str(build), *_cmake_flags(content.runtime, Path(work))],
-                "configure",
-            )
-            _run(["cmake", "--build", str(build), "--parallel", "2"], "build")
-            selftest = build / f"{snake_case(content.name)}_selftest"
-            _run([str(selftest), str(folder / "data")], "pass its golden cases")
-        compiler = _run([os.environ.get("CXX", "c++"), "--version"], "say its version").splitlines()[0]
-        return (
-            f"built with {compiler}, -Wall -Wextra -Werror; {cases_text(len(content.cases))} passed on x86-64",
-        )
+        """Build with CMake and run the golden cases, where a compiler and the runtime are here."""
+        return prove_project(content, folder, folder / "data")
 
     def inspect(self, folder: Path) -> Mapping[str, Sequence[str]]:
         """Return nothing: the project has no binaries of its own."""
@@ -129,10 +89,73 @@ class CppPlatform:
 
 
 PLATFORM = CppPlatform()
-_GITHUB = {"onnxruntime": "microsoft/onnxruntime", "openvino": "openvinotoolkit/openvino"}
+
+
+def write_project(
+    content: Content, folder: Path, core: CCore, *, core_place: str = "core", data_place: str = "data"
+) -> Size:
+    """Write CMakeLists.txt and the sources of the project; return what it weighs.
+
+    Args:
+        core: the processing in C, written before.
+        core_place: where it lies, from `folder`.
+        data_place: where the folders model, processing and golden lie, from `folder`.
+    """
+    runtime = RUNTIMES[content.runtime]
+    namespace = snake_case(content.name)
+    size = Size(
+        abi=f"Linux {os.uname().machine}",
+        model_bytes=content.model_bytes,
+        runtime_bytes=runtime.size_bytes(),
+        core_bytes=core_bytes(core),
+    )
+    values = _values(content) | {
+        "core_sources": [path.name for path in core.sources],
+        "core_place": core_place,
+        "data_place": data_place,
+        "is_part": core_place != "core",
+        "sizes": (size,),
+    }
+    files = {
+        "CMakeLists.txt": "CMakeLists.txt",
+        "README.md": "README.md",
+        f"include/{namespace}/{namespace}.hpp": "api.hpp",
+        f"src/{namespace}.cpp": "api.cpp",
+        "src/engine.hpp": "engine.hpp",
+        "src/engine.cpp": "engine.cpp",
+        "src/runtime.cpp": f"runtime_{content.runtime}.cpp",
+        "app/main.cpp": "main.cpp",
+        "test/selftest.cpp": "selftest.cpp",
+    }
+    for file, template in (files | dict(runtime.sources)).items():
+        write_text(folder / file, render(f"cpp/{template}.j2", values))
+    return size
+
+
+def prove_project(content: Content, folder: Path, data: Path) -> tuple[str, ...]:
+    """Build the project in `folder`, run the golden cases of `data`; return what was shown.
+
+    Raises:
+        ConversionError: it does not build, or fails its golden cases.
+    """
+    lacking = missing(content.runtime)
+    if lacking:
+        return (f"not built here: {lacking}",)
+    with tempfile.TemporaryDirectory(prefix="edgewright-") as work:
+        build = Path(work) / "build"
+        _run(["cmake", "-S", str(folder), "-B", str(build), *cmake_flags(content.runtime)], "configure")
+        _run(["cmake", "--build", str(build), "--parallel", "2"], "build")
+        selftest = build / f"{snake_case(content.name)}_selftest"
+        _run([str(selftest), str(data)], "pass its golden cases")
+    compiler = _run([os.environ.get("CXX", "c++"), "--version"], "say its version").splitlines()[0]
+    return (
+        f"built with {compiler}, -Wall -Wextra -Werror; {cases_text(len(content.cases))} passed on "
+        f"{os.uname().machine}",
+    )
 
 
 def _values(content: Content) -> dict[str, object]:
+    runtime = RUNTIMES[content.runtime]
     namespace = snake_case(content.name)
     inputs = [
         Field(
@@ -160,10 +183,11 @@ def _values(content: Content) -> dict[str, object]:
         "namespace": namespace,
         "version": content.version,
         "runtime": content.runtime,
-        "runtime_title": f"{_TITLES[content.runtime]} {metadata.version(content.runtime)}",
-        "cmake_hint": "-DOpenVINO_DIR=DIR_OF_OpenVINOConfig.cmake"
-        if content.runtime == "openvino"
-        else "-DONNXRUNTIME_ROOT=DIR_OF_THE_RELEASE",
+        "runtime_title": f"{runtime.title} {runtime.version}",
+        "runtime_version": runtime.version,
+        "runtime_text": runtime.text,
+        "accelerator_text": runtime.accelerator_text,
+        "cmake_hint": runtime.cmake_hint,
         "licence": "see manifest.json",
         "inputs": [
             asdict(field) | {"element": _ELEMENTS[content.plan.types[field.name].dtype]} for field in inputs
@@ -244,49 +268,6 @@ def _colour_format(content: Content) -> str:
         content.plan.types[row.name].order for row in content.plan.specification.inputs if row.kind == "image"
     }
     return "EW_BGR" if "bgr" in orders else "EW_RGB"
-
-
-def _runtime_bytes(runtime: str) -> int | None:
-    spec = find_spec(runtime)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    place = Path(spec.submodule_search_locations[0])
-    patterns = {"onnxruntime": ("capi/libonnxruntime.so.*",), "openvino": _OPENVINO_PARTS}[runtime]
-    return sum(file.stat().st_size for pattern in patterns for file in place.glob(pattern)) or None
-
-
-# What one model on the CPU needs of the package.
-_OPENVINO_PARTS = (
-    "libs/libopenvino.so.*",
-    "libs/libopenvino_intel_cpu_plugin.so",
-    "libs/libopenvino_ir_frontend.so.*",
-    "libs/libtbb.so.*",
-    "libs/libhwloc.so.*",
-)
-
-
-def _missing(runtime: str) -> str:
-    """Return what is missing to build with; empty where nothing is."""
-    if CPP.missing:
-        return f"{', '.join(CPP.missing)} missing (Debian: {CPP.fix})"
-    if find_spec(runtime) is None:
-        return f"the package {runtime} is missing"
-    if runtime == "onnxruntime" and find_headers() is None:
-        return f"no C++ headers of ONNX Runtime: {HEADERS_FIX}"
-    return ""
-
-
-def _cmake_flags(runtime: str, work: Path) -> list[str]:
-    spec = find_spec(runtime)
-    assert spec is not None and spec.submodule_search_locations
-    place = Path(spec.submodule_search_locations[0])
-    if runtime == "openvino":
-        return [f"-DOpenVINO_DIR={place / 'cmake'}"]
-    # The package has the library under its full version; what links it looks for the names of a release.
-    library = next(place.glob("capi/libonnxruntime.so.*"))
-    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
-        (work / name).symlink_to(library)
-    return [f"-DONNXRUNTIME_INCLUDE={find_headers()}", f"-DONNXRUNTIME_LIBRARY={work / 'libonnxruntime.so'}"]
 
 
 def _run(command: Sequence[str], what: str) -> str:

@@ -1,9 +1,10 @@
-"""Bundles for Linux boards: a Python package with the processing in C, a systemd service, C++ where it can be."""
+"""Bundles for Linux boards: a Python package with the processing in C, a systemd service, a project in C++."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -56,18 +57,20 @@ _PILLOW = {
 _WHEEL_PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux2014")
 _START_S = 60.0
 _NUMPY_FLOOR = "1.26"
+_BOARD_PYTHON = "3.11"  # of Debian 12, and of Raspberry Pi OS that is made from it
+_LEAST_PYTHON = 9  # 3.9, which the bundle's own files need
 _TIMEOUT_S = 900
 
 
 class LinuxPlatform:
-    """A Python package with a service, and beside it the C++ project where the runtime has one."""
+    """A Python package with a service, and a project in C++ around the same model, processing and golden cases."""
 
     name = "linux"
-    summary = "Python package, systemd service, and C++ where the runtime has it"
+    summary = "Python package, systemd service, and C++"
     runtimes: tuple[str, ...] = ("litert", "onnxruntime", "openvino")
     options: Mapping[str, str] = {
         "wheels": "x86_64 or aarch64: put the wheels beside it, so that it installs without a network",
-        "python": "the board's Python for the wheels, default 3.11",
+        "python": f"the board's Python for the wheels, default {_BOARD_PYTHON}",
     }
 
     def write(self, content: Content, folder: Path) -> Written:
@@ -75,6 +78,11 @@ class LinuxPlatform:
         wheels = content.options.get("wheels", "")
         if wheels and wheels not in _COMPILERS:
             raise UsageError(f"option wheels is {wheels!r}; {' or '.join(_COMPILERS)} is expected.")
+        python = content.options.get("python", _BOARD_PYTHON)
+        if not re.fullmatch(r"3\.\d{1,2}", python):
+            raise UsageError(
+                f"option python is {python!r:.40}; a version such as {_BOARD_PYTHON} is expected."
+            )
         package = snake_case(content.name)
         home = folder / "src" / package
         core = write_c_core(content, folder / "core")
@@ -101,6 +109,11 @@ class LinuxPlatform:
             "sizes": sizes,
             "has_service": has_service,
             "abis": ", ".join(built),
+            "cpp_needs": ", and the headers of ONNX Runtime: set `ONNXRUNTIME_ROOT` to its unpacked release"
+            if content.runtime == "onnxruntime"
+            else "",
+            "wheels": wheels,
+            "wheels_python": python,
             "wheels_text": _wheels_text(wheels),
         }
         files = {
@@ -125,12 +138,9 @@ class LinuxPlatform:
         write_licences(folder, {package_name: text} if (text := package_licence(package_name)) else {})
         places = {kind: f"src/{package}/data/{kind}" for kind in ("model", "processing", "golden")}
         notes = [] if has_service else ["no service: it takes one raw input, but the model takes several"]
-        if content.runtime in cpp.PLATFORM.runtimes:
-            cpp.PLATFORM.write(content, folder / "cpp")
-        else:
-            notes.append(
-                f"no C++ project: {_TITLES[content.runtime]} has no C++ package that is installed here"
-            )
+        cpp.write_project(
+            content, folder / "cpp", core, core_place="../core", data_place=f"../src/{package}/data"
+        )
         version = metadata.version(package_name)
         return Written(
             places=places,
@@ -180,8 +190,8 @@ class LinuxPlatform:
         proofs = [f"{cases_text(len(content.cases))} passed ({where})"]
         if (folder / "src" / package / "service.py").is_file():
             proofs.append(_prove_service(content, package, env))
-        if (folder / "cpp").is_dir():
-            proofs += [f"C++: {proof}" for proof in cpp.PLATFORM.prove(content, folder / "cpp")]
+        shown = cpp.prove_project(content, folder / "cpp", folder / "src" / package / "data")
+        proofs += [f"C++: {proof}" for proof in shown]
         return tuple(proofs)
 
     def inspect(self, folder: Path) -> Mapping[str, Sequence[str]]:
@@ -228,6 +238,7 @@ def _values(content: Content) -> dict[str, object]:
         "package": snake_case(content.name),
         "version": content.version,
         "runtime_title": f"{_TITLES[content.runtime]} {metadata.version(package)}",
+        "python_floor": _python_floor(package),
         "requirements": [f"numpy>={_NUMPY_FLOOR}", f"{package}=={metadata.version(package)}"],
         "inputs": inputs,
         "results": results,
@@ -241,6 +252,13 @@ def _values(content: Content) -> dict[str, object]:
         "service_call": f'given, pixel_format="{orders[0]}"' if orders else "given",
         "service_takes": "a PNG, JPEG or BMP file" if orders else "the input as an .npy file",
     }
+
+
+def _python_floor(package: str) -> str:
+    """Return the first Python that has the installed version of the runtime and runs the bundle."""
+    wanted = " ".join(metadata.metadata(package).get_all("Requires-Python") or ())
+    found = re.search(r">=\s*3\.(\d+)", wanted)
+    return f"3.{max(int(found[1]) if found else 0, _LEAST_PYTHON)}"
 
 
 def _input(row: RawInput, content: Content) -> dict[str, str]:
@@ -334,7 +352,8 @@ def _download(content: Content, machine: str, folder: Path) -> None:
         "--implementation",
         "cp",
     ]
-    command += ["--python-version", content.options.get("python", "3.11"), "--dest", str(folder)]
+    python = content.options.get("python", _BOARD_PYTHON)
+    command += ["--python-version", python, "--dest", str(folder)]
     for name in _WHEEL_PLATFORMS:
         command += ["--platform", f"{name}_{machine}"]
     done = subprocess.run(
