@@ -18,13 +18,7 @@ from edgewright.microcontrollers.fixed_point import Multiplier, multiplier_of
 from edgewright.microcontrollers.graph import LIMITS, Tensor
 from edgewright.microcontrollers.layer import Constant, Layer, Site, integers, render, require
 from edgewright.microcontrollers.products import four_sums
-from edgewright.microcontrollers.recurrent_cells import (
-    MOST_WIDE,
-    cell_helpers,
-    cell_text,
-    part_of,
-    scales_of,
-)
+from edgewright.microcontrollers.recurrent_cells import MOST_WIDE, Cell, part_of
 from edgewright.microcontrollers.wide import sigmoid_table
 
 _GATES = ("input", "forget", "cell", "output")
@@ -196,18 +190,17 @@ def _quick(
 ) -> _Made:
     """Return text, helpers, arithmetic and tables; see `recurrent_cells`."""
     keep, take, give = products
-    parts = [(part_of(gate.factors[0]), part_of(gate.factors[1])) for gate in gates]
-    depth, units = gates[0].matrices[0].shape[1], gates[0].matrices[1].shape[1]
-    text = cell_text({**values, "keep": 1 - keep.shift, "take": 1 - take.shift, "give": give}, parts)
+    parts = tuple((part_of(gate.factors[0]), part_of(gate.factors[1])) for gate in gates)
+    made = Cell(**values, gates=parts, keep=1 - keep.shift, take=1 - take.shift, give=part_of(give))
     rows = [np.stack([gate.matrices[side] for gate in gates], axis=1) for side in (0, 1)]
     starts = np.stack([gate.starts[side] for side in (0, 1) for gate in gates], axis=1)
     tables = [
         site.table("weights", "int8_t", rows[0].reshape(-1).tolist(), 1),
         site.table("recurrent", "int8_t", rows[1].reshape(-1).tolist(), 1),
-        site.table("bias", "int32_t", starts.reshape(-1).tolist(), 4),
-        site.table("scales", "int32_t", scales_of(parts), 4),
+        site.table("bias", "int32_t", (2 * starts).reshape(-1).tolist(), 4),
+        site.table("scales", "int32_t", made.scales, 4),
     ]
-    return text, (*four_sums(), *cell_helpers(depth, units)), ("clamped",), tables
+    return made.text, (*four_sums(), *made.helpers), ("clamped",), tables
 
 
 def _plain(

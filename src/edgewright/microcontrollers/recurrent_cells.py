@@ -35,62 +35,54 @@ static inline int32_t between(const int16_t *table, uint32_t parts, int32_t sum)
 #endif
 }
 
-/* Sigmoid of value / 2^12 as Q0.15 for 16 bits; the table holds 2^16 sigmoid(i / 24) - 2^15, i = -256..256. */
-static inline int32_t gate_sigmoid(int32_t value, const int16_t *table)
+/* Sigmoid of value / (3 * 2^12) as Q0.15. The table begins in the middle of 2^16 sigmoid(i / 24) - 2^15 for i = -256
+ * to 256; `half` is 2^24 + 2^9.
+ */
+static inline int32_t gate_sigmoid(int32_t value, const int16_t *table, int32_t half)
 {
-    const int32_t wide = 3 * (int16_t)value;
-    const uint32_t rest = (uint32_t)wide & 511;
-    return between(table + 256 + (wide >> 9), (rest << 16) - rest + 512, (1 << 24) + 512 + (wide >> 31)) >> 10;
+    const uint32_t rest = (uint32_t)value & 511;
+    return between(table + (value >> 9), (rest << 16) - rest + 512, half + (value >> 31)) >> 10;
 }
 
 /* tanh of value / (3 * 2^12) as Q0.15: twice the sigmoid of the double. */
 static inline int32_t gate_tanh(int32_t value, const int16_t *table)
 {
-    const int32_t wide = clamped(value, -65536, 65535);
-    const uint32_t rest = (uint32_t)wide & 255;
-    return between(table + 256 + (wide >> 8), (rest << 16) - rest + 256, 128 + (wide >> 31)) >> 8;
-}
-
-/* sum * 2^left * mantissa / 2^31 / 2^places within 16 bits, for |sum * 2^left| < 2^30. */
-static inline int32_t gate_part(int32_t sum, int32_t left, int32_t mantissa, int32_t places)
-{
-    const int32_t more = places > 0 ? (1 << places >> 1) + (sum >> 31) : 0;
-    int32_t value;
+    uint32_t rest;
 #ifdef HAS_DSP
-    __asm__("smmlar %0, %1, %2, %3" : "=r"(value) : "r"(sum * (2 << left)), "r"(mantissa), "r"(more));
+    __asm__("ssat %0, #17, %0" : "+r"(value));
 #else
-    value = (int32_t)(((int64_t)(sum * (1 << left)) * mantissa + (INT32_C(1) << 30)) >> 31) + more;
+    value = clamped(value, -65536, 65535);
 #endif
-    return clamped(value >> places, -32768, 32767);
+    rest = (uint32_t)value & 255;
+    return between(table + (value >> 8), (rest << 16) - rest + 256, 128 + (value >> 31)) >> 8;
 }
 
-/* Both parts of a gate. */
+/* Three times the sum of both parts of a gate. */
 static inline int32_t gate_sum(int32_t left, int32_t right)
 {
 #ifdef HAS_DSP
     int32_t sum;
     __asm__("qadd16 %0, %1, %2" : "=r"(sum) : "r"(left), "r"(right));
-    return (int16_t)sum;
+    return 3 * (int16_t)sum;
 #else
-    return clamped(left + right, -32768, 32767);
+    return 3 * clamped(left + right, -32768, 32767);
 #endif
 }
 
-/* left * right / 2^places of 16 bits each. */
-static inline int32_t gate_product(int32_t left, int32_t right, int32_t places)
+/* left * right / 2^places for 0 < left < 2^15 and 16 bits; `half` is 2^(places - 1) + 1. */
+static inline int32_t gate_product(int32_t left, int32_t right, int32_t half, int32_t places)
 {
-    const int32_t value = (int16_t)left * (int16_t)right;
-    return (value + 2 * (value >> 31) + 1 + (1 << (places - 1))) >> places;
+    return (half + 2 * (right >> 31) + (int16_t)left * (int16_t)right) >> places;
 }
 
-/* Four values each as bytes 0 and 2, and bytes 1 and 3. */
+/* Of four values each, twice bytes 0 and 2, then 1 and 3, as two int16. */
 static inline void widen_values(const int8_t *x, uint32_t *wide, int32_t count)
 {
 #ifdef HAS_DSP
     for (; count >= 4; count -= 4, x += 4, wide += 2) {
         const uint32_t four = word(x);
-        wide[0] = even(four);
-        wide[1] = odd(four);
+        __asm__("sadd16 %0, %1, %1" : "=r"(wide[0]) : "r"(even(four)));
+        __asm__("sadd16 %0, %1, %1" : "=r"(wide[1]) : "r"(odd(four)));
     }
 #else
     (void)x;
@@ -141,39 +133,89 @@ static inline int32x4_t gate_rounded(int32x4_t value)
 """
 
 _SUMS = """\
+{% macro products(value) %}
+        const int32_t value = {{ value }};
+{% for gate in range(4) %}
+        s{{ gate }} += w[{{ gate * depth }}] * value;
+{% endfor %}
+{% endmacro %}
 #ifndef HAS_HELIUM
-/* Sums of products of {{ depth }} values with the weights of four gates. */
+/* sums and twice the products of {{ depth }} values with the weights of four gates. */
 static inline void gate_sums_{{ depth }}(const int8_t *w, const int8_t *x, const uint32_t *wide, int32_t sums[4])
 {
-    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3], k;
+    int32_t k;
 #ifdef HAS_DSP
+    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
 {% for block in blocks %}
-    for (k = 0; k < {{ block.times }}; ++k, w += {{ 4 * block.groups }}, wide += {{ 2 * block.groups }}) {
+    {
+        const int8_t *const end = w + {{ 4 * block.groups * block.times }};
+        uint32_t four, pair, left, right;
+        /* Compilers load everything first, and keep it on the stack. */
+        __asm__ volatile(
+{% if block.times > 1 %}
+            "1:\\n"
+{% endif %}
 {% for group in range(block.groups) %}
-        const uint32_t e{{ group }} = wide[{{ 2 * group }}], o{{ group }} = wide[{{ 2 * group + 1 }}];
+            "ldrd %[left], %[right], [%[wide], #{{ 8 * group }}]\\n"
 {% for gate in range(4) %}
-        const uint32_t w{{ group }}{{ gate }} = word(w + {{ gate * depth + 4 * group }});
-        s{{ gate }} = both(odd(w{{ group }}{{ gate }}), o{{ group }}, both(even(w{{ group }}{{ gate }}), e{{ group }}, s{{ gate }}));
+            "ldr %[four], [%[w], #{{ gate * depth + 4 * group }}]\\n"
+            "sxtb16 %[pair], %[four]\\n"
+            "smlad %[s{{ gate }}], %[pair], %[left], %[s{{ gate }}]\\n"
+            "sxtb16 %[pair], %[four], ror #8\\n"
+            "smlad %[s{{ gate }}], %[pair], %[right], %[s{{ gate }}]\\n"
 {% endfor %}
 {% endfor %}
+            "add %[w], #{{ 4 * block.groups }}\\n"
+            "add %[wide], #{{ 8 * block.groups }}\\n"
+{% if block.times > 1 %}
+            "cmp %[w], %[end]\\n"
+            "bne 1b"
+{% endif %}
+            : [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [w] "+&r"(w), [wide] "+&r"(wide),
+              [four] "=&r"(four), [pair] "=&r"(pair), [left] "=&r"(left), [right] "=&r"(right)
+            : [end] "r"(end)
+            : "cc", "memory");
     }
 {% endfor %}
     x += {{ depth - depth % 4 }};
     for (k = {{ depth - depth % 4 }}; k < {{ depth }}; ++k, ++w) {
+{{ products("2 * *x++") }}
+    }
+{% for gate in range(4) %}
+    sums[{{ gate }}] = s{{ gate }};
+{% endfor %}
 #else
+    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
     (void)wide;
     for (k = 0; k < {{ depth }}; ++k, ++w) {
-#endif
-        const int32_t value = *x++;
-        s0 += w[0] * value;
-        s1 += w[{{ depth }}] * value;
-        s2 += w[{{ 2 * depth }}] * value;
-        s3 += w[{{ 3 * depth }}] * value;
+{{ products("*x++") }}
     }
-    sums[0] = s0;
-    sums[1] = s1;
-    sums[2] = s2;
-    sums[3] = s3;
+{% for gate in range(4) %}
+    sums[{{ gate }}] += 2 * s{{ gate }};
+{% endfor %}
+#endif
+}
+#endif
+"""
+
+_PART = """\
+#ifndef HAS_HELIUM
+/* twice * 2^{{ left - 1 }} * mantissa / 2^31 / 2^{{ places }} within 16 bits, for |twice * 2^{{ left }}| < 2^31. */
+static inline int32_t gate_part_{{ left }}_{{ places }}(int32_t twice, int32_t mantissa)
+{
+    const int32_t more = {{ "%d + (twice >> 31)" % (2 ** (places - 1)) if places else 0 }};
+    int32_t value;
+{% if left %}
+    twice *= {{ 2 ** left }};
+{% endif %}
+#ifdef HAS_DSP
+    __asm__("smmlar %0, %1, %2, %3" : "=r"(value) : "r"(twice), "r"(mantissa), "r"(more));
+    __asm__("ssat %0, #16, %0{{ ", asr #%d" % places if places }}" : "+r"(value));
+    return value;
+#else
+    value = (int32_t)(((int64_t)twice * mantissa + (INT64_C(1) << 31)) >> 32) + more;
+    return clamped(value{{ " >> %d" % places if places }}, -32768, 32767);
+#endif
 }
 #endif
 """
@@ -191,17 +233,17 @@ _STEP = """\
 {% endmacro %}
 {% macro part(name, row, depth, weights, number) %}
                 const int8_t *{{ name }}_row = {{ row }};
-                int32x4_t {{ name }} = vaddq_s32(vldrwq_s32(bias + 8 * (c + k) + {{ 4 * number }}),
-                    sums_of_four({{ weights }} + (c + k) * {{ 4 * depth }}, {{ depth }}, &{{ name }}_row, {{ depth }}));
+                int32x4_t {{ name }} = vmlaq_n_s32(vldrwq_s32(bias + 8 * (c + k) + {{ 4 * number }}),
+                    sums_of_four({{ weights }} + (c + k) * {{ 4 * depth }}, {{ depth }}, &{{ name }}_row, {{ depth }}), 2);
 {% if has_left %}
                 {{ name }} = vshlq_s32({{ name }}, vldrwq_s32(scales + {{ 16 + 4 * number }}));
 {% endif %}
-                {{ name }} = vqrdmulhq_s32({{ name }}, {{ name }}_by);
+                {{ name }} = vrmulhq_s32({{ name }}, {{ name }}_by);
                 {{ name }} = vaddq_s32({{ name }}, {% if is_mixed %}vandq_s32({% endif %}
                     vshrq_n_s32({{ name }}, 31){{ ", vshrq_n_s32(%s_shift, 31))" % name if is_mixed }});
                 {{ name }} = vrshlq_s32({{ name }}, {{ name }}_shift);
 {% endmacro %}
-static void @(const int8_t *in, int8_t *hidden, int16_t *cell, int8_t *out, const int16_t *table, const int8_t *weights,
+SHARED @(const int8_t *in, int8_t *hidden, int16_t *cell, int8_t *out, const int16_t *table, const int8_t *weights,
     const int8_t *recurrent, const int32_t *bias, const int32_t *scales)
 {
     int32_t n, t, c;
@@ -209,10 +251,16 @@ static void @(const int8_t *in, int8_t *hidden, int16_t *cell, int8_t *out, cons
     int16_t gates[32] = {0};
     const int32x4_t first_by = vldrwq_s32(scales), second_by = vldrwq_s32(scales + 4);
     const int32x4_t first_shift = vldrwq_s32(scales + 8), second_shift = vldrwq_s32(scales + 12);
-#elif defined(HAS_DSP)
+#else
+    int32_t half = (1 << 24) + (1 << 9), keep = {{ 2 ** (keep - 1) + 1 }}, take = {{ 2 ** (take - 1) + 1 }};
+#ifdef HAS_DSP
     uint32_t wide[{{ [depth // 4 * 2, 1] | max }}], wide_hidden[{{ [units // 4 * 2, 1] | max }}];
+    /* So that compilers keep these instead of making them anew each time. */
+    __asm__("" : "+r"(half), "+r"(keep), "+r"(take), "+r"(table), "+r"(scales));
 #else
     uint32_t *const wide = 0, *const wide_hidden = 0;
+#endif
+    table += 256;
 #endif
     for (n = 0; n < {{ batch }}; ++n, hidden += {{ units }}, cell += {{ units }}) {
         for (t = 0; t < {{ times }}; ++t) {
@@ -257,9 +305,9 @@ static void @(const int8_t *in, int8_t *hidden, int16_t *cell, int8_t *out, cons
                 gate.val[3] = gate_sigmoids(gate.val[3], table);
                 low = vqrdmulhq_n_s32(vmullbq_int_s16(gate.val[3], value), {{ give.mantissa }});
                 high = vqrdmulhq_n_s32(vmulltq_int_s16(gate.val[3], value), {{ give.mantissa }});
-{% if give.shift %}
-                low = vrshrq_n_s32(vaddq_s32(low, vshrq_n_s32(low, 31)), {{ -give.shift }});
-                high = vrshrq_n_s32(vaddq_s32(high, vshrq_n_s32(high, 31)), {{ -give.shift }});
+{% if give.places %}
+                low = vrshrq_n_s32(vaddq_s32(low, vshrq_n_s32(low, 31)), {{ give.places }});
+                high = vrshrq_n_s32(vaddq_s32(high, vshrq_n_s32(high, 31)), {{ give.places }});
 {% endif %}
                 value = vqaddq_n_s16(vqmovntq_s32(vqmovnbq_s32(value, low), high), {{ zero }});
                 vstrbq_p_s16(h + c, vminq_s16(vmaxq_s16(value, vdupq_n_s16(-128)), vdupq_n_s16(127)), here);
@@ -273,12 +321,11 @@ static void @(const int8_t *in, int8_t *hidden, int16_t *cell, int8_t *out, cons
                 gate_sums_{{ depth }}(weights + c * {{ 4 * depth }}, x, wide, sums);
                 gate_sums_{{ units }}(recurrent + c * {{ 4 * units }}, hidden, wide_hidden, sums + 4);
 {% for gate in gates %}
-                gates[{{ loop.index0 }}] = gate_sum(
-                    gate_part(sums[{{ loop.index0 }}], {{ gate[0].left }}, scales[{{ loop.index0 }}], {{ gate[0].places }}),
-                    gate_part(sums[{{ loop.index0 + 4 }}], {{ gate[1].left }}, scales[{{ loop.index0 + 4 }}], {{ gate[1].places }}));
+                gates[{{ loop.index0 }}] = gate_sum({{ gate[0].name }}(sums[{{ loop.index0 }}], scales[{{ loop.index0 }}]),
+                    {{ gate[1].name }}(sums[{{ loop.index0 + 4 }}], scales[{{ loop.index0 + 4 }}]));
 {% endfor %}
-                state = gate_product(gate_sigmoid(gates[1], table), cell[c], {{ keep }});
-                state += gate_product(gate_sigmoid(gates[0], table), gate_tanh(3 * gates[2], table), {{ take }});
+                state = gate_product(gate_sigmoid(gates[1], table, half), cell[c], keep, {{ keep }});
+                state += gate_product(gate_sigmoid(gates[0], table, half), gate_tanh(gates[2], table), take, {{ take }});
                 state = clamped(state, {{ "-%d, %d" % (clip, clip) if clip else "-32768, 32767" }});
                 cell[c] = (int16_t)state;
 {% if shift < 0 %}
@@ -286,8 +333,7 @@ static void @(const int8_t *in, int8_t *hidden, int16_t *cell, int8_t *out, cons
 {% else %}
                 value = gate_tanh({{ 3 * 2**shift }} * state, table);
 {% endif %}
-                value = gate_part(
-                    gate_sigmoid(gates[3], table) * value, 0, {{ give.mantissa }}, {{ -give.shift }});
+                value = {{ give.name }}(2 * value * gate_sigmoid(gates[3], table, half), {{ give.mantissa }});
                 h[c] = (int8_t)clamped(value + ({{ zero }}), -128, 127);
             }
 #endif
@@ -300,11 +346,16 @@ static void @(const int8_t *in, int8_t *hidden, int16_t *cell, int8_t *out, cons
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A multiplier below 2**left: `left` places up before, `places` down behind."""
+    """A multiplier: its mantissa, `left` places up before it and `places` down behind it."""
 
     mantissa: int
     left: int
     places: int
+
+    @property
+    def name(self) -> str:
+        """The function that multiplies by it."""
+        return f"gate_part_{self.left}_{self.places}"
 
 
 def part_of(by: Multiplier) -> Part:
@@ -312,9 +363,67 @@ def part_of(by: Multiplier) -> Part:
     return Part(mantissa=by.mantissa, left=max(by.shift, 0), places=max(-by.shift, 0))
 
 
-def cell_helpers(depth: int, units: int) -> tuple[str, ...]:
-    """Return the functions that `cell_text` calls, beside those of `products.four_sums`."""
-    return (_CURVES, *(_sums(count) for count in sorted({depth, units})))
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """The numbers of a layer.
+
+    Attributes:
+        depth, units, batch, times: of the input [batch, times, depth] and of the state.
+        in_batch, in_time: steps from one batch, and from one time to the next, in rows of the input and the output.
+        gates: of input, forget, cell and output, the multipliers of input and state.
+        keep, take: places of the products that make the state; see `gate_product`.
+        shift: of the state before its tanh, which takes three times the state.
+        give: of the output.
+        zero: of the output.
+        clip: of the state; 0: 16 bits.
+    """
+
+    depth: int
+    units: int
+    batch: int
+    times: int
+    in_batch: int
+    in_time: int
+    gates: tuple[tuple[Part, Part], ...]
+    keep: int
+    take: int
+    shift: int
+    give: Part
+    zero: int
+    clip: int
+
+    @property
+    def sides(self) -> tuple[Part, ...]:
+        """The multipliers of the input, then those of the state."""
+        return tuple(gate[side] for side in (0, 1) for gate in self.gates)
+
+    @property
+    def scales(self) -> list[int]:
+        """The table `scales`: of `sides` mantissas, places down (negative), places up."""
+        return [
+            *(part.mantissa for part in self.sides),
+            *(-part.places for part in self.sides),
+            *(part.left for part in self.sides),
+        ]
+
+    @property
+    def helpers(self) -> tuple[str, ...]:
+        """The functions that `text` calls, beside those of `products.four_sums`."""
+        kinds = sorted({(part.left, part.places) for part in (*self.sides, self.give)})
+        return (
+            _CURVES,
+            *(_sums(count) for count in sorted({self.depth, self.units})),
+            *(render(_PART, {"left": left, "places": places}) for left, places in kinds),
+        )
+
+    @property
+    def text(self) -> str:
+        """The function of the layer: input, state, cell, output; middle of the sigmoid's table, weights, tables."""
+        more = {
+            "give": self.give, "has_left": any(part.left for part in self.sides),
+            "is_mixed": any(not part.places for part in self.sides), "gates": self.gates,
+        }  # fmt: skip
+        return render(_STEP, {**vars(self), **more})
 
 
 def _sums(depth: int) -> str:
@@ -323,30 +432,3 @@ def _sums(depth: int) -> str:
         {"times": groups // 4, "groups": 4}, {"times": 1, "groups": groups % 4},
     ]  # fmt: skip
     return render(_SUMS, {"depth": depth, "blocks": [block for block in blocks if block["groups"]]})
-
-
-def scales_of(gates: Sequence[tuple[Part, Part]]) -> list[int]:
-    """Return the table `scales`: of input and of state, four mantissas; places down, negative; places up."""
-    sides = [[gate[side] for gate in gates] for side in (0, 1)]
-    return [
-        *(part.mantissa for side in sides for part in side),
-        *(-part.places for side in sides for part in side),
-        *(part.left for side in sides for part in side),
-    ]
-
-
-def cell_text(values: dict[str, object], gates: Sequence[tuple[Part, Part]]) -> str:
-    """Return the function of a layer.
-
-    Args:
-        values: depth, units, batch, times, in_batch, in_time; keep and take, the places of products; shift, of the
-            cell's state before its tanh; give, the multiplier of the output; zero and clip.
-    """
-    parts = [part for gate in gates for part in gate]
-    return render(
-        _STEP,
-        {
-            **values, "gates": gates, "has_left": any(part.left for part in parts),
-            "is_mixed": any(not part.places for part in parts),
-        },
-    )  # fmt: skip
