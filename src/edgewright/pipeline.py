@@ -15,6 +15,7 @@ from edgewright.core.files import work_folder
 from edgewright.core.program import Program
 from edgewright.core.progress import Progress, silent
 from edgewright.core.result import Result, Summary, exit_code_of
+from edgewright.core.target import Precision
 from edgewright.core.tensors import Layout, parse_layout
 from edgewright.data.preparation import Prepared, prepare
 from edgewright.measure.divergence import explain_divergence
@@ -210,11 +211,16 @@ def run_recipe(
     return BuildResult(summary=summary, out=folder, require=recipe.require)
 
 
-def plan_processing(recipe: Recipe, program: Program, workdir: Path) -> tuple[Program, Plan | None]:
+def plan_processing(
+    recipe: Recipe, program: Program, workdir: Path, *, has_boxes_inside: bool | None = None
+) -> tuple[Program, Plan | None]:
     """Return the program, and the recipe's processing checked against it; None where the recipe names none.
 
     With `fold_processing` both are what is left of them once the processing went into the model.
 
+    Args:
+        has_boxes_inside: whether boxes are decoded and suppressed in the folded model; default: where no precision
+            of the recipe quantizes.
     Raises:
         UsageError: it cannot be read, does not fit, or nothing of it can be folded.
         ConversionError: the folded model does not agree with model and processing apart.
@@ -225,6 +231,9 @@ def plan_processing(recipe: Recipe, program: Program, workdir: Path) -> tuple[Pr
     checked = plan(choose(recipe.processing, {"": program.path}, {"": signature}), signature)
     if not recipe.fold_processing:
         return program, checked
+    if has_boxes_inside is None:
+        has_boxes_inside = set(recipe.precisions) <= {Precision.FP32, Precision.FP16}
+    raw = next((path for path in (recipe.data, recipe.calibration) if path and Path(path).is_dir()), "")
     bridged = to_pt2(program, workdir / "pt2", what="--fold-processing")
     own = Signature(inputs=bridged.inputs, outputs=bridged.outputs)
     answer = call_once(
@@ -235,15 +244,14 @@ def plan_processing(recipe: Recipe, program: Program, workdir: Path) -> tuple[Pr
                 write_specification(rebind(checked.specification, signature, own), workdir / "processing")
             ),
             "folder": str(workdir / "folded"),
+            "is_float": has_boxes_inside,
+            "data": str(Path(raw).resolve()) if raw else "",
         },
     )
     record, inside, outside = answer["program"], answer["inside"], answer["outside"]
     assert isinstance(record, dict) and isinstance(inside, list) and isinstance(outside, list)
     folded = Program.from_json(record)
-    texts = (
-        f"folded: {', '.join(inside)}; differs by {answer['difference']:.2g} of the largest output",
-        *outside,
-    )
+    texts = (f"folded: {', '.join(inside)}; {answer['proof']}", *outside)
     folded = replace(folded, notes=(*folded.notes, *texts))
     left = Signature(inputs=folded.inputs, outputs=folded.outputs)
     return folded, plan(read_specification(Path(str(answer["specification"]))), left)

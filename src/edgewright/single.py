@@ -24,6 +24,8 @@ from edgewright.ewz import SUFFIX, unpack
 from edgewright.measure.evaluation import evaluate_all
 from edgewright.measure.judgement import judge_all
 from edgewright.pipeline import load_source, plan_processing
+from edgewright.processing.nms import Nms
+from edgewright.processing.specification import PROCESSING_NAME, read_specification
 from edgewright.recipe import Recipe
 from edgewright.sources import Inspection, inspect, inspect_artifact, load
 from edgewright.sources.detect import is_factory
@@ -157,6 +159,9 @@ def verify(
         artifact = replace(artifact, target=target)
     with work_folder() as work:
         program = load_source(recipe, work / "source", layout=artifact.target.layout)
+        program, processing = plan_processing(
+            recipe, program, work / "source", has_boxes_inside=_has_boxes_inside(artifact_path)
+        )
         for kind, own, source in (
             ("inputs", artifact.inputs, program.inputs),
             ("outputs", artifact.outputs, program.outputs),
@@ -166,7 +171,6 @@ def verify(
                     f"{artifact_path} has {len(own)} {kind} ({', '.join(map(str, own))}), but {recipe.model} has "
                     f"{len(source)} ({', '.join(map(str, source))}): it was not made from this model."
                 )
-        program, processing = plan_processing(recipe, program, work / "source")
         prepared = prepare(replace(recipe.data_request(), processing=processing), program, work)
         conversions = {artifact.target.artifact_id: Conversion(artifact=artifact)}
         measured = evaluate_all(
@@ -181,6 +185,15 @@ def verify(
         )
         result = judge_all((artifact.target,), conversions, measured, prepared, Budget())[0]
     return Verification(result=result, artifact=artifact)
+
+
+def _has_boxes_inside(artifact_path: Path) -> bool | None:
+    """Return whether the processing beside a folded artifact was left without suppression; None where there is none."""
+    folder = artifact_path if artifact_path.is_dir() else artifact_path.parent
+    if not (folder / PROCESSING_NAME).is_file():
+        return None
+    flows = read_specification(folder).flows()
+    return not any(step.name == Nms.name for flow in flows for step in flow.steps)
 
 
 def run(artifact_path: Path, inputs: Mapping[str, Array] | Array, *, threads: int = 1) -> dict[str, Array]:

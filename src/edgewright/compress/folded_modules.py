@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from edgewright.compress.folded_boxes import Operator, decoder
+from edgewright.compress.folded_rules import DECODERS, INTERPOLATION
+from edgewright.compress.folded_split import Expression, FoldedOutput, Steps
+from edgewright.core.tensors import TensorSpec
 from edgewright.processing.images import Channels, Crop, Layout, Normalize
 from edgewright.processing.masks import Argmax
+from edgewright.processing.nms import Nms
 from edgewright.processing.resize import Resize
 from edgewright.processing.scores import Sigmoid, Softmax
 from edgewright.processing.step import Step
@@ -20,49 +25,87 @@ _DTYPES = {
     "float32": torch.float32, "uint8": torch.uint8, "int8": torch.int8, "int16": torch.int16, "int32": torch.int32,
     "int64": torch.int64,
 }  # fmt: skip
-_MASK_CLASSES = 256  # of a mask that is made of a tensor
-_INTERPOLATION = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest-exact"}
-
-
-def can_fold(step: Step, given: ValueType) -> bool:
-    """Return whether the graph can carry `step` on a value of type `given`, whose shape is known."""
-    if isinstance(step, Channels):
-        return {step.order, given.order} <= {"rgb", "bgr"}
-    if isinstance(step, Resize):
-        # With a filter or other corners the runtimes' own operators do not agree with one another.
-        is_plain = step.method in _INTERPOLATION and not step.antialias and step.corners == "half_pixel"
-        return is_plain and given.kind == "image" and given.layout == "hwc"
-    if isinstance(step, Argmax):
-        classes = given.shape[-1 if step.axis == "last" else 0]
-        return classes is not None and classes <= _MASK_CLASSES
-    kinds = (Cast, Crop, Dequantize, Layout, Normalize, Reshape, Scale, Sigmoid, Softmax, Transpose)
-    return isinstance(step, kinds) and not (isinstance(step, Cast) and step.dtype != "float32")
 
 
 class Folded(nn.Module):
     """The model behind the steps of its inputs and before those of its outputs.
 
-    Values have the batch axis in front, which the steps leave alone.
+    Values have the batch axis in front, which the steps leave alone; that of boxes is always 1.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        before: Sequence[Sequence[tuple[Step, ValueType]]],
-        after: Sequence[Sequence[tuple[Step, ValueType]]],
+        inputs: Sequence[TensorSpec],
+        before: Sequence[Steps],
+        behind: Behind,
     ) -> None:
-        """Compose; `before` and `after` hold, for each input and output, steps and the types that they are given."""
+        """Compose; `before` holds the steps of each of the model's `inputs`."""
         super().__init__()
         self.model = model
-        self._before = [[_operator(step, given) for step, given in steps] for steps in before]
-        self._after = [[_operator(step, given) for step, given in steps] for steps in after]
+        self._before = [
+            _Chain(steps, has_batch=has_batch(spec)) for spec, steps in zip(inputs, before, strict=True)
+        ]
+        self._behind = behind
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the outputs, in the model's order."""
-        prepared = [_chain(steps, value) for steps, value in zip(self._before, inputs, strict=True)]
+        """Return the outputs that `behind` makes of the model's."""
+        prepared = [chain(value) for chain, value in zip(self._before, inputs, strict=True)]
         made = self.model(*prepared)
-        outputs = (made,) if isinstance(made, torch.Tensor) else tuple(made)
-        return tuple(_chain(steps, value) for steps, value in zip(self._after, outputs, strict=True))
+        return self._behind((made,) if isinstance(made, torch.Tensor) else tuple(made))
+
+
+class Behind:
+    """The steps behind a model, as operators on its outputs.
+
+    Args:
+        specs: of the model's outputs.
+        outputs: what is made of them.
+    """
+
+    def __init__(self, specs: Sequence[TensorSpec], outputs: Sequence[FoldedOutput]) -> None:
+        self._has_batch = [has_batch(spec) for spec in specs]
+        self._outputs = outputs
+        self._operators: dict[Expression, list[Operator]] = {}
+        for one in outputs:
+            self._add(one.expression)
+
+    def __call__(self, values: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Return the outputs, made of the model's, `values`."""
+        made: dict[Expression, torch.Tensor] = {}
+        return tuple(
+            self._made(one.expression, values, made) if one.result else values[one.expression.outputs()[0]]
+            for one in self._outputs
+        )
+
+    def _add(self, expression: Expression) -> None:
+        self._operators[expression] = [_operator(step, given) for step, given in expression.steps]
+        for source in expression.sources:
+            if not isinstance(source, int):
+                self._add(source)
+
+    def _made(
+        self, expression: Expression, values: Sequence[torch.Tensor], made: dict[Expression, torch.Tensor]
+    ) -> torch.Tensor:
+        if expression not in made:
+            taken = tuple(
+                self._with_batch(source, values)
+                if isinstance(source, int)
+                else self._made(source, values, made)
+                for source in expression.sources
+            )
+            for operator in self._operators[expression]:
+                taken = (operator(*taken),)
+            made[expression] = taken[0]
+        return made[expression]
+
+    def _with_batch(self, index: int, values: Sequence[torch.Tensor]) -> torch.Tensor:
+        return values[index] if self._has_batch[index] else values[index].unsqueeze(0)
+
+
+def has_batch(spec: TensorSpec) -> bool:
+    """Return whether the first axis is the batch's, as `processing.values.tensor_type` sees it."""
+    return bool(spec.shape) and spec.shape[0] in (1, None)
 
 
 def with_named_inputs(module: nn.Module, count: int) -> nn.Module:
@@ -75,16 +118,23 @@ def with_named_inputs(module: nn.Module, count: int) -> nn.Module:
     return torch.fx.GraphModule(root, graph)
 
 
-Operator = Callable[[torch.Tensor], torch.Tensor]
+class _Chain:
+    """The steps of one input."""
+
+    def __init__(self, steps: Steps, *, has_batch: bool) -> None:
+        self._operators = [_operator(step, given) for step, given in steps]
+        self._is_bare = bool(steps) and not has_batch
+
+    def __call__(self, value: torch.Tensor) -> torch.Tensor:
+        for operator in self._operators:
+            value = operator(value)
+        return value.squeeze(0) if self._is_bare else value
 
 
-def _chain(steps: Sequence[Operator], value: torch.Tensor) -> torch.Tensor:
-    for step in steps:
-        value = step(value)
-    return value
-
-
-def _operator(step: Step, given: ValueType) -> Operator:
+def _operator(step: Step, taken: tuple[ValueType, ...]) -> Operator:
+    if isinstance(step, (*DECODERS, Nms)):
+        return _of_one(decoder(step, taken), taken)
+    (given,) = taken
     if isinstance(step, Cast):
         dtype = _DTYPES[step.dtype]
         return lambda x: x.to(dtype)
@@ -114,7 +164,7 @@ def _operator(step: Step, given: ValueType) -> Operator:
         top, left, height, width = step.place(given.height, given.width)
         return lambda x: x[:, top : top + height, left : left + width]
     if isinstance(step, Resize):
-        return _resized(step.height, step.width, _INTERPOLATION[step.method])
+        return _resized(step.height, step.width, INTERPOLATION[step.method])
     if isinstance(step, Softmax):
         return lambda x: torch.softmax(x, dim=-1)
     if isinstance(step, Sigmoid):
@@ -122,6 +172,17 @@ def _operator(step: Step, given: ValueType) -> Operator:
     assert isinstance(step, Argmax)
     axis = 3 if step.axis == "last" else 1
     return lambda x: x.argmax(dim=axis).to(torch.int32)
+
+
+def _of_one(decode: Operator, given: tuple[ValueType, ...]) -> Operator:
+    """Return `decode`, which knows no batch axis, for values with one of size 1."""
+    shapes = [tuple(size or 0 for size in have.shape) for have in given]
+
+    def run(*values: torch.Tensor) -> torch.Tensor:
+        plain = (value.reshape(shape) for value, shape in zip(values, shapes, strict=True))
+        return decode(*plain).unsqueeze(0)
+
+    return run
 
 
 def _linear(factor: torch.Tensor, offset: torch.Tensor, given: ValueType) -> Operator:

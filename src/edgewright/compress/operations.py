@@ -28,6 +28,7 @@ PROGRESS_NAME = "progress.json"
 CHECKPOINTS_NAME = "checkpoints"
 _REPORT_INTERVAL_S = 0.02
 _BATCH = 32
+_FOLD_SAMPLES = 16
 
 
 def run_pass(arguments: dict[str, object]) -> dict[str, object]:
@@ -80,27 +81,35 @@ def fold(arguments: dict[str, object]) -> dict[str, object]:
     """Fold a processing into its program.
 
     Args:
-        arguments: "program" (record, .pt2), "specification" (path of its file), "folder" for both results.
+        arguments: "program" (record, .pt2), "specification" (path of its file), "folder" for both results,
+            "is_float", and "data": a folder of raw inputs or "".
     Returns:
-        {"program", "specification" (path), "inside", "outside", "difference"}, as of `folding.Folding`.
+        {"program", "specification" (path), "inside", "outside", "proof"}, as of `folding.Folding`.
     Raises:
         UsageError, ConversionError: see `folding.fold_processing`.
     """
     from edgewright.compress.folding import fold_processing
+    from edgewright.data.processed import read_raw_samples
     from edgewright.processing.processor import Signature, plan
     from edgewright.processing.specification import read_specification, write_specification
 
     program = Program.from_json(_record(arguments["program"]))
-    folder = Path(str(arguments["folder"]))
+    folder, data = Path(str(arguments["folder"])), str(arguments.get("data", ""))
     signature = Signature(inputs=program.inputs, outputs=program.outputs)
     checked = plan(read_specification(Path(str(arguments["specification"]))), signature)
-    made = fold_processing(program, checked, folder=folder)
+    made = fold_processing(
+        program,
+        checked,
+        folder=folder,
+        is_float=bool(arguments.get("is_float", True)),
+        samples=read_raw_samples(Path(data), checked, most=_FOLD_SAMPLES) if data else (),
+    )
     return {
         "program": made.program.to_json(),
         "specification": str(write_specification(made.specification, folder)),
         "inside": list(made.inside),
         "outside": list(made.outside),
-        "difference": made.difference,
+        "proof": made.proof.text(),
     }
 
 

@@ -11,7 +11,7 @@ from edgewright.core.errors import DataError
 from edgewright.core.tensors import Array, TensorSpec
 from edgewright.data.images import list_samples
 from edgewright.data.lints import Lint
-from edgewright.processing.processor import Plan, Processor
+from edgewright.processing.processor import Plan, Processor, Raw
 from edgewright.processing.raw import RAW_SUFFIXES, read_raw
 
 _MAX_TOTAL_BYTES = 16 << 30
@@ -60,6 +60,21 @@ def read_processed_folder(
                 )
             arrays[spec.name][index] = sample
     return arrays, labels, lints
+
+
+def read_raw_samples(folder: Path, checked: Plan, *, most: int) -> list[dict[str, Raw]]:
+    """Return the first `most` raw inputs in `folder`, by the name of the specification's only input.
+
+    None where the specification takes several inputs: a folder gives one.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    rows = checked.specification.inputs
+    if len(rows) != 1 or rows[0].kind not in RAW_SUFFIXES:
+        return []
+    files, _, _ = list_samples(folder, RAW_SUFFIXES[rows[0].kind], what=rows[0].kind)
+    return [{rows[0].name: read_raw(rows[0], file)} for file in files[:most]]
 
 
 def _sample(array: Array, spec: TensorSpec) -> Array:

@@ -97,7 +97,7 @@ class DecodeGrid(Step):
         rows = tensor.reshape(-1, tensor.shape[-1])
         start = 1 if self.objectness == "first" else 0
         box, scores = rows[:, start : start + 4], rows[:, 4 if self.objectness == "none" else 5 :]
-        cells, pitch = self._cells(grids)
+        cells, pitch = self.cells(grids)
         centre = (_CENTRES[self.centre](box[:, :2]) + cells) * pitch
         if self.size == "exp":
             size = np.exp(np.minimum(box[:, 2:], np.float32(_MAX_EXPONENT))) * pitch
@@ -114,7 +114,7 @@ class DecodeGrid(Step):
             scores = _power(object_score, self.objectness_power) * scores
         return np.concatenate([centre - half, centre + half, scores], axis=1)
 
-    def _cells(self, grids: tuple[tuple[int, int], ...]) -> tuple[Floats, Floats]:
+    def cells(self, grids: tuple[tuple[int, int], ...]) -> tuple[Floats, Floats]:
         """Return column and row of each cell, and its width and height in pixels, both float32 [n, 2]."""
         cells, pitches = [], []
         for number, (rows, columns) in enumerate(grids):

@@ -1,0 +1,87 @@
+"""Which steps of a processing the graph can carry, and why not the others."""
+
+from __future__ import annotations
+
+from edgewright.processing.anchors import DecodeAnchors
+from edgewright.processing.boxes import JoinBoxes
+from edgewright.processing.grids import DecodeGrid, DecodeYolo
+from edgewright.processing.images import Channels, Crop, Layout, Normalize
+from edgewright.processing.masks import Argmax
+from edgewright.processing.nms import Nms
+from edgewright.processing.resize import Resize
+from edgewright.processing.scores import Sigmoid, Softmax, TopK
+from edgewright.processing.step import Step
+from edgewright.processing.tensors import Cast, Dequantize, Reshape, Scale, Transpose
+from edgewright.processing.values import ValueType
+
+INTERPOLATION = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest-exact"}
+DECODERS = (JoinBoxes, DecodeAnchors, DecodeGrid, DecodeYolo)
+_MASK_CLASSES = 256  # of a mask that is made of a tensor
+# Of candidates that are compared with one another: a matrix of 16 MiB; and whole numbers up to 2048 are exact in half
+# precision, too, in which some accelerators compute.
+MAX_COMPARED = 2048
+MAX_PICKED = 512  # boxes: each is four operators of the graph
+_LEAST_SCORE = -1e30
+_PLAIN = (Cast, Crop, Dequantize, Layout, Normalize, Reshape, Scale, Sigmoid, Softmax, Transpose)
+
+
+def why_not(step: Step, given: tuple[ValueType, ...]) -> str:
+    """Return why the graph cannot carry `step` on values of the types `given`; empty where it can."""
+    if step.geometry_of() is not None:
+        return "it reads where the pixels of the image lay"
+    for have in given:
+        if None in have.shape:
+            return f"it gets {have}, of which a size is open"
+    if isinstance(step, DECODERS):
+        return ""
+    if len(given) != 1:
+        return "it takes several values"
+    (have,) = given
+    if isinstance(step, Nms):
+        return _why_not_nms(step, have)
+    if isinstance(step, TopK):
+        return "how many classes it gives shows only when it runs"
+    if isinstance(step, Channels):
+        is_turned = {step.order, have.order} <= {"rgb", "bgr"}
+        return (
+            "" if is_turned else f"only rgb and bgr are turned in the graph, not {have.order} to {step.order}"
+        )
+    if isinstance(step, Resize):
+        return _why_not_resize(step, have)
+    if isinstance(step, Argmax):
+        classes = have.shape[-1 if step.axis == "last" else 0]
+        is_small = classes is not None and classes <= _MASK_CLASSES
+        return (
+            "" if is_small else f"a mask of {classes} classes cannot be made of a tensor; {_MASK_CLASSES} can"
+        )
+    is_carried = isinstance(step, _PLAIN) and not (isinstance(step, Cast) and step.dtype != "float32")
+    return "" if is_carried else "no operator does the same"
+
+
+def compared(step: Nms, candidates: ValueType) -> int:
+    """Return how many candidates take part in a suppression whose candidates are of a known number."""
+    count = candidates.shape[0]
+    assert count is not None
+    return min(step.before, count)
+
+
+def _why_not_nms(step: Nms, have: ValueType) -> str:
+    if step.mode != "hard":
+        return f"its mode is {step.mode!r}, and only 'hard' has operators in every runtime"
+    if step.multi_label:
+        return "with multi_label one candidate is several, and how many shows only when it runs"
+    if compared(step, have) > MAX_COMPARED:
+        return f"{compared(step, have)} candidates take part; the graph compares up to {MAX_COMPARED}: set `before`"
+    if min(step.limit, compared(step, have)) > MAX_PICKED:
+        return f"it keeps up to {step.limit} boxes; the graph picks up to {MAX_PICKED}: set `limit`"
+    if not step.score > _LEAST_SCORE:
+        return f"its score is {step.score:g}, and rows that are not used need one below"
+    return ""
+
+
+def _why_not_resize(step: Resize, have: ValueType) -> str:
+    if step.antialias or step.method not in INTERPOLATION:
+        return "the runtimes' own operators have no such filter"
+    if step.corners != "half_pixel":
+        return f"the runtimes' own operators do not agree with one another on corners {step.corners!r}"
+    return "" if have.kind == "image" and have.layout == "hwc" else f"it gets {have}"
