@@ -34,10 +34,22 @@ def web_bundle(web_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bun
     """The bundle, not yet seen by a browser: never change it."""
     pytest.importorskip("onnxruntime")
     skip_without(ONNXRUNTIME_WEB)
-    request = BundleRequest(source=web_model, platform="web", name="ColourFinder", licence="MIT")
+    return _unproven(web_model, tmp_path_factory.mktemp("bundle") / "colours")
+
+
+@pytest.fixture(scope="session")
+def gpu_bundle(web_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same with WebGPU in front, not yet seen by a browser: never change it."""
+    pytest.importorskip("onnxruntime")
+    skip_without(ONNXRUNTIME_WEB)
+    return _unproven(web_model, tmp_path_factory.mktemp("bundle") / "gpu", "accelerator=webgpu")
+
+
+def _unproven(model: Path, out: Path, *options: str) -> Bundle:
+    request = BundleRequest(source=model, platform="web", name="ColourFinder", licence="MIT", options=options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WebPlatform, "prove", lambda self, content, folder: ())
-        return make_bundle(request, tmp_path_factory.mktemp("bundle") / "colours")
+        return make_bundle(request, out)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.deploy.web_site import needs_compiler
 
-from edgewright.core.errors import UnavailableError, UsageError
+from edgewright.core.errors import UnavailableError, UnknownNameError, UsageError
 from edgewright.deploy.bundle import Bundle, BundleRequest, make_bundle
 from edgewright.deploy.check import check_bundle
 from edgewright.deploy.web import FILES_NAME, WebPlatform
@@ -73,6 +73,25 @@ def test_update_takes_a_change_in(web_copy: Path) -> None:
     after = (web_copy / "sw.js").read_text()
     assert after != before
     assert hashlib.sha256((web_copy / FILES_NAME).read_bytes()).hexdigest()[:16] in after
+
+
+def test_files_for_the_gpu_are_shipped_on_request_and_counted(web_bundle: Bundle, gpu_bundle: Bundle) -> None:
+    build = "vendor/onnxruntime-web/ort-wasm-simd-threaded.asyncify.wasm"
+    assert not (web_bundle.folder / build).exists() and (gpu_bundle.folder / build).is_file()
+    interface = json.loads((gpu_bundle.folder / "data/interface.json").read_text())
+    assert interface["accelerators"] == ["webgpu", "wasm"]
+    cpu, gpu = gpu_bundle.written.sizes
+    assert (cpu.abi, gpu.abi) == ("wasm32", "wasm32 and webgpu")
+    assert (gpu.runtime_bytes or 0) > (gpu_bundle.folder / build).stat().st_size > (cpu.runtime_bytes or 0)
+    assert "runtime, on the GPU" in (gpu_bundle.folder / "README.md").read_text()
+
+
+def test_an_unknown_accelerator_is_refused(web_model: Path, tmp_path: Path) -> None:
+    request = BundleRequest(
+        source=web_model, platform="web", name="Colours", options=("accelerator=webgpus",)
+    )
+    with pytest.raises(UnknownNameError, match="webgpu"):
+        make_bundle(request, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["App", "SelftestPage", "Float32Array"])

@@ -24,12 +24,18 @@ from edgewright.core.errors import ConversionError, UnavailableError
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _FLAGS = (
-    "--headless=new", "--remote-debugging-pipe", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--headless=new", "--remote-debugging-pipe", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--mute-audio",
     "--disable-dev-shm-usage",
 )  # fmt: skip
 # A camera that shows a moving picture and a microphone that beeps.
 FAKE_MEDIA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+_NO_GPU = ("--disable-gpu",)
+# WebGPU that the CPU computes (SwiftShader, a part of Chromium), where there is no GPU.
+SOFTWARE_GPU = (
+    "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan",
+    "--ignore-gpu-blocklist",
+)  # fmt: skip
 _MAX_MESSAGE_BYTES = 256 << 20
 _START_TIMEOUT_S = 120.0
 _FIRST_FREE = 10  # descriptors below may be 3 or 4 themselves
@@ -59,8 +65,9 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory(prefix="edgewright-browser-", ignore_cleanup_errors=True)
         # Chromium's sandbox does not work for root.
         sandbox = ("--no-sandbox",) if os.geteuid() == 0 else ()
+        gpu = () if set(SOFTWARE_GPU) <= set(flags) else _NO_GPU
         command = [
-            chromium, *_FLAGS, *sandbox, *flags, f"--window-size={size[0]},{size[1]}",
+            chromium, *_FLAGS, *gpu, *sandbox, *flags, f"--window-size={size[0]},{size[1]}",
             f"--user-data-dir={self._profile.name}", "about:blank",
         ]  # fmt: skip
         self._process, self._to, self._from = _start(command)

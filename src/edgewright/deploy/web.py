@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from edgewright.core.errors import UnavailableError, UsageError
+from edgewright.core.artifact import Artifact
+from edgewright.core.errors import UnavailableError, UnknownNameError, UsageError
 from edgewright.core.files import read_json, sha256_of, write_json, write_text
 from edgewright.deploy.api import hop, input_text, is_stream, result_text
 from edgewright.deploy.manifest import list_files
@@ -30,6 +31,9 @@ from edgewright.processing.c_wasm import STRING_H, build_wasm, wasm_flags
 from edgewright.processing.values import ValueType
 
 FILES_NAME = "files.json"
+# What is tried, in order, by what the option names.
+CHAINS: Mapping[str, tuple[str, ...]] = {"wasm": ("wasm",), "webgpu": ("webgpu", "wasm")}
+TITLES = {"wasm": "on the CPU", "webgpu": "on the GPU"}
 _TYPES = {
     "classes": "Label[]",
     "boxes": "Box[]",
@@ -55,22 +59,25 @@ class WebPlatform:
     name = "web"
     summary = "ES module and page, with ONNX Runtime Web or LiteRT.js"
     runtimes: tuple[str, ...] = ("onnxruntime", "litert")
-    options: Mapping[str, str] = {}
+    options: Mapping[str, str] = {
+        "accelerator": f"what is tried first: {' or '.join(CHAINS)}; default wasm, which is the CPU",
+    }
 
     def write(self, content: Content, folder: Path) -> Written:
         """Write the project; see `Platform.write`."""
         runtime = RUNTIMES[content.runtime]
-        values = _values(content, runtime)
+        chain = _chain_of(content.options)
+        values = _values(content, runtime, chain)
         module = snake_case(content.name)
         core = write_c_core(content, folder / "core" / "source")
         wasm = build_wasm(core, folder / "core" / "processing.wasm")
         write_text(folder / "core" / "freestanding" / "string.h", STRING_H)
-        runtime.write(folder / "vendor")
+        runtime.write(folder / "vendor", chain)
         write_model(content, folder / "data" / "model")
         write_processing(content, folder / "data" / "processing")
         write_cases(content, folder / "data" / "golden")
-        write_json(folder / "data" / "interface.json", _interface(content, core, runtime))
-        size, values["sizes"] = _size(content, folder, runtime, wasm)
+        write_json(folder / "data" / "interface.json", _interface(content, core, runtime, chain))
+        sizes, values["sizes"] = _sizes(content, folder, runtime, chain, wasm)
         for file in _STATIC:
             write_text(folder / file, _template_text(file))
         write_text(folder / "lib" / "runtime.js", _template_text(f"lib/runtime_{content.runtime}.js"))
@@ -101,7 +108,7 @@ class WebPlatform:
                 )
                 for package in runtime.packages
             ),
-            sizes=(size,),
+            sizes=sizes,
             notes=(
                 "several threads need the headers COOP and COEP, as serve.py sends them; elsewhere the service worker "
                 "adds them from the second visit on",
@@ -111,7 +118,7 @@ class WebPlatform:
     def prove(self, content: Content, folder: Path) -> tuple[str, ...]:
         """Run self-test and page in a headless Chromium, from the server and without it."""
         try:
-            return prove_page(folder)
+            return prove_page(folder, with_gpu="webgpu" in _chain_of(content.options))
         except UnavailableError as err:
             return (f"not run here: {err}",)
 
@@ -124,8 +131,8 @@ PLATFORM = WebPlatform()
 # Written as they are; lib/runtime.js comes of one of two.
 _STATIC = (
     "app.js", "style.css", "icon.svg", "selftest.js", "selftest_page.js",
-    "lib/core.js", "lib/engine.js", "lib/images.js", "lib/sound.js", "lib/listener.js", "lib/golden.js",
-    "lib/offline.js", "lib/draw.js", "lib/panel.js",
+    "lib/accelerators.js", "lib/core.js", "lib/engine.js", "lib/images.js", "lib/sound.js", "lib/listener.js",
+    "lib/golden.js", "lib/offline.js", "lib/draw.js", "lib/panel.js",
 )  # fmt: skip
 
 
@@ -133,7 +140,7 @@ def _template_text(file: str) -> str:
     return (resources.files("edgewright.deploy") / "templates" / "web" / file).read_text(encoding="utf-8")
 
 
-def _values(content: Content, runtime: WebRuntime) -> dict[str, object]:
+def _values(content: Content, runtime: WebRuntime, chain: Sequence[str]) -> dict[str, object]:
     if content.name in _TAKEN:
         raise UsageError(f"a web bundle has something called {content.name} already. Choose another --name.")
     specification, made = content.plan.specification, content.plan.results
@@ -170,6 +177,8 @@ def _values(content: Content, runtime: WebRuntime) -> dict[str, object]:
         "runtime_title": runtime.title,
         "packages": [f"{package.name} {package.version}" for package in runtime.packages],
         "changes": runtime.changes,
+        "accelerators": chain,
+        "without_gpu": _WITHOUT_GPU[content.runtime],
         "policy": _POLICY,
         "flags": wasm_flags(snake_case(content.name)),
         "inputs": inputs,
@@ -178,6 +187,12 @@ def _values(content: Content, runtime: WebRuntime) -> dict[str, object]:
         "is_stream": is_stream(content),
         "example": ", ".join(f"{row['field']}: {_EXAMPLES.get(row['kind'], 'numbers')}" for row in inputs),
     }
+
+
+_WITHOUT_GPU = {
+    "onnxruntime": "The runtime's files for WebGPU are not in this bundle: make it with `--option accelerator=webgpu`.",
+    "litert": "To try WebGPU first by itself, make the bundle with `--option accelerator=webgpu`.",
+}
 
 
 # Scripts and WebAssembly of this folder alone; images and sound may be made in the page.
@@ -204,7 +219,7 @@ def _input_type(made: ValueType) -> str:
     return "ImageInput" if made.kind == "image" else f"{_ARRAYS[made.dtype]} | number[]"
 
 
-def _interface(content: Content, core: CCore, runtime: WebRuntime) -> dict[str, object]:
+def _interface(content: Content, core: CCore, runtime: WebRuntime, chain: Sequence[str]) -> dict[str, object]:
     """Return what the engine and the page have to know."""
     plan = content.plan
     names = {
@@ -228,6 +243,7 @@ def _interface(content: Content, core: CCore, runtime: WebRuntime) -> dict[str, 
         "version": content.version,
         "task": plan.specification.task,
         "runtime": {"name": runtime.title, "version": runtime.packages[0].version},
+        "accelerators": list(chain),
         "function": f"{core.name}_processing",
         "hop": hop(content),
         "inputs": [
@@ -245,7 +261,8 @@ def _interface(content: Content, core: CCore, runtime: WebRuntime) -> dict[str, 
         "models": [
             {
                 "files": [
-                    f"{ends.name}/{own}" if ends.name else own for own in content.artifacts[ends.name].names
+                    {"name": f"{ends.name}/{own}" if ends.name else own, "bytes": file.stat().st_size}
+                    for own, file in _files(content.artifacts[ends.name])
                 ],
                 "inputs": tensors(ends.name, ends.inputs),
                 "outputs": tensors(ends.name, ends.outputs),
@@ -264,23 +281,46 @@ def _interface(content: Content, core: CCore, runtime: WebRuntime) -> dict[str, 
     }
 
 
-def _size(content: Content, folder: Path, runtime: WebRuntime, wasm: Path) -> tuple[Size, dict[str, object]]:
-    """Return the record, and the same for the README: bytes of each part, as they are and with gzip."""
-    parts = {
-        "model": [folder / "data" / "model" / name for name in content.model_files()],
-        "runtime": [folder / "vendor" / name for name in runtime.loaded],
-        "processing": [wasm],
-    }
-    plain = {name: sum(file.stat().st_size for file in files) for name, files in parts.items()}
-    packed = {name: sum(_gzip_bytes(file) for file in files) for name, files in parts.items()}
-    size = Size(
-        abi="wasm32",
-        model_bytes=plain["model"],
-        runtime_bytes=plain["runtime"],
-        core_bytes=plain["processing"],
-        note="with gzip, as servers send them: " + ", ".join(f"{name} {n:,}" for name, n in packed.items()),
+def _files(artifact: Artifact) -> Iterable[tuple[str, Path]]:
+    return zip(artifact.names, artifact.files, strict=True)
+
+
+def _chain_of(options: Mapping[str, str]) -> tuple[str, ...]:
+    wanted = options.get("accelerator", "wasm")
+    if wanted not in CHAINS:
+        raise UnknownNameError.of("accelerator of a web bundle", wanted, CHAINS)
+    return CHAINS[wanted]
+
+
+def _sizes(
+    content: Content, folder: Path, runtime: WebRuntime, chain: Sequence[str], wasm: Path
+) -> tuple[tuple[Size, ...], dict[str, tuple[int, int]]]:
+    """Return a record for each accelerator, and for the README bytes of each part, as they are and with gzip."""
+    model = _bytes([folder / "data" / "model" / name for name in content.model_files()])
+    core = _bytes([wasm])
+    runtimes = {name: _bytes([folder / "vendor" / file for file in runtime.loaded[name]]) for name in chain}
+    sizes = tuple(
+        Size(
+            abi="wasm32" if name == "wasm" else f"wasm32 and {name}",
+            model_bytes=model[0],
+            runtime_bytes=packed_runtime[0],
+            core_bytes=core[0],
+            note="with gzip, as servers send them: "
+            f"model {model[1]:,}, runtime {packed_runtime[1]:,}, processing {core[1]:,}",
+        )
+        for name, packed_runtime in sorted(runtimes.items(), key=lambda row: row[0] != "wasm")
     )
-    return size, {name: (plain[name], packed[name]) for name in parts}
+    titles = {name: "runtime" if len(chain) == 1 else f"runtime, {TITLES[name]}" for name in chain}
+    return sizes, {
+        "model": model,
+        **{titles[name]: counts for name, counts in runtimes.items()},
+        "processing": core,
+    }
+
+
+def _bytes(files: Sequence[Path]) -> tuple[int, int]:
+    """Return the bytes of files, as they are and with gzip."""
+    return sum(file.stat().st_size for file in files), sum(_gzip_bytes(file) for file in files)
 
 
 def _gzip_bytes(file: Path) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +25,7 @@ class WebRuntime:
 
     Attributes:
         files: package -> path in it -> path under `vendor`.
-        loaded: of these what one visit loads.
+        loaded: accelerator -> what of these one visit loads.
         edits: path under `vendor` -> (text, its replacement), where a file cannot be used as it is.
         changes: what was edited, in words; empty where nothing was.
         tensor_names: name of a tensor in the artifact -> as the runtime calls it; None: the same.
@@ -33,7 +33,7 @@ class WebRuntime:
 
     title: str
     files: Mapping[NpmPackage, Mapping[str, str]]
-    loaded: tuple[str, ...]
+    loaded: Mapping[str, tuple[str, ...]]
     licence_of: tuple[str, str]
     edits: Mapping[str, tuple[str, str]]
     changes: str = ""
@@ -44,14 +44,17 @@ class WebRuntime:
         """What is shipped."""
         return tuple(self.files)
 
-    def write(self, folder: Path) -> None:
-        """Write the files into `folder`.
+    def write(self, folder: Path, chain: Sequence[str]) -> None:
+        """Write the files into `folder`, without those that only accelerators outside of `chain` load.
 
         Raises:
             UnavailableError, IntegrityError: a package cannot be had, or is not the published one.
         """
         require(TOOLCHAIN, self.files)
-        for package, wanted in self.files.items():
+        needed = {name for accelerator in chain for name in self.loaded[accelerator]}
+        foreign = {name for names in self.loaded.values() for name in names} - needed
+        for package, files in self.files.items():
+            wanted = {path: name for path, name in files.items() if name not in foreign}
             for name, content in read_files(package, wanted).items():
                 if name in self.edits:
                     old, new = self.edits[name]
@@ -90,19 +93,33 @@ def _litert_names(artifact: Artifact) -> dict[str, str]:
 
 _LITERT_VARIANTS = ("litert_wasm_internal", "litert_wasm_compat_internal", "litert_wasm_threaded_internal")
 
+_LITERT_LOADED = (
+    "litertjs/core/dist/index.js",
+    "litertjs/wasm-utils/dist/index.js",
+    *(f"litertjs/core/wasm/litert_wasm_threaded_internal.{kind}" for kind in ("js", "wasm")),
+)
+# The build for the GPU stops and goes on within WebAssembly, which every browser with WebGPU can do with this one.
+_ORT_BUILDS = {
+    "wasm": ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
+    "webgpu": (
+        "ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm",
+    ),
+}  # fmt: skip
+
 RUNTIMES: Mapping[str, WebRuntime] = {
     "onnxruntime": WebRuntime(
         title="ONNX Runtime Web",
         files={
             ONNXRUNTIME_WEB: {
                 f"dist/{name}": f"onnxruntime-web/{name}"
-                for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+                for names in _ORT_BUILDS.values()
+                for name in names
             }
         },
-        loaded=tuple(
-            f"onnxruntime-web/{name}"
-            for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-        ),
+        loaded={
+            accelerator: tuple(f"onnxruntime-web/{name}" for name in names)
+            for accelerator, names in _ORT_BUILDS.items()
+        },
         licence_of=("onnxruntime-web", "onnxruntime"),
         edits={},
     ),
@@ -119,10 +136,8 @@ RUNTIMES: Mapping[str, WebRuntime] = {
             },
             LITERTJS_WASM_UTILS: {"dist/index.js": "litertjs/wasm-utils/dist/index.js"},
         },
-        loaded=(
-            "litertjs/core/dist/index.js", "litertjs/wasm-utils/dist/index.js",
-            *(f"litertjs/core/wasm/litert_wasm_threaded_internal.{kind}" for kind in ("js", "wasm")),
-        ),
+        # Its build for the CPU knows WebGPU too.
+        loaded={"wasm": _LITERT_LOADED, "webgpu": _LITERT_LOADED},
         licence_of=("litertjs", "ai-edge-litert"),
         # A page needs no import map then, which a strict content security policy would have to allow.
         edits={"litertjs/core/dist/index.js": ('"@litertjs/wasm-utils"', '"../../wasm-utils/dist/index.js"')},

@@ -1,4 +1,5 @@
 // The page: camera, files and microphone in, results drawn. `app` on the window is the promise of it.
+import { optionsOf } from "./lib/accelerators.js";
 import { Model } from "./lib/model.js";
 import { drawImage, drawWave, shown } from "./lib/draw.js";
 import { inputsOf, readCases } from "./lib/golden.js";
@@ -24,6 +25,8 @@ function complain(error) {
   at("time").textContent = "";
   say(error.message, true);
 }
+
+const progress = (done, all) => say(`Loading the model: ${Math.round((100 * done) / all)} %`);
 
 class App {
   #model;
@@ -300,9 +303,11 @@ function numbersOf(name, text) {
 globalThis.app = (async () => {
   try {
     at("offline").textContent = await startOffline();
-    const model = await Model.load();
-    const { name, version, threads } = model.runtime;
-    at("runtime").textContent = `${name} ${version}, ${threads} thread${threads === 1 ? "" : "s"}`;
+    const model = await Model.load({ ...optionsOf(location), progress });
+    const { name, version, threads, accelerator } = model.runtime;
+    const where = accelerator === "wasm" ? `${threads} thread${threads === 1 ? "" : "s"}` : "on the GPU";
+    at("runtime").textContent = `${name} ${version}, ${where}`;
+    at("runtime").title = model.accelerators.map((row) => `${row.name}: ${row.outcome}`).join("\n");
     at("task").textContent = model.description.task.replaceAll("-", " ");
     const app = new App(model);
     app.start();

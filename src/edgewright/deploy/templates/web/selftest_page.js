@@ -1,4 +1,5 @@
 // Shows the self-test; `selftest` on the window is the promise of its report.
+import { optionsOf } from "./lib/accelerators.js";
 import { startOffline } from "./lib/offline.js";
 import { selftest } from "./selftest.js";
 
@@ -23,12 +24,13 @@ function show({ what, problems, ms }) {
 
 globalThis.selftest = (async () => {
   const offline = await startOffline();
-  const report = await selftest(undefined, show);
-  const { name, version, threads } = report.runtime;
+  const report = await selftest(undefined, show, optionsOf(location));
+  const { name, version, threads, accelerator } = report.runtime;
   verdict.className = `pill ${report.ok ? "good" : "bad"}`;
   verdict.textContent = report.ok ? "Passed" : "Failed";
+  const tried = report.accelerators.slice(0, -1).map((row) => `, not on ${row.name}: ${row.outcome}`);
   document.querySelector("#about").textContent =
-    `${name ?? "no runtime"} ${version ?? ""}, ${threads ?? 0} thread(s), ` +
+    `${name ?? "no runtime"} ${version ?? ""} on ${accelerator ?? "nothing"}${tried.join("")}, ${threads ?? 0} thread(s), ` +
     `${report.isolated ? "isolated" : "not isolated (no COOP and COEP): one thread"}, ${offline}`;
   return { ...report, offline };
 })();

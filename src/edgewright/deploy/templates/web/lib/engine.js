@@ -1,19 +1,48 @@
 // One opened model with its processing, and the words for its results.
+import { openFirst } from "./accelerators.js";
 import { Core, ProcessingError, arrayClass } from "./core.js";
 import { openRuntime } from "./runtime.js";
 import { toPixels } from "./images.js";
 
 const count = (shape) => shape.reduce((product, size) => product * size, 1);
 
-async function fetched(url, as) {
+const ACCELERATORS = ["webgpu", "wasm"];
+
+const mostThreads = () => Math.min(4, globalThis.navigator?.hardwareConcurrency || 1);
+
+async function fetchedFrom(url) {
   let response;
   try {
     response = await fetch(url);
   } catch (cause) {
     throw new Error(`${url.pathname} cannot be loaded`, { cause });
   }
-  if (!response.ok) throw new Error(`${url.pathname} cannot be loaded: ${response.status} ${response.statusText}`);
-  return response[as]();
+  if (!response.ok) throw new Error(`${url.pathname} cannot be loaded: ${response.status} ${response.statusText}`.trim());
+  return response;
+}
+
+const fetched = async (url, as) => (await fetchedFrom(url))[as]();
+
+/** The files of each model, and meanwhile how much of them is here. */
+async function fetchModels(base, models, progress) {
+  const all = models.flatMap(({ files }) => files).reduce((sum, { bytes }) => sum + bytes, 0);
+  let done = 0;
+  const read = async ({ name, bytes }) => {
+    const made = new Uint8Array(bytes);
+    let at = 0;
+    for (const reader = (await fetchedFrom(new URL(`data/model/${name}`, base))).body.getReader(); ; ) {
+      const { value, done: isEnd } = await reader.read();
+      if (isEnd) break;
+      if (at + value.length > bytes) throw new Error(`${name} has more than the ${bytes} bytes that are expected`);
+      made.set(value, at);
+      at += value.length;
+      done += value.length;
+      progress(done, all);
+    }
+    if (at !== bytes) throw new Error(`${name} has ${at} bytes, but ${bytes} are expected`);
+    return { name, bytes: made };
+  };
+  return Promise.all(models.map(({ files }) => Promise.all(files.map(read))));
 }
 
 export class Engine {
@@ -23,6 +52,7 @@ export class Engine {
   #runtime;
   #sessions;
   #last = Promise.resolve();
+  #tried = [];
 
   constructor(description, core, runtime, sessions) {
     this.description = description;
@@ -31,29 +61,52 @@ export class Engine {
     this.#sessions = sessions;
   }
 
-  /** @param {URL} base the folder of the bundle; `threads` of the runtime, where the page may have several. */
-  static async open(base, threads) {
+  /**
+   * @param {URL} base the folder of the bundle
+   * @param {Object} options
+   * @param {number} options.threads of the runtime, where the page may have several
+   * @param {string[]} options.accelerators tried one by one, "webgpu" or "wasm"; the bundle's own order without them
+   * @param {boolean} options.mayBeSoftware whether a GPU that the CPU computes is one
+   * @param {(done: number, all: number) => void} options.progress told of the bytes of the model as they come
+   */
+  static async open(base, { threads = mostThreads(), accelerators, mayBeSoftware = false, progress = () => {} } = {}) {
     const description = await fetched(new URL("data/interface.json", base), "json");
-    const [core, runtime] = await Promise.all([
-      Core.load(new URL("core/processing.wasm", base), description.function),
-      openRuntime(new URL("vendor/", base), threads),
-    ]);
-    const sessions = [];
-    for (const model of description.models) {
-      const files = await Promise.all(
-        model.files.map(async (name) => ({
-          name,
-          bytes: new Uint8Array(await fetched(new URL(`data/model/${name}`, base), "arrayBuffer")),
-        })),
-      );
-      sessions.push(await runtime.open(model, files));
+    const names = accelerators ?? description.accelerators;
+    const unknown = names.find((name) => !ACCELERATORS.includes(name));
+    if (unknown !== undefined || names.length === 0) {
+      throw new Error(`${unknown ?? "nothing"} is no accelerator: choose of ${ACCELERATORS.join(", ")}`);
     }
-    return new Engine(description, core, runtime, sessions);
+    const models = fetchModels(base, description.models, progress);
+    const open = async (name) => {
+      const [core, runtime] = await Promise.all([
+        Core.load(new URL("core/processing.wasm", base), description.function),
+        openRuntime(new URL("vendor/", base), { threads, accelerator: name, mayBeSoftware }),
+      ]);
+      const sessions = [];
+      try {
+        for (const [index, files] of (await models).entries()) {
+          sessions.push(await runtime.open(description.models[index], files));
+        }
+      } catch (error) {
+        for (const session of sessions) await session.close();
+        throw error;
+      }
+      return new Engine(description, core, runtime, sessions);
+    };
+    const { engine, tried } = await openFirst(names, open, new URL("data/golden/", base));
+    engine.#tried = tried;
+    return engine;
   }
 
-  /** In words: the runtime, its version, its threads. */
+  /** The runtime, its version, its threads, and what computes the model. */
   get runtime() {
-    return { ...this.description.runtime, threads: this.#runtime.threads };
+    const { threads } = this.#runtime;
+    return { ...this.description.runtime, threads, accelerator: this.#tried.at(-1).name };
+  }
+
+  /** What was tried, in order: the last is used, and `outcome` says why those before it are not. */
+  get accelerators() {
+    return this.#tried.map((row) => ({ ...row }));
   }
 
   /**

@@ -5,13 +5,13 @@ const SHARE_KINDS = ["mask", "codes"];
 
 const product = (shape) => shape.reduce((total, size) => total * size, 1);
 
-/** @returns the list of cases, their arrays fetched. */
-export async function readCases(folder) {
+/** @returns the list of cases, of which there are at most `most`, their arrays fetched. */
+export async function readCases(folder, most = Infinity) {
   const record = await (await opened(new URL("golden.json", folder))).json();
   if (record.edgewright_golden !== 1) throw new Error("golden.json is no list of golden cases");
   const group = (rows) => Promise.all(rows.map((row) => readArray(folder, row)));
   const cases = [];
-  for (const { name, inputs, tensors, results } of record.cases) {
+  for (const { name, inputs, tensors, results } of record.cases.slice(0, most)) {
     cases.push({ name, inputs: await group(inputs), tensors: await group(tensors), results: await group(results) });
   }
   return { cases, tolerances: record.tolerances };
@@ -41,6 +41,48 @@ export function inputsOf(kase, turn, turns) {
       return [name, data.subarray(part * turn, part * (turn + 1))];
     }),
   );
+}
+
+/**
+ * Run a case, of a stream at most `mostRuns` hops, after the stream was begun anew.
+ * @returns {Promise<string[]>} a line for everything that is not as it should be
+ */
+export async function checkCase(engine, kase, tolerances, mostRuns = Infinity) {
+  const problems = [];
+  const { hop } = engine.description;
+  const all = hop ? kase.inputs[0].data.length / hop : 1;
+  const turns = Math.min(all, mostRuns);
+  const made = [];
+  await engine.reset();
+  for (let turn = 0; turn < turns; turn += 1) {
+    const prepared = (tensors) => {
+      for (const want of kase.tensors) problems.push(compareTensor(want, tensors[want.name], tolerances));
+    };
+    made.push(await engine.arrays(inputsOf(kase, turn, all), turn === 0 ? prepared : undefined));
+  }
+  const sides = kase.inputs.filter(({ kind }) => kind === "image").flatMap(({ shape }) => shape.slice(0, 2));
+  for (const want of kase.results) {
+    const parts = made.map((results) => results[want.name]);
+    const [wanted, got] = hop ? [beginning(want, turns), stacked(parts)] : [want, parts[0]];
+    problems.push(compareResult(wanted, got, Math.max(1, ...sides), tolerances));
+  }
+  return problems.filter(Boolean);
+}
+
+/** The results of the first `turns` runs of a stream. */
+function beginning(want, turns) {
+  const [all, ...shape] = want.shape;
+  return { ...want, shape: [turns, ...shape], data: want.data.subarray(0, (want.data.length / all) * turns) };
+}
+
+/** The results of a stream's runs, one behind the other. */
+function stacked(parts) {
+  const data = new parts[0].data.constructor(parts.reduce((total, part) => total + part.data.length, 0));
+  parts.reduce((at, part) => {
+    data.set(part.data, at);
+    return at + part.data.length;
+  }, 0);
+  return { data, shape: [parts.length, ...parts[0].shape] };
 }
 
 /** How a tensor differs beyond rounding; empty where it does not. */
