@@ -156,12 +156,14 @@ static int32_t saturated_shift(int32_t value, int32_t places)
     ),
     "sigmoid16": Function(
         text="""\
-/* Sigmoid of value / (3 * 2^12) as Q0.15, between entries of a table: 2^16 sigmoid(i / 24) - 2^15, i = -256..256. */
+/* Sigmoid of value / (3 * 2^12) as Q0.15. The table holds 2^16 sigmoid(i / 24) - 2^15 for i = -256 to 255, and for
+ * each the difference to the next one.
+ */
 static int32_t sigmoid16(int32_t value, const int16_t *table)
 {
     const int32_t size = clamped(value, -130559, 130559), rest = size & 0x1FF; /* before 255 << 9 */
-    table += 256 + (size >> 9);
-    return (table[0] * (512 - rest) + table[1] * rest + (1 << 24) + (1 << 9) + (size >> 31)) >> 10;
+    table += 2 * (256 + (size >> 9));
+    return (table[0] * 512 + table[1] * rest + (1 << 24) + (1 << 9) + (size >> 31)) >> 10;
 }
 """,
         needs=("clamped",),
@@ -172,8 +174,8 @@ static int32_t sigmoid16(int32_t value, const int16_t *table)
 static int32_t tanh16(int32_t value, const int16_t *table)
 {
     const int32_t size = clamped(value, -(1 << 16), (1 << 16) - 1), rest = size & 0xFF;
-    table += 256 + (size >> 8);
-    return (table[0] * (256 - rest) + table[1] * rest + (1 << 7) + (size >> 31)) >> 8;
+    table += 2 * (256 + (size >> 8));
+    return (table[0] * 256 + table[1] * rest + (1 << 7) + (size >> 31)) >> 8;
 }
 """,
         needs=("clamped",),

@@ -19,6 +19,7 @@ from edgewright.microcontrollers.graph import LIMITS, Tensor
 from edgewright.microcontrollers.layer import Constant, Layer, Site, integers, render, require
 from edgewright.microcontrollers.products import four_sums
 from edgewright.microcontrollers.recurrent_cells import MOST_WIDE, Cell, part_of
+from edgewright.microcontrollers.recurrent_gates import GATES
 from edgewright.microcontrollers.wide import sigmoid_table
 
 _GATES = ("input", "forget", "cell", "output")
@@ -192,15 +193,16 @@ def _quick(
     keep, take, give = products
     parts = tuple((part_of(gate.factors[0]), part_of(gate.factors[1])) for gate in gates)
     made = Cell(**values, gates=parts, keep=1 - keep.shift, take=1 - take.shift, give=part_of(give))
-    rows = [np.stack([gate.matrices[side] for gate in gates], axis=1) for side in (0, 1)]
+    units = gates[0].starts[0].size
+    rows = [np.stack([gate.matrices[side] for gate in gates], axis=1).reshape(units, -1) for side in (0, 1)]
     starts = np.stack([gate.starts[side] for side in (0, 1) for gate in gates], axis=1)
+    weights = [*np.concatenate(rows, axis=1).reshape(-1).tolist(), *[0] * made.filling]
     tables = [
-        site.table("weights", "int8_t", rows[0].reshape(-1).tolist(), 1),
-        site.table("recurrent", "int8_t", rows[1].reshape(-1).tolist(), 1),
+        site.table("weights", "int8_t", weights, 1),
         site.table("bias", "int32_t", (2 * starts).reshape(-1).tolist(), 4),
         site.table("scales", "int32_t", made.scales, 4),
     ]
-    return made.text, (*four_sums(), *made.helpers), ("clamped",), tables
+    return made.text, (*four_sums(), GATES), ("clamped",), tables
 
 
 def _plain(

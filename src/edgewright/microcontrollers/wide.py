@@ -5,6 +5,7 @@ Source: LiteRT quantization specification, 16x8. Sigmoid and tanh go between the
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -39,10 +40,11 @@ _UNIT_SCALE = 2.0**-15
 
 
 def sigmoid_table(prefix: str) -> Constant:
-    """Return 2**16 sigmoid(i / 24) - 2**15 for i = -256..256, raised by half of the error of interpolation.
+    """Return 2**16 sigmoid(i / 24) - 2**15 for i = -256..255, raised by half of the error of interpolation.
 
-    A chord lies under the curve by h**2 |f''| / 8 at most; half of it above and half of it under is best. The last
-    entries are the limit. All 65,536 results of sigmoid and tanh with this table are the interpreter's.
+    Each with the difference to the next one. A chord lies under the curve by h**2 |f''| / 8 at most; half of it above
+    and half of it under is best. The entries at both ends are the limits. All 65,536 results of sigmoid and tanh with
+    this table are the interpreter's.
     """
     values = []
     for i in range(255):
@@ -50,8 +52,9 @@ def sigmoid_table(prefix: str) -> Constant:
         bend = real * (1 - real) * (2 * real - 1) / 24**2
         values.append(math.floor(65536 * (real + bend / 16) + 0.5) - 32768)
     values += [32767, 32767]
-    mirrored = [-value for value in reversed(values[1:])]
-    return integers(f"{prefix}_sigmoid", "int16_t", [*mirrored, *values], 2)
+    curve = [*(-value for value in reversed(values[1:])), *values]
+    pairs = [(low, high - low) for low, high in itertools.pairwise(curve)]
+    return integers(f"{prefix}_sigmoid", "int16_t", [value for pair in pairs for value in pair], 2)
 
 
 def logistic(site: Site) -> Layer:
