@@ -132,7 +132,8 @@ def test_names_are_cased_and_never_keywords() -> None:
 
 
 def test_a_literal_cannot_be_left() -> None:
-    literal = text_literal('a"b\\c\n${x}é')
-    assert literal.startswith('"') and literal.endswith('"')
-    assert '"' not in literal[1:-1].replace('\\"', "")
-    assert "$" not in literal and "\n" not in literal and literal.isascii()
+    literal = text_literal('a"b\\c (é)')
+    assert literal == '"a\\"b\\\\c (é)"'
+    for text in ("${x}", "$x", "a\nb", "a\u2028b", "a\u202eb", "\0", "\ud800"):
+        with pytest.raises(UsageError, match="Rename"):
+            text_literal(text)

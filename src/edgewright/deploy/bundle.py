@@ -184,10 +184,15 @@ def _cases(predictor: Predictor, samples: Sequence[str]) -> tuple[Case, ...]:
         jobs = find_inputs(specification, samples)
         if len(jobs) > MAX_CASES:
             raise UsageError(f"{len(jobs)} samples are given; at most {MAX_CASES} become golden cases.")
-        named = [(Path(next(iter(job.values()))).name, predictor.read(job)) for job in jobs]
+        named = [(_shown(Path(next(iter(job.values()))).name), predictor.read(job)) for job in jobs]
     else:
         named = [(f"synthetic {seed}", _synthetic(specification, predictor.plan, seed)) for seed in range(2)]
     return tuple(_case(predictor, name, raw) for name, raw in named)
+
+
+def _shown(name: str) -> str:
+    """Return a file's name as self-tests print it: in any language's code, and in a message."""
+    return "".join(sign if sign.isprintable() and sign != "$" else "_" for sign in name)
 
 
 def _case(predictor: Predictor, name: str, raw: Mapping[str, Raw]) -> Case:

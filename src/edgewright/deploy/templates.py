@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
+from edgewright.core.errors import UsageError
 from edgewright.deploy.names import camel_case, plain_name, snake_case
 
 if TYPE_CHECKING:
@@ -16,19 +17,25 @@ if TYPE_CHECKING:
 def render(template: str, values: dict[str, object]) -> str:
     """Return the template PLATFORM/FILE.j2 filled with `values`; a name without a value is an error.
 
-    Filters: `text` (a literal of C, C++, Kotlin, Swift, JavaScript and Python alike), `xml`, `snake`,
+    Filters: `text` (a literal of C++, Kotlin, Swift, JavaScript and Python alike), `xml`, `snake`,
     `camel(language)`, `plain(language)`.
     """
     return _environment().get_template(template).render(values)
 
 
 def text_literal(value: object) -> str:
-    r"""Return a string literal that C, C++, Kotlin, Swift, JavaScript and Python read alike, quotes included.
+    """Return a string literal that C++, Kotlin, Swift, JavaScript and Python read alike, quotes included.
 
-    ASCII alone: what is not is left out as `?`, as \u is written otherwise in Swift. Names go in here, never labels.
+    Raises:
+        UsageError: the text cannot be written so. A `$` computes in Kotlin, and has no escape that the others share.
     """
-    ascii_text = str(value).encode("ascii", "replace").decode()
-    return json.dumps(ascii_text).replace("$", "_").replace("\\u", "?")
+    text = str(value)
+    if "$" in text or not text.isprintable():
+        raise UsageError(
+            f"{text!r:.120} cannot stand in the code of a bundle: it holds a $, or what is not printed. Rename the "
+            "tensor or the file of that name."
+        )
+    return json.dumps(text, ensure_ascii=False)
 
 
 @cache
