@@ -127,51 +127,85 @@ _HELIUM = """\
                    else "vldrbq_z_s8(%s + %d, vctp8q(%d))" % (row, begin, count - begin) }};
 {% endfor %}
 {% endmacro %}
-{% macro part(name, row, count, begin, first) %}
-{% if is_held %}
-                    {{ name }} = gate_lanes(
+{% macro sums(to, row, count, first) %}
 {% for gate in range(4) %}
-{% set at = begin + gate * count %}
-{% set one = "vmladavq_s8(%s0, vldrbq_s8(w + %d))" % (row, at) %}
-                        {{ "vmladavaq_s8(%s, %s1, vldrbq_s8(w + %d))" % (one, row, at + 16) if count > 16 else one }}
-                        {{- "," if not loop.last }}
+                    "vldrb.8 %q[q], [%[w], #{{ gate * count }}]\\n"
+                    "vmladav.s8 %[s{{ gate }}], %q[{{ row }}0], %q[q]\\n"
+{% if count > 16 %}
+                    "vldrb.8 %q[q], [%[w], #{{ gate * count + 16 }}]\\n"
+                    "vmladava.s8 %[s{{ gate }}], %q[{{ row }}1], %q[q]\\n"
+{% endif %}
 {% endfor %}
-                    );
-{% else %}
+                    "vmov %q[q][2], %q[q][0], %[s0], %[s2]\\n"
+                    "vmov %q[q][3], %q[q][1], %[s1], %[s3]\\n"
+                    "vldrw.32 %q[{{ to }}], [%[start]], #16\\n"
+                    "vmla.s32 %q[{{ to }}], %q[q], %[two]\\n"
+                    "vldrw.32 %q[q], [%[by], #{{ 4 * first }}]\\n"
+                    "vrmulh.s32 %q[{{ to }}], %q[{{ to }}], %q[q]\\n"
+                    "vshr.s32 %q[q], %q[{{ to }}], #31\\n"
+                    "vadd.i32 %q[{{ to }}], %q[{{ to }}], %q[q]\\n"
+                    "vldrw.32 %q[q], [%[by], #{{ 4 * first + 32 }}]\\n"
+                    "vrshl.s32 %q[{{ to }}], %q[{{ to }}], %q[q]\\n"
+                    "vqmovnb.s32 %q[{{ to }}], %q[{{ to }}]\\n"
+                    "add %[w], #{{ 4 * count }}\\n"
+{% endmacro %}
+{% macro part(name, row, count, weights, first) %}
                     row = {{ row }};
-                    {{ name }} = sums_of_four(w + {{ begin }}, {{ count }}, &row, {{ count }});
-{% endif %}
-                    {{ name }} = vmlaq_n_s32(vldrwq_s32(bias + 8 * (c + k) + {{ first }}), {{ name }}, 2);
+                    {{ name }} = sums_of_four({{ weights }}, {{ count }}, &row, {{ count }});
+                    {{ name }} = vmlaq_n_s32(vldrwq_s32(start + {{ first }}), {{ name }}, 2);
 {% if has_left %}
-                    {{ name }} = vshlq_s32({{ name }}, vldrwq_s32(scales + {{ 24 + first }}));
+                    {{ name }} = vshlq_s32({{ name }}, vldrwq_s32(by + {{ 16 + first }}));
 {% endif %}
-                    {{ name }} = vrmulhq_s32({{ name }}, {{ name }}_by);
+                    {{ name }} = vrmulhq_s32({{ name }}, vldrwq_s32(by + {{ first }}));
                     {{ name }} = vaddq_s32({{ name }}, {% if is_mixed %}vandq_s32({% endif %}
-                        vshrq_n_s32({{ name }}, 31){{ ", vshrq_n_s32(%s_shift, 31))" % name if is_mixed }});
-                    {{ name }} = vrshlq_s32({{ name }}, {{ name }}_shift);
+                        vshrq_n_s32({{ name }}, 31){{ ", vshrq_n_s32(vldrwq_s32(by + %d), 31))" % (8 + first) if is_mixed }});
+                    {{ name }} = vrshlq_s32({{ name }}, vldrwq_s32(by + {{ 8 + first }}));
 {% endmacro %}
 {% if is_held %}
 {{ held("x", "x", depth) }}
 {{- held("hidden", "hidden", units) }}
 {%- endif %}
+            w = weights;
+            start = bias;
             for (c = 0; c < {{ units }}; c += 8) {
                 const int32_t some = {{ units }} - c < 8 ? {{ units }} - c : 8;
                 const mve_pred16_t here = vctp16q((uint32_t)some);
                 int16x8x4_t gate;
                 int16x8_t state = vldrhq_z_s16(cell + c, here), added = state, value;
                 int32x4_t low, high, first, second;
+{% if is_held %}
+                int32_t s0, s1, s2, s3;
+                int16_t *to = gates;
+                /* Compilers add offsets one by one, and keep what does not change on the stack. */
+                __asm__ volatile(
+                    "dls lr, %[some]\\n"
+                    "1:\\n"
+{{ sums("first", "x", depth, 0) }}
+{{- sums("second", "h", units, 4) }}
+                    "vqadd.s16 %q[first], %q[first], %q[second]\\n"
+                    "vstrh.32 %q[first], [%[to]], #8\\n"
+                    "le lr, 1b"
+                    : [s0] "=&Te"(s0), [s1] "=&Te"(s1), [s2] "=&Te"(s2), [s3] "=&Te"(s3), [w] "+&r"(w),
+                      [start] "+&r"(start), [to] "+&r"(to), [q] "=&w"(low), [first] "=&w"(first), [second] "=&w"(second)
+                    : [some] "r"(some), [by] "r"(by), [two] "r"(2),
+                      {% for count, name, row in ((depth, "x", "x"), (units, "h", "hidden")) %}
+                      {% for number in range(2 if count > 16 else 1) %}
+[{{ name }}{{ number }}] "w"({{ row }}{{ number }}){{ ", " if not loop.last }}
+                      {%- endfor %}{{ ", " if not loop.last }}
+                      {%- endfor %}
+
+                    : "lr", "memory");
+{% else %}
                 int32_t k;
-                for (k = 0; k < some; ++k) {
-                    const int8_t *const w = weights + (c + k) * {{ 4 * (depth + units) }};
-{% if not is_held %}
+                for (k = 0; k < some; ++k, w += {{ 4 * (depth + units) }}, start += 8) {
                     const int8_t *row;
-{% endif %}
-{{ part("first", "x", depth, 0, 0) }}
-{{- part("second", "hidden", units, 4 * depth, 4) }}
-                    value = vreinterpretq_s16_s32(first);
-                    value = vqaddq_s16(vqmovnbq_s32(value, first), vqmovnbq_s32(value, second));
+{{ part("first", "x", depth, "w", 0) }}
+{{- part("second", "hidden", units, "w + %d" % (4 * depth), 4) }}
+                    value = vqmovnbq_s32(vreinterpretq_s16_s32(first), first);
+                    value = vqaddq_s16(value, vqmovnbq_s32(vreinterpretq_s16_s32(second), second));
                     vstrhq_s32(gates + 4 * k, vreinterpretq_s32_s16(value));
                 }
+{% endif %}
                 gate = vld4q_s16(gates);
                 value = gate_sigmoids(gate.val[1], table);
 {{ product("state", "value", "state", keep) }}
@@ -180,7 +214,10 @@ _HELIUM = """\
 {{ product("added", "value", "gate.val[2]", take) }}
                 state = vqaddq_s16(state, added);
 {% if clip %}
-                state = vminq_s16(vmaxq_s16(state, vdupq_n_s16(-{{ clip }})), vdupq_n_s16({{ clip }}));
+                state = vmaxq_s16(state, vdupq_n_s16(-{{ clip }}));
+{% endif %}
+{% if 0 < clip < 32767 %}
+                state = vminq_s16(state, vdupq_n_s16({{ clip }}));
 {% endif %}
                 vstrhq_p_s16(cell + c, state, here);
 {% if shift < 0 %}
@@ -199,7 +236,8 @@ _HELIUM = """\
                 high = vrshrq_n_s32(vaddq_s32(high, vshrq_n_s32(high, 31)), {{ give.places }});
 {% endif %}
                 value = vqaddq_n_s16(vqmovntq_s32(vqmovnbq_s32(value, low), high), {{ zero }});
-                vstrbq_p_s16(h + c, vminq_s16(vmaxq_s16(value, vdupq_n_s16(-128)), vdupq_n_s16(127)), here);
+                value = vreinterpretq_s16_s8(vqmovnbq_s16(vreinterpretq_s8_s16(value), value));
+                vstrbq_p_s16(h + c, value, here);
             }
 """
 
@@ -260,8 +298,8 @@ SHARED @(const int8_t *in, int8_t *hidden, int16_t *cell, int8_t *out, const int
     int32_t n, t, c;
 #ifdef HAS_HELIUM
     int16_t gates[32] = {0};
-    const int32x4_t first_by = vld2q_s32(scales).val[0], second_by = vld2q_s32(scales + 8).val[0];
-    const int32x4_t first_shift = vldrwq_s32(scales + 16), second_shift = vldrwq_s32(scales + 20);
+    const int8_t *w;
+    const int32_t *start, *by = scales + 16;
 #else
     int32_t half = (1 << 24) + (1 << 9), keep = {{ 2 ** (keep - 1) + 1 }}, take = {{ 2 ** (take - 1) + 1 }};
 #ifdef HAS_DSP
@@ -345,9 +383,10 @@ class Cell:
 
     @property
     def scales(self) -> list[int]:
-        """The table `scales`: of `sides` mantissas with what rounds, places down (negative), places up."""
+        """The table `scales`: of `sides` mantissas with what rounds; mantissas, places down (negative), places up."""
         return [
             *(value for part in self.sides for value in (part.mantissa, part.half)),
+            *(part.mantissa for part in self.sides),
             *(-part.places for part in self.sides),
             *(part.left for part in self.sides),
         ]
@@ -364,11 +403,14 @@ class Cell:
         Arguments: input, state, cell, output; the table of the sigmoid; for each unit weights of the gates for the
         input and the state, and twice what the sums begin with; `scales`.
         """
+        has_left, is_mixed = (
+            any(part.left for part in self.sides),
+            any(not part.places for part in self.sides),
+        )
         values = vars(self) | {
-            "has_left": any(part.left for part in self.sides),
-            "is_mixed": any(not part.places for part in self.sides),
-            "is_held": max(self.depth, self.units) <= _MOST_HELD,
-        }
+            "has_left": has_left, "is_mixed": is_mixed,
+            "is_held": max(self.depth, self.units) <= _MOST_HELD and not has_left and not is_mixed,
+        }  # fmt: skip
         sides = [
             render(_SIDE, {"name": name, "depth": depth, "first": first, "parts": self.sides[first : first + 4],
                            "blocks": _blocks(depth)})

@@ -109,41 +109,27 @@ static inline void widen_values(const int8_t *x, uint32_t *wide, int32_t count)
 #endif
 }
 #else
-/* Four sums, as they lie in a register. */
-static inline int32x4_t gate_lanes(int32_t s0, int32_t s1, int32_t s2, int32_t s3)
-{
-    int32x4_t sums;
-    __asm__(
-        "vmov %q0[2], %q0[0], %1, %3\\n"
-        "vmov %q0[3], %q0[1], %2, %4"
-        : "=&w"(sums) : "r"(s0), "r"(s1), "r"(s2), "r"(s3));
-    return sums;
-}
-
-/* Results for |value| between two entries, turned around where `value` is negative. `at` and `rest`: of |value|. */
-static inline int16x8_t with_sign(int16x8_t result, int16x8_t value)
-{
-    return vnegq_m_s16(result, result, vcmpltq_n_s16(value, 0));
-}
-
 /* Sigmoid of value / 2^12 as Q0.15; the table is given by its middle. */
 static inline int16x8_t gate_sigmoids(int16x8_t value, const int16_t *table)
 {
+    const int16x8_t sign = vshrq_n_s16(value, 15);
     const uint16x8_t size = vreinterpretq_u16_s16(vabsq_s16(value)), by = vdupq_n_u16(3 << 7);
     const uint16x8_t at = vshlq_n_u16(vmulhq_u16(size, by), 2), rest = vmulq_u16(size, by);
     const int16x8_t low = vldrhq_gather_offset_s16(table, at), step = vldrhq_gather_offset_s16(table + 1, at);
     const uint16x8_t more = vmulhq_u16(rest, vreinterpretq_u16_s16(step));
-    return vaddq_n_s16(with_sign(vrhaddq_s16(low, vreinterpretq_s16_u16(more)), value), 1 << 14);
+    const int16x8_t result = veorq_s16(vrhaddq_s16(low, vreinterpretq_s16_u16(more)), sign);
+    return vaddq_n_s16(vsubq_s16(result, sign), 1 << 14);
 }
 
 /* tanh of size * factor / 2^8 / (3 * 2^12) with the sign of `value`; that is no more than 255 * 2^8. */
 static inline int16x8_t gate_tanhs(int16x8_t value, uint16x8_t size, uint16_t factor, const int16_t *table)
 {
     const uint16x8_t by = vdupq_n_u16(factor);
+    const int16x8_t sign = vshrq_n_s16(value, 15);
     const uint16x8_t at = vshlq_n_u16(vmulhq_u16(size, by), 2), rest = vmulq_u16(size, by);
     const int16x8_t low = vldrhq_gather_offset_s16(table, at), step = vldrhq_gather_offset_s16(table + 1, at);
     const uint16x8_t more = vrmulhq_u16(rest, vreinterpretq_u16_s16(step));
-    return with_sign(vaddq_s16(low, vreinterpretq_s16_u16(more)), value);
+    return vsubq_s16(veorq_s16(vaddq_s16(low, vreinterpretq_s16_u16(more)), sign), sign);
 }
 
 /* |value| up to a limit. */
