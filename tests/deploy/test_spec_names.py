@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,7 +14,7 @@ from edgewright.core.errors import UsageError
 from edgewright.deploy.bundle import BundleRequest, make_bundle
 from edgewright.deploy.cpp import PLATFORM as CPP
 from edgewright.deploy.linux import PLATFORM as LINUX
-from edgewright.deploy.names import check_distinct, check_name, plain_name
+from edgewright.deploy.names import KEYWORDS, camel_case, check_distinct, check_name, plain_name
 from edgewright.processing.specification import (
     Flow,
     RawInput,
@@ -98,7 +99,10 @@ def test_names_that_become_one_are_refused(model: Path, tmp_path: Path) -> None:
             make_bundle(BundleRequest(source=model, platform=platform, name="SumFinder"), tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["Class", "Import", "Json", "Std", "Numpy", "Label", "Results", "Core"])
+@pytest.mark.parametrize(
+    "name",
+    "Class Import Json Std Numpy Label Results Core Linux ThreadLocal Char8T Foundation CoreML All Aux Test".split(),
+)
 def test_bundle_names_that_hide_something_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match=name):
         check_name(name)
@@ -108,3 +112,31 @@ def test_taken_names_get_an_underscore() -> None:
     assert (plain_name("self", "python"), plain_name("results", "cpp")) == ("self_", "results_")
     assert plain_name("faces", "python") == "faces"
     check_distinct("inputs", ["a", "b"], ["a", "b"])
+
+
+def test_every_word_of_python_is_known() -> None:
+    assert {*keyword.kwlist, *keyword.softkwlist} - {"_"} <= KEYWORDS["python"]
+
+
+@pytest.mark.parametrize("standard", ["gnu++17", "c++17", "c++20"])
+def test_no_word_of_c_plus_plus_is_left_as_it_is(standard: str) -> None:
+    compiler = shutil.which("c++")
+    if compiler is None:
+        pytest.skip("no C++ compiler is installed")
+    words = sorted(KEYWORDS["cpp"])
+    fields = "".join(f"  int {plain_name(word, 'cpp')};\n" for word in words)
+    source = f"#include <cassert>\n#include <cerrno>\n#include <cmath>\n#include <cstdio>\nstruct All {{\n{fields}}};\n"
+    command = [compiler, f"-std={standard}", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-x", "c++", "-"]
+    done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_word_of_javascript_is_left_as_it_is(tmp_path: Path) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    names = ", ".join(camel_case(word, "javascript") for word in sorted(KEYWORDS["javascript"]))
+    source = tmp_path / "names.mjs"
+    source.write_text(f"export function run({{ {names} }}) {{ return {{ {names} }}; }}\n")
+    done = subprocess.run([node, "--check", str(source)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

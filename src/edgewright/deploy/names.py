@@ -36,11 +36,13 @@ KEYWORDS: dict[str, frozenset[str]] = {
         "type".split()
     ),
     "cpp": frozenset(
-        "alignas alignof and asm auto bool break case catch char class concept const continue co_await "
-        "decltype default delete do double else enum explicit export extern false float for friend goto if "
-        "inline int long mutable namespace new noexcept not nullptr operator or private protected public "
-        "register requires return short signed sizeof static struct switch template this throw true try "
-        "typedef typeid typename union unsigned using virtual void volatile while xor std main errno assert".split()
+        "alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t char32_t class "
+        "co_await co_return co_yield compl concept const const_cast consteval constexpr constinit continue decltype "
+        "default delete do double dynamic_cast else enum explicit export extern false float for friend goto if inline "
+        "int long mutable namespace new noexcept not not_eq nullptr operator or or_eq private protected public "
+        "register reinterpret_cast requires restrict return short signed sizeof static static_assert static_cast "
+        "struct switch template this thread_local throw true try typedef typeid typename union unsigned using virtual "
+        "void volatile wchar_t while xor xor_eq std main errno assert linux unix".split()
     ),
 }
 
@@ -52,8 +54,16 @@ _TAKEN: dict[str, frozenset[str]] = {
     ),
 }
 _TYPES = frozenset(
-    "Array Box Core Data Engine Error Golden Image Inputs Label Mask Model Native Object PixelFormat Point Processing "
-    "Results Runtime Session Tensor Values".split()
+    "Array Bool Box Bundle Character CoreMLModel ContentView Core Data Decodable Dictionary Double Engine Equatable "
+    "Error FrameSource Golden Hashable Image Inputs Int8 Int16 Int32 Int64 Label Mask Model Native Never Object "
+    "OnnxModel Optional PixelFormat Pixels Point Processing Recorded RecordedModel Result Results Runner Runtime "
+    "Sendable Session Set Task Tensor UInt8 URL Values View Void".split()
+)
+# Modules that the projects import, targets that a build tool has itself, and files that Windows does not have.
+_PLACES = frozenset(
+    "AVFoundation CoreGraphics CoreImage CoreML CoreVideo Foundation OnnxRuntimeBindings PackageDescription Swift "
+    "SwiftUI UIKit XCTest all app build clean core data edit_cache golden help include install library package "
+    "rebuild_cache runtime source src test tests vendor wheels aux con nul prn".split()
 )
 # A project's package is called by the name in snake_case, and must not hide one that it imports.
 _MODULES = sys.stdlib_module_names | frozenset(
@@ -72,10 +82,11 @@ def check_name(name: str) -> str:
             f"bundle name {name!r:.80} cannot name a type; a capital letter, then up to 39 letters and digits are "
             "expected, such as BirdFinder."
         )
-    words = frozenset[str]().union(*KEYWORDS.values(), _TYPES, _MODULES)
+    words = frozenset[str]().union(*KEYWORDS.values(), _TYPES, _PLACES, _MODULES)
     if name in words or snake_case(name) in words:
         raise UsageError(
-            f"bundle name {name!r} is a word, a type or a module of one of the platforms' languages. Choose another."
+            f"bundle name {name!r} is a word, a type, a module or a place of one of the platforms' languages and "
+            "tools. Choose another."
         )
     return name
 
