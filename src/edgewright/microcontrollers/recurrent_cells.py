@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from edgewright.microcontrollers.fixed_point import Multiplier
 from edgewright.microcontrollers.layer import render
 
-# Groups of four values that are written out one by one: a loop costs two instructions each time around.
-_MOST_UNROLLED = 8
+# Groups of four values whose instructions are one string, which C99 limits to 4,095 characters.
+_GROUPS = 5
 # Values of input and state that the DSP extension takes as int16, on the stack.
 MOST_WIDE = 1024
 # Values of a row that Helium keeps in two registers; it reads whole registers of weights.
@@ -423,6 +423,7 @@ class Cell:
 
 
 def _blocks(depth: int) -> list[dict[str, int]]:
-    groups = depth // 4
-    blocks = [(1, groups)] if groups <= _MOST_UNROLLED else [(groups // 4, 4), (1, groups % 4)]
-    return [{"times": times, "groups": count} for times, count in blocks if count]
+    """Return how often which number of groups of four values is computed: a loop costs instructions each time around."""
+    times, rest = divmod(depth // 4, _GROUPS)
+    blocks = [*([(1, _GROUPS)] * times if times < 3 else [(times, _GROUPS)]), *([(1, rest)] if rest else [])]
+    return [{"times": times, "groups": groups} for times, groups in blocks]
