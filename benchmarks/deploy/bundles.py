@@ -77,11 +77,16 @@ class Row:
         }
 
 
-def measure(task: Task, platform: str, sources: Sources, assets: Path, out: Path) -> Row:
-    """Make the bundle of `task` for `platform` as `out`, and try what may be wrong with it."""
+def measure(task: Task, platform: str, runtime: str, sources: Sources, assets: Path, out: Path) -> Row:
+    """Make the bundle of `task` for `platform` as `out`, and try what may be wrong with it.
+
+    Args:
+        runtime: one of the platform's; empty for all of them, the task's own first.
+    """
     row = Row(platform=platform, task=task.name)
     try:
-        source, row.runtime = sources.find(task, registry.platform(platform).runtimes)
+        runtimes = (runtime,) if runtime else registry.platform(platform).runtimes
+        source, row.runtime = sources.find(task, runtimes)
     except ConversionError as err:
         row.left_out = str(err)
         _say(row, f"left out: {err}")
@@ -176,6 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--task", dest="tasks", metavar="TASK", action="append", choices=[t.name for t in TASKS]
     )
+    parser.add_argument(
+        "--runtime", metavar="RUNTIME", default="", help="of the platform; default: any of its own"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="a new folder for the bundles")
     options = parser.parse_args(arguments)
     platforms = options.platforms or registry.names()
@@ -184,11 +192,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         home = options.keep or Path(work) / "bundles"
         sources = Sources(options.assets, Path(work))
         rows = [
-            measure(task, platform, sources, options.assets, home / f"{platform}-{task.name}")
+            measure(
+                task, platform, options.runtime, sources, options.assets, home / f"{platform}-{task.name}"
+            )
             for platform in platforms
             for task in tasks
         ]
-    if options.tasks is None:
+    if options.tasks is None and not options.runtime:
         for platform in platforms:
             made = [row for row in rows if row.platform == platform and not row.left_out]
             if len(made) < LEAST_TASKS:

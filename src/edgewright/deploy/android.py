@@ -12,7 +12,8 @@ from edgewright.core.errors import ConversionError, UnknownNameError, UsageError
 from edgewright.core.files import write_text
 from edgewright.core.tensors import Array
 from edgewright.deploy import golden
-from edgewright.deploy.android_proof import jni_bytes, prove_on_jvm
+from edgewright.deploy.android_native import ABIS, measure_abis
+from edgewright.deploy.android_proof import prove_project
 from edgewright.deploy.api import hop, input_text, is_stream, result_text
 from edgewright.deploy.elf import page_problems
 from edgewright.deploy.golden import Case
@@ -28,19 +29,17 @@ from edgewright.deploy.writing import (
     write_processing,
 )
 
-# Pinned, and published together: what the plugin wants of Gradle, and the NDK it takes by itself.
+# Pinned so that each is in the range that the others were tested with. Kotlin 2.4.20: Gradle 7.6.3 to 9.7.0, Android
+# plugin 8.5.2 to 9.3.1 (kotlinlang.org/docs/gradle-configure-project.html); that plugin: Gradle 9.5.0 at least, and
+# compileSdk 37 at most (developer.android.com/build/releases/gradle-plugin). No Maven repository was asked.
 VERSIONS: Mapping[str, str] = {
-    "gradle": "9.6.0", "agp": "9.4.0", "kotlin": "2.4.20", "ndk": "28.2.13676358", "cmake": "3.22.1",
+    "gradle": "9.6.0", "agp": "9.3.1", "kotlin": "2.4.20", "ndk": "28.2.13676358", "cmake": "3.22.1",
     "compile_sdk": "36", "min_sdk": "26", "coroutines": "1.11.0", "litert": "2.3.0", "onnxruntime": "1.31.0",
     "activity": "1.13.0", "lifecycle": "2.9.4", "camerax": "1.6.2", "junit": "4.13.2", "test_ext_junit": "1.3.0",
     "test_runner": "1.7.0",
 }  # fmt: skip
-_ABIS: Mapping[str, str] = {  # -> the compiler whose size stands for the NDK's
-    "arm64-v8a": "aarch64-linux-gnu-gcc",
-    "x86_64": "x86_64-linux-gnu-gcc",
-    "armeabi-v7a": "",
-    "x86": "",
-}
+# Of gradle-9.6.0-bin.zip, as its publisher gives it (gradle.org/release-checksums).
+GRADLE_SHA256 = "bbaeb2fef8710818cf0e261201dab964c572f92b942812df0c3620d62a529a01"
 _DEFAULT_ABIS = "arm64-v8a,x86_64"
 _CHAINS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "litert": {"auto": ("NPU", "GPU", "CPU"), "npu": ("NPU", "CPU"), "gpu": ("GPU", "CPU"), "cpu": ("CPU",)},
@@ -93,7 +92,7 @@ class AndroidPlatform:
     runtimes: tuple[str, ...] = ("litert", "onnxruntime")
     options: Mapping[str, str] = {
         "package": "of the Kotlin code, default com.example.NAME",
-        "abis": f"of {', '.join(_ABIS)}, default {_DEFAULT_ABIS}",
+        "abis": f"of {', '.join(ABIS)}, default {_DEFAULT_ABIS}",
         "accelerator": "what is tried first: npu, gpu, cpu, or auto for all of them in this order; default auto",
     }
 
@@ -133,9 +132,15 @@ class AndroidPlatform:
         )
 
     def prove(self, content: Content, folder: Path) -> tuple[str, ...]:
-        """Compile the API, run it on a JVM over the JNI library, and type-check what needs Android."""
-        package = package_of(content.name, content.options)
-        return prove_on_jvm(folder, package, len(content.cases))
+        """Compile the API, run it on a JVM over the JNI library, check what needs Android; see `Platform.prove`."""
+        return prove_project(
+            folder,
+            package_of(content.name, content.options),
+            len(content.cases),
+            abis=_abis_of(content.options),
+            min_sdk=VERSIONS["min_sdk"],
+            target_sdk=VERSIONS["compile_sdk"],
+        )
 
     def inspect(self, folder: Path) -> Mapping[str, Sequence[str]]:
         """Return what is wrong with the pages of the libraries in `folder`, those of a build's .aar and .apk too."""
@@ -170,8 +175,8 @@ def package_of(name: str, options: Mapping[str, str]) -> str:
 def _abis_of(options: Mapping[str, str]) -> list[str]:
     abis = [part.strip() for part in options.get("abis", _DEFAULT_ABIS).split(",")]
     for abi in abis:
-        if abi not in _ABIS:
-            raise UnknownNameError.of("ABI of Android", abi, _ABIS)
+        if abi not in ABIS:
+            raise UnknownNameError.of("ABI of Android", abi, ABIS)
     return list(dict.fromkeys(abis))
 
 
@@ -202,6 +207,7 @@ def _values(content: Content) -> dict[str, object]:
         "runtime": content.runtime,
         "runtime_title": f"{_TITLES[content.runtime]} {VERSIONS[content.runtime]}",
         "versions": dict(VERSIONS),
+        "gradle_sha256": GRADLE_SHA256,
         "abis": _abis_of(content.options),
         "chain": chain,
         "models": _models(content, module),
@@ -420,8 +426,8 @@ def _sizes(content: Content, folder: Path) -> tuple[Size, ...]:
             abi=abi,
             model_bytes=content.model_bytes,
             runtime_bytes=None,
-            core_bytes=jni_bytes(folder, _ABIS[abi]),
-            note="the runtime's .aar is not here; the JNI library is by Debian's gcc in place of the NDK",
+            core_bytes=core_bytes,
+            note="the runtime's .aar is not here; the JNI library is by clang without the NDK",
         )
-        for abi in _abis_of(content.options)
+        for abi, core_bytes in measure_abis(folder, _abis_of(content.options)).items()
     )
