@@ -82,6 +82,11 @@ def stream(
     }
 
 
+def lags(checked: Plan) -> dict[str, int]:
+    """Return by how many samples each waveform among the results of a stream comes behind its input, by name."""
+    return {name: wave.lag for name, wave in _waves(checked).items()}
+
+
 def stacked(
     checked: Plan, samples: Array, execute: Execute, *, start: Processor | None = None
 ) -> dict[str, Array]:
