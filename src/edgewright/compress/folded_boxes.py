@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from edgewright.compress.folded_places import Placed
 from edgewright.compress.folded_rules import compared
 from edgewright.processing.anchors import DecodeAnchors, prior_boxes
 from edgewright.processing.boxes import BoxFormat, JoinBoxes
@@ -40,6 +41,12 @@ def decoder(step: Step, given: tuple[ValueType, ...]) -> Operator:
         return _decode_yolo(step)
     assert isinstance(step, Nms)
     return _nms(step, given[0])
+
+
+def placed_boxes(step: Placed, given: ValueType) -> Operator:
+    """Return the operators that bring rows of boxes [n, 6 + 3 keypoints] back to the pixels that the model takes."""
+    offsets, factors = (torch.from_numpy(array) for array in step.columns(given.shape[1] or 0))
+    return lambda rows: (rows - offsets) * factors
 
 
 def empty_score(score: float) -> float:
@@ -203,10 +210,11 @@ def _best_places(best: torch.Tensor, count: int, order: torch.Tensor) -> torch.T
     values that are in anyway are equal. `order` [n] is largest for the first.
     """
     total = best.shape[0]
-    values, places = torch.topk(best, count)
+    # Not its values: LiteRT has no operator for a top-k of which the values alone are read.
+    places = torch.topk(best, count).indices
     if count == total:
         return places
-    least = values[count - 1 :]
+    least = best.index_select(0, places[count - 1 :])
     tied = torch.where(best == least, order, 0.0)
     return torch.topk(torch.where(best > least, 2.0 * total, tied), count).indices
 

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from edgewright.compress.folded_boxes import Operator, decoder
-from edgewright.compress.folded_rules import DECODERS, INTERPOLATION
-from edgewright.compress.folded_split import Expression, FoldedOutput, Steps
+from edgewright.compress.folded_boxes import Operator, decoder, placed_boxes
+from edgewright.compress.folded_places import Placed
+from edgewright.compress.folded_records import Expression, FoldedOutput, Steps
+from edgewright.compress.folded_resize import letterboxed, placed_mask, resized
+from edgewright.compress.folded_rules import DECODERS, resampling
 from edgewright.core.tensors import TensorSpec
 from edgewright.processing.images import Channels, Crop, Layout, Normalize
 from edgewright.processing.masks import Argmax
 from edgewright.processing.nms import Nms
-from edgewright.processing.resize import Resize
+from edgewright.processing.resize import Letterbox, Resize, ShortSide
 from edgewright.processing.scores import Sigmoid, Softmax
 from edgewright.processing.step import Step
 from edgewright.processing.tensors import Cast, Dequantize, Reshape, Scale, Transpose
@@ -43,9 +44,7 @@ class Folded(nn.Module):
         """Compose; `before` holds the steps of each of the model's `inputs`."""
         super().__init__()
         self.model = model
-        self._before = [
-            _Chain(steps, has_batch=has_batch(spec)) for spec, steps in zip(inputs, before, strict=True)
-        ]
+        self._before = [_Chain(steps, spec) for spec, steps in zip(inputs, before, strict=True)]
         self._behind = behind
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -79,7 +78,7 @@ class Behind:
         )
 
     def _add(self, expression: Expression) -> None:
-        self._operators[expression] = [_operator(step, given) for step, given in expression.steps]
+        self._operators[expression] = [operator_of(step, given) for step, given in expression.steps]
         for source in expression.sources:
             if not isinstance(source, int):
                 self._add(source)
@@ -121,20 +120,28 @@ def with_named_inputs(module: nn.Module, count: int) -> nn.Module:
 class _Chain:
     """The steps of one input."""
 
-    def __init__(self, steps: Steps, *, has_batch: bool) -> None:
-        self._operators = [_operator(step, given) for step, given in steps]
-        self._is_bare = bool(steps) and not has_batch
+    def __init__(self, steps: Steps, spec: TensorSpec) -> None:
+        self._operators = [operator_of(step, given) for step, given in steps]
+        self._is_bare = not has_batch(spec)
+        self._dtype: torch.dtype = getattr(torch, spec.dtype)
 
     def __call__(self, value: torch.Tensor) -> torch.Tensor:
+        if not self._operators:
+            return value
         for operator in self._operators:
             value = operator(value)
+        if value.dtype != self._dtype:  # of pixels that were resized
+            value = value.to(self._dtype)
         return value.squeeze(0) if self._is_bare else value
 
 
-def _operator(step: Step, taken: tuple[ValueType, ...]) -> Operator:
+def operator_of(step: Step, taken: tuple[ValueType, ...]) -> Operator:
+    """Return the operators of a step that `folded_rules.why_not` lets pass, on values with a batch axis."""
     if isinstance(step, (*DECODERS, Nms)):
         return _of_one(decoder(step, taken), taken)
     (given,) = taken
+    if isinstance(step, Placed):
+        return placed_mask(step, given) if given.kind == "mask" else placed_boxes(step, given)
     if isinstance(step, Cast):
         dtype = _DTYPES[step.dtype]
         return lambda x: x.to(dtype)
@@ -163,8 +170,10 @@ def _operator(step: Step, taken: tuple[ValueType, ...]) -> Operator:
         assert given.height is not None and given.width is not None
         top, left, height, width = step.place(given.height, given.width)
         return lambda x: x[:, top : top + height, left : left + width]
-    if isinstance(step, Resize):
-        return _resized(step.height, step.width, INTERPOLATION[step.method])
+    if isinstance(step, Letterbox):
+        return letterboxed(step, given)
+    if isinstance(step, (Resize, ShortSide)):
+        return resized(given, resampling(step, given))
     if isinstance(step, Softmax):
         return lambda x: torch.softmax(x, dim=-1)
     if isinstance(step, Sigmoid):
@@ -190,21 +199,6 @@ def _linear(factor: torch.Tensor, offset: torch.Tensor, given: ValueType) -> Ope
     shape = (-1, 1, 1) if is_first else (-1,)
     factor, offset = factor.to(torch.float32).reshape(shape), offset.to(torch.float32).reshape(shape)
     return lambda x: x.to(torch.float32) * factor + offset
-
-
-def _resized(height: int, width: int, mode: str) -> Operator:
-    def resize(x: torch.Tensor) -> torch.Tensor:
-        channels_first = x.to(torch.float32).permute(0, 3, 1, 2)
-        if mode == "nearest-exact":
-            made = functional.interpolate(channels_first, size=(height, width), mode=mode)
-        else:
-            made = functional.interpolate(
-                channels_first, size=(height, width), mode=mode, align_corners=False
-            )
-            made = made.clamp(0, 255)  # bicubic overshoots
-        return made.permute(0, 2, 3, 1)
-
-    return resize
 
 
 def _turned(x: torch.Tensor) -> torch.Tensor:

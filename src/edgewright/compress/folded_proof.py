@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgewright.compress.folded_split import Expression, FoldedOutput, Split
+from edgewright.compress.folded_records import FoldedOutput, Split
 from edgewright.core.tensors import Array, Arrays, TensorSpec
-from edgewright.processing.nms import Nms
-from edgewright.processing.processor import Execute, Plan, Processor, Raw
+from edgewright.processing.planning import Plan
+from edgewright.processing.processor import Execute, Processor, Raw
 from edgewright.processing.step import Floats, floats
 from edgewright.processing.values import ValueType
 
@@ -20,6 +20,7 @@ _ANY_SIZE = (360, 480)  # of a generated image whose size is free
 _ANY_LENGTH = 16_000
 _SCALES = (1.0, 30.0, 300.0)  # of generated outputs: probabilities, logits, pixels
 _FEW = 0.02
+_FEW_PIXELS = 1e-3  # two classes may have nearly the same score
 
 
 @dataclass(kw_only=True)
@@ -27,8 +28,9 @@ class Proof:
     """What was compared, and how far it is apart.
 
     Attributes:
-        outputs: largest difference of an output, as a share of its largest value; of masks, of the pixels that differ.
-        results: the same of the results, of scores as they are; of boxes that are the same ones.
+        outputs: largest difference of an output, as a share of its largest value.
+        results: the same of the results; of classes and boxes that are the same ones, of scores as they are.
+        pixels: largest share of a mask's pixels that are of another class.
         things: boxes, best classes and masks that were compared.
         unlike: those of them that are on one side alone, or of another class.
         samples: raw inputs that were compared.
@@ -36,6 +38,7 @@ class Proof:
 
     outputs: float = 0.0
     results: float = 0.0
+    pixels: float = 0.0
     things: int = 0
     unlike: int = 0
     samples: int = 0
@@ -49,6 +52,8 @@ class Proof:
         """Return why the folded model is not right within `limit`; empty where it is."""
         if not self.outputs <= limit:
             return f"its outputs differ by {self.outputs:.3g} of the largest, at most {limit:g} is right"
+        if not self.pixels <= _FEW_PIXELS:
+            return f"{self.pixels:.2%} of the pixels of a mask are of another class"
         if self.unlike > self.things * _FEW:
             return f"{self.unlike} of {self.things} results are others"
         return (
@@ -85,7 +90,7 @@ def prove(
         ]
         values = [_without_batch(value, spec) for value, spec in zip(kept["apart"], specs, strict=True)]
         for one, got in zip(made.outputs, kept["folded"], strict=True):
-            proof.outputs = max(proof.outputs, _output_difference(one, values, got))
+            _compare_output(proof, one, values, got)
         for name, result in old.results.items():
             _compare_result(proof, result, results[0][name], results[1][name], limit)
         proof.samples += 1
@@ -102,7 +107,7 @@ def prove_boxes(made: Split, specs: Sequence[TensorSpec], behind: Run, *, seeds:
         behind: the operators alone, on the model's outputs.
     """
     proof = Proof()
-    boxes = [index for index, one in enumerate(made.outputs) if _suppression(one.expression) is not None]
+    boxes = [index for index, one in enumerate(made.outputs) if one.expression.suppression is not None]
     for seed in range(seeds if boxes else 0):
         generator = np.random.default_rng(seed)
         values = [_generated_output(spec, generator, _SCALES[seed % len(_SCALES)]) for spec in specs]
@@ -133,17 +138,15 @@ def _execute(plan: Plan, run: Run, kept: dict[str, list[Array]], name: str) -> E
     return execute
 
 
-def _output_difference(one: FoldedOutput, values: Sequence[Array], got: Array) -> float:
+def _compare_output(proof: Proof, one: FoldedOutput, values: Sequence[Array], got: Array) -> None:
+    if one.expression.suppression is not None:
+        return  # their number may differ; they are compared as results
     want = one.expression.apply(values)
-    if one.result is None:
-        got = got.reshape(want.shape)
-    elif _suppression(one.expression) is not None:
-        return 0.0  # their number may differ; they are compared as results
-    else:
-        got = got[0]
+    got = got.reshape(want.shape) if one.result is None else got[0]
     if want.dtype.kind != "f":
-        return float((want != got).mean())
-    return _relative(floats(want), floats(got))
+        proof.pixels = max(proof.pixels, float((want != got).mean()))
+    else:
+        proof.outputs = max(proof.outputs, _relative(floats(want), floats(got)))
 
 
 def _relative(want: Floats, got: Floats) -> float:
@@ -162,7 +165,7 @@ def _compare_result(proof: Proof, kind: ValueType, want: Array, got: Array, limi
         proof.things += 1
         proof.unlike += want.shape != got.shape
         if want.shape == got.shape:
-            proof.results = max(proof.results, float((want != got).mean()))
+            proof.pixels = max(proof.pixels, float((want != got).mean()))
     elif want.dtype.kind == "f":
         proof.results = max(proof.results, _relative(floats(want), floats(got)))
     else:
@@ -207,13 +210,8 @@ def _compare_boxes(proof: Proof, want: Array, got: Array, limit: float) -> None:
     proof.unlike += max(len(got) - len(want), 0)
 
 
-def _suppression(expression: Expression) -> Nms | None:
-    last = expression.steps[-1][0] if expression.steps else None
-    return last if isinstance(last, Nms) else None
-
-
 def _taken(one: FoldedOutput, rows: Array) -> Array:
-    step = _suppression(one.expression)
+    step = one.expression.suppression
     assert step is not None
     return rows[rows[:, 4] >= np.float32(step.score)]
 

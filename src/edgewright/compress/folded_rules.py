@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from edgewright.processing.anchors import DecodeAnchors
 from edgewright.processing.boxes import JoinBoxes
 from edgewright.processing.grids import DecodeGrid, DecodeYolo
 from edgewright.processing.images import Channels, Crop, Layout, Normalize
 from edgewright.processing.masks import Argmax
 from edgewright.processing.nms import Nms
-from edgewright.processing.resize import Resize
+from edgewright.processing.resampling import Corners, Method, Taps, filter_taps, point_taps
+from edgewright.processing.resize import Letterbox, Resize, ShortSide
 from edgewright.processing.scores import Sigmoid, Softmax, TopK
 from edgewright.processing.step import Step
 from edgewright.processing.tensors import Cast, Dequantize, Reshape, Scale, Transpose
 from edgewright.processing.values import ValueType
 
-INTERPOLATION = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest-exact"}
 DECODERS = (JoinBoxes, DecodeAnchors, DecodeGrid, DecodeYolo)
 _MASK_CLASSES = 256  # of a mask that is made of a tensor
 # Of candidates that are compared with one another: a matrix of 16 MiB; and whole numbers up to 2048 are exact in half
@@ -22,6 +24,7 @@ _MASK_CLASSES = 256  # of a mask that is made of a tensor
 MAX_COMPARED = 2048
 MAX_PICKED = 512  # boxes: each is four operators of the graph
 _LEAST_SCORE = -1e30
+MAX_TAPS = 64  # along one axis: each is three operators of the graph
 _PLAIN = (Cast, Crop, Dequantize, Layout, Normalize, Reshape, Scale, Sigmoid, Softmax, Transpose)
 
 
@@ -46,7 +49,7 @@ def why_not(step: Step, given: tuple[ValueType, ...]) -> str:
         return (
             "" if is_turned else f"only rgb and bgr are turned in the graph, not {have.order} to {step.order}"
         )
-    if isinstance(step, Resize):
+    if isinstance(step, (Resize, ShortSide, Letterbox)):
         return _why_not_resize(step, have)
     if isinstance(step, Argmax):
         classes = have.shape[-1 if step.axis == "last" else 0]
@@ -79,9 +82,58 @@ def _why_not_nms(step: Nms, have: ValueType) -> str:
     return ""
 
 
-def _why_not_resize(step: Resize, have: ValueType) -> str:
-    if step.antialias or step.method not in INTERPOLATION:
-        return "the runtimes' own operators have no such filter"
-    if step.corners != "half_pixel":
-        return f"the runtimes' own operators do not agree with one another on corners {step.corners!r}"
-    return "" if have.kind == "image" and have.layout == "hwc" else f"it gets {have}"
+@dataclass(frozen=True, kw_only=True)
+class Resampling:
+    """A size and how an image gets it; the words are those of the step "resize"."""
+
+    height: int
+    width: int
+    method: Method
+    antialias: bool = False
+    corners: Corners = "half_pixel"
+
+    @property
+    def is_filter(self) -> bool:
+        """Whether all pixels that an output pixel covers take part."""
+        return self.antialias or self.method == "area"
+
+
+def resampling(step: Resize | ShortSide | Letterbox, given: ValueType) -> Resampling:
+    """Return what `step` makes of the pixels of an image of known size; a letterbox adds its border to that."""
+    assert given.height is not None and given.width is not None
+    if isinstance(step, Resize):
+        return Resampling(
+            height=step.height, width=step.width, method=step.method, antialias=step.antialias,
+            corners=step.corners,
+        )  # fmt: skip
+    if isinstance(step, ShortSide):
+        height, width = step.sides(given.height, given.width)
+    else:
+        _, _, height, width = step.place(given.height, given.width)
+    return Resampling(height=height, width=width, method=step.method, antialias=step.antialias)
+
+
+def taps_of(given: ValueType, asked: Resampling) -> tuple[Taps, Taps]:
+    """Return the taps across and down, of any method but nearest."""
+    assert given.height is not None and given.width is not None
+    if asked.is_filter:
+        return (
+            filter_taps(given.width, asked.width, asked.method),
+            filter_taps(given.height, asked.height, asked.method),
+        )
+    return (
+        point_taps(given.width, asked.width, asked.method, asked.corners),
+        point_taps(given.height, asked.height, asked.method, asked.corners),
+    )
+
+
+def _why_not_resize(step: Resize | ShortSide | Letterbox, have: ValueType) -> str:
+    if have.kind != "image" or have.layout != "hwc":
+        return f"it gets {have}"
+    asked = resampling(step, have)
+    if asked.method == "nearest":
+        return ""
+    count = max(taps.indices.shape[1] for taps in taps_of(have, asked))
+    if count > MAX_TAPS:
+        return f"{count} pixels in a row make one of {asked.width}x{asked.height}; the graph adds up to {MAX_TAPS}"
+    return ""

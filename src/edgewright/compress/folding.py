@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.compress.folded_proof import Proof, Run, generated, prove, prove_boxes
-from edgewright.compress.folded_split import FoldedOutput, Steps, split
+from edgewright.compress.folded_records import FoldedOutput, Steps
+from edgewright.compress.folded_split import split
 from edgewright.compress.module import to_module, to_program
 from edgewright.core.errors import ConversionError, UsageError
 from edgewright.core.program import Program
 from edgewright.core.tensors import Array, Layout, TensorSpec
-from edgewright.processing.processor import Plan, Raw, Signature, plan
+from edgewright.processing.planning import Plan, plan
+from edgewright.processing.processor import Raw
+from edgewright.processing.signature import Signature
 from edgewright.processing.specification import Specification
 
 if TYPE_CHECKING:
     import torch
 
 _SAMPLES = 4
-# Of the largest output. A folded resize keeps the fractions that the reference rounds to whole steps of 255.
-_TOLERANCE = 1e-4
-_RESIZED_TOLERANCE = 0.03
+_TOLERANCE = 1e-4  # of the largest output, and of a score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,6 @@ def fold_processing(
     source = replace(program, inputs=specs, outputs=outputs)
     made = to_program(folded, source, examples, folder=folder, step=f"fold({', '.join(parts.inside)})")
     new = plan(parts.specification, Signature(inputs=made.inputs, outputs=made.outputs))
-    limit = _RESIZED_TOLERANCE if any("resize" in text for text in parts.inside) else _TOLERANCE
     proof = prove(
         checked,
         new,
@@ -101,10 +101,10 @@ def fold_processing(
         apart=_run(module),
         folded=_run(folded),
         samples=chain((generated(checked, seed) for seed in range(_SAMPLES)), samples),
-        limit=limit,
+        limit=_TOLERANCE,
     )
     boxes = prove_boxes(parts, program.outputs, _run(lambda *values: behind(values)), seeds=_SAMPLES)
-    fault = proof.fault(limit) or boxes.fault(_TOLERANCE)
+    fault = proof.fault(_TOLERANCE) or boxes.fault(_TOLERANCE)
     if fault:
         raise ConversionError(
             f"the folded model is not the same as processing and model apart: {fault}. Build it without "
