@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from uuid import NAMESPACE_URL, uuid5
 
-from edgewright.core.errors import UnavailableError
+from edgewright.core.errors import UnavailableError, UsageError
 from edgewright.core.files import sha256_of, write_text
 from edgewright.deploy.records import Component, Content
-
-if TYPE_CHECKING:
-    from cyclonedx.model.component import Component as BomComponent
 
 BOM_NAME = "bom.json"
 _OWN_LICENCE = "MIT"
@@ -38,48 +38,66 @@ def write_bom(
     try:
         from cyclonedx.contrib.license.factories import LicenseFactory
         from cyclonedx.model import HashAlgorithm, HashType
-        from cyclonedx.model.bom import Bom
+        from cyclonedx.model.bom import Bom, BomMetaData
         from cyclonedx.model.component import Component as Entry
         from cyclonedx.model.component import ComponentType
+        from cyclonedx.model.tool import ToolRepository
         from cyclonedx.output.json import JsonV1Dot6
         from packageurl import PackageURL
     except ImportError as err:
         raise UnavailableError('bundles need the extra "deploy": pip install "edgewright[deploy]"') from err
 
     licences = LicenseFactory()
-    bom = Bom()
-    root = Entry(name=content.name, version=content.version, type=ComponentType.APPLICATION)
-    bom.metadata.component = root
-    parts: list[BomComponent] = [
-        Entry(
-            name="edgewright-processing",
-            version=version,
-            type=ComponentType.LIBRARY,
-            purl=PackageURL("pypi", None, "edgewright", version),
-            licenses=[licences.make_from_string(_OWN_LICENCE)],
-        )
-    ]
-    parts += [
+    own = Entry(
+        name="edgewright-processing",
+        version=version,
+        type=ComponentType.LIBRARY,
+        bom_ref="edgewright-processing",
+        purl=PackageURL("pypi", None, "edgewright", version),
+        licenses=[licences.make_from_string(_OWN_LICENCE)],
+    )
+    models = [
         Entry(
             name=name,
-            version=sha256_of(file)[:16],
+            version=digest[:16],
             type=ComponentType.MACHINE_LEARNING_MODEL,
-            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=sha256_of(file))],
+            bom_ref=f"model {name}",
+            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)],
             licenses=[licences.make_from_string(licence)] if licence else [],
         )
-        for name, file in files.items()
+        for name, digest in ((name, sha256_of(file)) for name, file in files.items())
     ]
-    parts += [
+    libraries = [
         Entry(
             name=component.name,
             version=component.version,
             type=ComponentType.LIBRARY,
+            bom_ref=component.purl,
             purl=PackageURL.from_string(component.purl),
             licenses=[licences.make_from_string(component.licence)],
         )
         for component in components
     ]
-    for part in parts:
-        bom.components.add(part)
+    parts = [own, *models, *libraries]
+    root = Entry(
+        name=content.name, version=content.version, type=ComponentType.APPLICATION, bom_ref=content.name
+    )
+    tool = Entry(name="edgewright", version=version, type=ComponentType.APPLICATION, bom_ref="edgewright")
+    # Named by what it lists, so that the same bundle has the same bill again.
+    names = [root.name, root.version, *(f"{part.bom_ref} {part.version}" for part in parts)]
+    bom = Bom(
+        components=parts,
+        serial_number=uuid5(NAMESPACE_URL, "\n".join(map(str, names))),
+        metadata=BomMetaData(component=root, tools=ToolRepository(components=[tool]), timestamp=_made_at()),
+    )
     bom.register_dependency(root, parts)
     write_text(folder / BOM_NAME, JsonV1Dot6(bom).output_as_string(indent=2) + "\n")
+
+
+def _made_at() -> datetime:
+    """Return now, or what SOURCE_DATE_EPOCH says (reproducible-builds.org)."""
+    seconds = os.environ.get("SOURCE_DATE_EPOCH", "")
+    try:
+        return datetime.fromtimestamp(int(seconds) if seconds else int(time.time()), tz=UTC)
+    except (ValueError, OverflowError, OSError) as err:
+        raise UsageError(f"SOURCE_DATE_EPOCH is {seconds!r:.40}; seconds since 1970 are expected.") from err
