@@ -4,11 +4,11 @@
     golden     the bundle's own self-test on the board: the processing's tensors and the models' results
     service    started on the board; its health check there says ok, POST /predict answers
     bits       the C core's tensors and results on the board against those here: one digest each
-    C++        the project cross-compiled with g++ for aarch64, its golden cases on the board, with ONNX
-               Runtime's library for it
+    C++        the project cross-compiled with g++ for aarch64 against the runtime's library in the board's wheel,
+               its golden cases on the board
 
 Numbers are proven so, and nothing else: times under emulation say nothing of a board, and none is printed. Prints a
-table and HOLDS, or FAILS. It needs root's rights (chroot), and for C++ the headers of ONNX Runtime: docs/bundles.md.
+table and HOLDS, or FAILS. It needs root's rights (chroot), and for C++ with ONNX Runtime its headers: docs/bundles.md.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from edgewright.deploy import linux
 from edgewright.deploy.bundle import Bundle, BundleRequest, make_bundle
 from edgewright.deploy.names import snake_case
 
-_DEFAULT = ("Objects", "Faces")
+_DEFAULT = ("Objects", "Keywords", "Faces", "Voice", "Denoiser")
 _PORT = 18765
 _MACHINE = "aarch64"
 
@@ -74,10 +74,7 @@ def measure(task: Task, board: Board, sources: Sources, assets: Path, work: Path
         _install(task, bundle, board, row)
         _serve(task, bundle, board, row)
         _compare_bits(task, bundle, board, row)
-        if row.runtime == "onnxruntime":
-            _cross_compile(task, bundle, board, row, work / f"{task.name}-build")
-        else:
-            row.skipped.append(f"C++: a project for {row.runtime} is not made")
+        _cross_compile(task, bundle, board, row, work / f"{task.name}-build")
     except EdgewrightError as err:
         row.wrong.append(str(err))
     return row
@@ -147,32 +144,27 @@ def _compare_bits(task: Task, bundle: Bundle, board: Board, row: Row) -> None:
 def _cross_compile(task: Task, bundle: Bundle, board: Board, row: Row, build: Path) -> None:
     """Build the C++ project for the board against the library of the board's wheel, and run its golden cases there."""
     compiler = f"{_MACHINE}-linux-gnu-g++"
-    headers = find_headers()
     missing = [tool for tool in (compiler, "cmake") if shutil.which(tool) is None]
-    if missing or headers is None:
-        row.skipped.append(f"C++: {', '.join(missing) or 'the headers of ONNX Runtime'} missing here")
+    if row.runtime == "onnxruntime" and find_headers() is None:
+        missing.append("the headers of ONNX Runtime")
+    if missing:
+        row.skipped.append(f"C++: {', '.join(missing)} missing here")
         return
     _say(row, "cross-compile the C++ project")
     package = snake_case(task.name)
     home = board.place(f"/opt/{package}-cpp")
     home.mkdir()
-    (wheel,) = (bundle.folder / "wheels").glob("onnxruntime-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        name = next(n for n in archive.namelist() if Path(n).name.startswith("libonnxruntime.so."))
-        library = home / "libonnxruntime.so.1"
-        library.write_bytes(archive.read(name))
-    flags = [
+    wheel, flags = _unpack_runtime(row.runtime, bundle.folder / "wheels", home)
+    flags += [
         "-DCMAKE_SYSTEM_NAME=Linux",
         f"-DCMAKE_SYSTEM_PROCESSOR={_MACHINE}",
         f"-DCMAKE_C_COMPILER={_MACHINE}-linux-gnu-gcc",
         f"-DCMAKE_CXX_COMPILER={compiler}",
-        f"-DONNXRUNTIME_INCLUDE={headers}",
-        f"-DONNXRUNTIME_LIBRARY={library}",
     ]
     _tool(["cmake", "-S", str(bundle.folder / "cpp"), "-B", str(build), *flags])
     _tool(["cmake", "--build", str(build), "--parallel", "2", "--target", f"{package}_selftest"])
     shutil.copy(build / f"{package}_selftest", home / "selftest")
-    shutil.copytree(bundle.folder / "cpp" / "data", home / "data")
+    shutil.copytree(bundle.folder / "src" / package / "data", home / "data")
     inside = f"/opt/{package}-cpp"
     said = board.run(
         [*board.emulated(f"{inside}/selftest"), f"{inside}/data"],
@@ -180,7 +172,22 @@ def _cross_compile(task: Task, bundle: Bundle, board: Board, row: Row, build: Pa
         env={"LD_LIBRARY_PATH": inside},
     )
     version = _tool([compiler, "--version"]).splitlines()[0]
-    row.built = f"{said.strip()} ({version}, {wheel.name})"
+    row.built = f"{said.strip()} ({version}, {wheel})"
+
+
+def _unpack_runtime(runtime: str, wheels: Path, home: Path) -> tuple[str, list[str]]:
+    """Put the runtime's library of the board's wheel into `home`; return the wheel's name and what CMake is told."""
+    package, start = (
+        ("ai_edge_litert", "libLiteRt.so") if runtime == "litert" else (runtime, "libonnxruntime.so.")
+    )
+    (wheel,) = wheels.glob(f"{package}-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        inside = next(n for n in archive.namelist() if Path(n).name.startswith(start))
+        library = home / ("libLiteRt.so" if runtime == "litert" else "libonnxruntime.so.1")
+        library.write_bytes(archive.read(inside))
+    if runtime == "litert":
+        return wheel.name, [f"-DLITERT_LIBRARY={library}"]
+    return wheel.name, [f"-DONNXRUNTIME_INCLUDE={find_headers()}", f"-DONNXRUNTIME_LIBRARY={library}"]
 
 
 def _tool(command: Sequence[str]) -> str:

@@ -41,6 +41,7 @@ class Tensor(Protocol):
     buffer: int
     name: bytes | None
     quantization: Quantization | None
+    isVariable: bool  # noqa: N815
 
 
 class Operator(Protocol):

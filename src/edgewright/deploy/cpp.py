@@ -14,7 +14,7 @@ from edgewright.core.tensors import Array
 from edgewright.deploy import golden
 from edgewright.deploy.api import Field, hop, input_text, is_stream, result_text
 from edgewright.deploy.building import run_tool
-from edgewright.deploy.cpp_runtimes import RUNTIMES, cmake_flags, missing
+from edgewright.deploy.cpp_runtimes import RUNTIMES, cmake_flags, missing, refusal
 from edgewright.deploy.golden import Case, cases_text
 from edgewright.deploy.names import check_distinct, plain_name, snake_case
 from edgewright.deploy.records import Component, Content, Size, Written
@@ -57,6 +57,9 @@ class CppPlatform:
 
     def write(self, content: Content, folder: Path) -> Written:
         """Write the project; see `Platform.write`."""
+        refused = refusal(content.runtime, content.model_files().values())
+        if refused:
+            raise UsageError(f"no C++ bundle: {refused}.")
         core = write_c_core(content, folder / "core")
         write_model(content, folder / "data" / "model")
         write_processing(content, folder / "data" / "processing")

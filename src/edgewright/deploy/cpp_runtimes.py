@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -108,6 +108,22 @@ RUNTIMES: Mapping[str, CppRuntime] = {
         sources={"src/litert_c.h": "litert_c.h"},
     ),
 }
+
+
+def refusal(name: str, models: Iterable[Path]) -> str:
+    """Return why a project in C++ cannot open one of the models; empty where it can."""
+    if name != "litert":
+        return ""
+    from edgewright.backends import litert_file
+
+    for path in models:
+        graphs = litert_file.read(path).subgraphs
+        if any(tensor.isVariable for graph in graphs for tensor in graph.tensors):
+            return (
+                f"{path.name} has variable tensors, such as the state of an LSTM, and LiteRT's C API opens no such "
+                "model. Give it its state as inputs and outputs, or convert it to another runtime"
+            )
+    return ""
 
 
 def missing(name: str) -> str:

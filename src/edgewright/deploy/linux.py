@@ -24,6 +24,7 @@ from edgewright.core.errors import ConversionError, UnavailableError, UsageError
 from edgewright.core.files import write_text
 from edgewright.deploy import cpp
 from edgewright.deploy.api import hop, input_text, is_stream, result_text
+from edgewright.deploy.cpp_runtimes import refusal
 from edgewright.deploy.golden import cases_text
 from edgewright.deploy.names import check_distinct, plain_name, snake_case
 from edgewright.deploy.records import Component, Content, Size, Written
@@ -105,7 +106,9 @@ class LinuxPlatform:
             for machine, path in built.items()
         )
         has_service = len(content.plan.specification.inputs) == 1
+        refused = refusal(content.runtime, content.model_files().values())
         values = _values(content) | {
+            "has_cpp": not refused,
             "sizes": sizes,
             "has_service": has_service,
             "abis": ", ".join(built),
@@ -138,9 +141,11 @@ class LinuxPlatform:
         write_licences(folder, {package_name: text} if (text := package_licence(package_name)) else {})
         places = {kind: f"src/{package}/data/{kind}" for kind in ("model", "processing", "golden")}
         notes = [] if has_service else ["no service: it takes one raw input, but the model takes several"]
-        cpp.write_project(
-            content, folder / "cpp", core, core_place="../core", data_place=f"../src/{package}/data"
-        )
+        if refused:
+            notes.append(f"no C++ project: {refused}")
+        else:
+            data_place = f"../src/{package}/data"
+            cpp.write_project(content, folder / "cpp", core, core_place="../core", data_place=data_place)
         version = metadata.version(package_name)
         return Written(
             places=places,
@@ -190,8 +195,9 @@ class LinuxPlatform:
         proofs = [f"{cases_text(len(content.cases))} passed ({where})"]
         if (folder / "src" / package / "service.py").is_file():
             proofs.append(_prove_service(content, package, env))
-        shown = cpp.prove_project(content, folder / "cpp", folder / "src" / package / "data")
-        proofs += [f"C++: {proof}" for proof in shown]
+        if (folder / "cpp").is_dir():
+            shown = cpp.prove_project(content, folder / "cpp", folder / "src" / package / "data")
+            proofs += [f"C++: {proof}" for proof in shown]
         return tuple(proofs)
 
     def inspect(self, folder: Path) -> Mapping[str, Sequence[str]]:
