@@ -279,7 +279,8 @@ def transpose_conv(draw: Draw, path: Path) -> None:
 def unidirectional_sequence_lstm(draw: Draw, path: Path) -> None:
     """An LSTM over a short sequence; its state goes on from run to run."""
     made = Maker()
-    batch, times, depth, units = (int(draw.integers(1, high)) for high in (3, 7, 9, 9))
+    most = 9 if draw.random() < 0.5 else 49
+    batch, times, depth, units = (int(draw.integers(1, high)) for high in (3, 7, most, most))
     is_time_major = bool(draw.random() < 0.3)
     in_scale, hidden_scale, hidden_zero = (
         scale_of(draw),

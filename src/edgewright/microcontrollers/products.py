@@ -122,13 +122,31 @@ static inline void sums_of_two(const int8_t *w, int32_t step, const int8_t *x, i
     const int8_t *v = w + step;
     int32_t k = depth, first = sums[0], second = sums[1];
 #ifdef HAS_DSP
-    for (; k >= 4; k -= 4, w += 4, v += 4, x += 4) {
-        const uint32_t b = word(x), b_even = even(b), b_odd = odd(b);
-        uint32_t a = word(w);
-        first = both(odd(a), b_odd, both(even(a), b_even, first));
-        a = word(v);
-        second = both(odd(a), b_odd, both(even(a), b_even, second));
+    const int8_t *const end = w + (depth & ~3);
+    if (depth >= 4) {
+        uint32_t a, b, c, pair;
+        __asm__ volatile(
+            "1: ldr %[b], [%[x]], #4\\n"
+            "ldr %[a], [%[w]], #4\\n"
+            "sxtb16 %[c], %[b]\\n"
+            "sxtb16 %[pair], %[a]\\n"
+            "smlad %[first], %[pair], %[c], %[first]\\n"
+            "sxtb16 %[b], %[b], ror #8\\n"
+            "sxtb16 %[pair], %[a], ror #8\\n"
+            "ldr %[a], [%[v]], #4\\n"
+            "smlad %[first], %[pair], %[b], %[first]\\n"
+            "sxtb16 %[pair], %[a]\\n"
+            "smlad %[second], %[pair], %[c], %[second]\\n"
+            "sxtb16 %[pair], %[a], ror #8\\n"
+            "smlad %[second], %[pair], %[b], %[second]\\n"
+            "cmp %[w], %[end]\\n"
+            "bne 1b"
+            : [first] "+&r"(first), [second] "+&r"(second), [w] "+&r"(w), [v] "+&r"(v), [x] "+&r"(x), [a] "=&r"(a),
+              [b] "=&r"(b), [c] "=&r"(c), [pair] "=&r"(pair)
+            : [end] "r"(end)
+            : "cc", "memory");
     }
+    k &= 3;
 #endif
     for (; k > 0; --k) {
         const int32_t b = *x++;
