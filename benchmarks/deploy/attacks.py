@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewright.deploy.manifest import DIGEST_NAME, MANIFEST_NAME, SIGNATURE_NAME, list_files
+from edgewright.bundle_files import DIGEST_NAME, MANIFEST_NAME, SIGNATURE_NAME
+from edgewright.deploy.manifest import list_files
 
 Change = Callable[[Path, random.Random], None]
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from edgewright.artifact_files import read_artifact, require_runnable
+from edgewright.bundle_files import is_bundle, open_bundle
 from edgewright.core.artifact import Artifact
 from edgewright.core.errors import DataError, EdgewrightError, UsageError
 from edgewright.core.files import work_folder
@@ -107,7 +108,7 @@ def bench(
     sample: Path | None = None,
     progress: Progress = silent,
 ) -> Benchmark:
-    """Return the latency of the artifacts at `paths`, all measured in the same launches, and their comparison.
+    """Return the latency of the artifacts or bundles at `paths`, all measured in the same launches, compared.
 
     Each launch starts a fresh process per artifact and lets them take turns, block by block. Inputs are synthetic:
     the time of a runtime on a CPU hardly depends on the values. An artifact with a `processing.toml` beside it is timed
@@ -126,7 +127,7 @@ def bench(
     if launches < 3:
         raise UsageError(f"launches is {launches}; at least 3 are needed for an interval.")
     named = _names(paths)
-    artifacts = {name: read_artifact(path, threads=threads) for name, path in named.items()}
+    artifacts = {name: _read(path, threads) for name, path in named.items()}
     for artifact in artifacts.values():
         require_runnable(artifact, is_timed=True)
     with work_folder() as folder:
@@ -253,7 +254,7 @@ def _build_all(
     """
     built: dict[str, BuiltProcessing | str] = {}
     for index, (name, path) in enumerate(paths.items()):
-        if not ((path if path.is_dir() else path.parent) / PROCESSING_NAME).is_file():
+        if not is_bundle(path) and not ((path if path.is_dir() else path.parent) / PROCESSING_NAME).is_file():
             continue
         try:
             built[name] = _build(path, artifacts[name], sample, folder / str(index))
@@ -268,6 +269,25 @@ def _build_all(
         )
         raise UsageError(f"--sample {sample} is timed end to end, but {why}")
     return built
+
+
+def _read(path: Path, threads: int | None) -> Artifact:
+    """Return the artifact at `path`; of a bundle its model.
+
+    Raises:
+        UsageError: the bundle has several.
+    """
+    if not is_bundle(path):
+        return read_artifact(path, threads=threads)
+    models = open_bundle(path).artifacts
+    if len(models) != 1:
+        raise UsageError(
+            f"{path} is a bundle of {len(models)} models, and bench times each alone. Name their files."
+        )
+    (artifact,) = models.values()
+    return (
+        artifact if threads is None else replace(artifact, target=replace(artifact.target, threads=threads))
+    )
 
 
 def _build(path: Path, artifact: Artifact, sample: Path | None, folder: Path) -> BuiltProcessing:

@@ -12,6 +12,7 @@ from types import TracebackType
 import numpy as np
 
 from edgewright.artifact_files import RECORD_NAME, read_artifact, require_runnable
+from edgewright.bundle_files import is_bundle, open_bundle
 from edgewright.core.artifact import Artifact
 from edgewright.core.errors import DataError, FormatMismatchError, UsageError
 from edgewright.core.files import work_folder
@@ -226,13 +227,14 @@ def load(
     """Return a predictor for the model at `path`: `predictor("cat.jpg")` gives typed results.
 
     Args:
-        path: an artifact (its file, or the folder that a build wrote), or a folder that holds a `processing.toml` and
-            the models that it names; several files, or a folder of them, for a preset of several models.
+        path: an artifact (its file, or the folder that a build wrote), the folder of a bundle, or a folder that holds a
+            `processing.toml` and the models that it names; several files, or a folder of them, for a preset of several.
         processing: a specification, its file, or the name of a preset; default: the `processing.toml` beside the
             model, else what the file says of itself in its metadata.
         labels: a file with a label a line, over those of the specification.
     Raises:
         UsageError: no processing is known, or it does not fit the model.
+        IntegrityError: a file of the bundle changed.
         UnavailableError: nothing here runs the model.
     """
     checked, artifacts = _specify(path, processing, labels, threads)
@@ -296,6 +298,7 @@ def _specify(
     labels: Path | None,
     threads: int,
 ) -> tuple[Plan, dict[str, Artifact]]:
+    path, shipped = _unpacked(path)
     places = _places(path)
     folder = places[0] if places[0].is_dir() else places[0].parent
     specification = processing if isinstance(processing, Specification) else None
@@ -303,7 +306,9 @@ def _specify(
         specification = read_named(str(processing))
     if processing is None and (folder / PROCESSING_NAME).is_file():
         specification = read_specification(folder)
-    if specification is not None and specification.models:
+    if shipped:
+        artifacts = {name: _with_threads(artifact, threads) for name, artifact in shipped.items()}
+    elif specification is not None and specification.models:
         artifacts = {row.name: _artifact(folder / row.file, threads) for row in specification.models}
     elif len(places) > 1 or _holds_models(places[0]):
         files = places if len(places) > 1 else _models_in(places[0])
@@ -328,6 +333,24 @@ def _specify(
         )
         specification = replace(specification, results=results)
     return plan(specification, signatures), artifacts
+
+
+def _unpacked(
+    path: Path | str | Sequence[Path],
+) -> tuple[Path | str | Sequence[Path], Mapping[str, Artifact]]:
+    """Return the folder of a bundle's processing, and its models; what is no bundle as it is.
+
+    Raises:
+        IntegrityError: one of their files is not that of the manifest.
+    """
+    if (
+        not isinstance(path, str | Path)
+        or not is_bundle(Path(path))
+        or (Path(path) / PROCESSING_NAME).is_file()
+    ):
+        return path, {}
+    found = open_bundle(Path(path))
+    return found.processing, found.artifacts
 
 
 def _holds_models(place: Path) -> bool:
@@ -378,6 +401,10 @@ def _artifact(path: Path, threads: int) -> Artifact:
         f"{path} is no artifact that can be run: {', '.join(sorted(ARTIFACT_SUFFIXES))}, or a folder that a build "
         f"wrote. Convert it first: edgewright convert {path} --to litert --out DIR."
     )
+
+
+def _with_threads(artifact: Artifact, threads: int) -> Artifact:
+    return replace(artifact, target=replace(artifact.target, threads=threads))
 
 
 def _recorded(record: object) -> dict[str, Array]:

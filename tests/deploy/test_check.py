@@ -9,14 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.colour_model import colour_specification, write_colour_model
+from tests.colour_model import colour_specification, plain_image, write_colour_model
 
+import edgewright
+from edgewright.bundle_files import MANIFEST_NAME, SIGNATURE_NAME, is_inside
 from edgewright.core.errors import EdgewrightError, IntegrityError, UsageError
 from edgewright.deploy.bundle import BundleRequest, make_bundle
 from edgewright.deploy.check import check_bundle
 from edgewright.deploy.ios import IosPlatform
-from edgewright.deploy.manifest import MANIFEST_NAME, SIGNATURE_NAME, is_inside, write_manifest
+from edgewright.deploy.manifest import write_manifest
 from edgewright.deploy.signing import read_public_key, read_signer
+from edgewright.prediction import specify
 from edgewright.processing.specification import write_specification
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -130,6 +133,17 @@ def test_the_signature_of_the_model_is_read_from_the_model(copy: Path) -> None:
 
     rewrite(copy, widen)
     assert "means: float32[1, 3], but the manifest says means: float32[1, 4]" in said_of(copy)
+
+
+def test_a_bundle_predicts_and_is_changed_no_more(copy: Path) -> None:
+    with edgewright.load(copy) as predictor:
+        (best, *_) = predictor(plain_image(250, 10, 10))["colours"].labels
+    assert best.name == "red"
+    assert specify(copy).signatures[""].outputs[0].name == "means"
+    (labels,) = copy.rglob("labels.txt")
+    labels.write_text("blue\ngreen\nred\n")
+    with pytest.raises(IntegrityError, match=r"labels\.txt is not the file"):
+        specify(copy)
 
 
 def test_keys_that_are_none_are_refused(keys: tuple[Path, Path], tmp_path: Path) -> None:

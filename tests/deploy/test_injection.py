@@ -14,7 +14,8 @@ from tests.deploy.code_lexer import code, shell, structure
 from edgewright.core.errors import UnavailableError, UsageError
 from edgewright.deploy import registry
 from edgewright.deploy.bundle import BundleRequest, make_bundle
-from edgewright.deploy.manifest import list_files, read_manifest
+from edgewright.bundle_files import read_manifest
+from edgewright.deploy.manifest import list_files
 from edgewright.processing.specification import Flow, write_specification
 
 pytest.importorskip("onnx")

@@ -10,40 +10,36 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.artifact_files import read_artifact
+from edgewright.bundle_files import (
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    Manifest,
+    find_files,
+    read_bounded,
+    read_manifest,
+)
 from edgewright.core.artifact import Artifact
 from edgewright.core.errors import EdgewrightError, IntegrityError
 from edgewright.core.progress import Progress, silent
-from edgewright.core.target import Precision, Target
 from edgewright.core.tensors import Array, TensorSpec
 from edgewright.deploy import registry
 from edgewright.deploy.golden import (
-    GOLDEN_NAME,
     Case,
     cases_text,
     compare_result,
     compare_tensor,
     read_golden,
 )
-from edgewright.deploy.manifest import (
-    MANIFEST_NAME,
-    SIGNATURE_NAME,
-    Manifest,
-    added_files,
-    changed_files,
-    digest_problem,
-    read_bounded,
-    read_manifest,
-)
+from edgewright.deploy.manifest import added_files, changed_files, digest_problem
 from edgewright.deploy.signing import SIGNATURE_BYTES, is_signed_by, read_public_key
 from edgewright.prediction import ARTIFACT_SUFFIXES, Predictor
 from edgewright.processing.processor import Plan, Processor, Signature, plan
-from edgewright.processing.specification import PROCESSING_NAME, read_specification
+from edgewright.processing.specification import read_specification
 from edgewright.processing.streaming import stream_input
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-_PLACES = {"model", "processing", "golden"}
 _MAX_LISTED = 20
 
 
@@ -172,12 +168,8 @@ def _model_rows(folder: Path, manifest: Manifest) -> list[CheckRow]:
     Raises:
         EdgewrightError: the manifest, the processing or the golden cases are not what they must be.
     """
-    places = manifest.record.get("places")
-    if not isinstance(places, dict) or not set(places) >= _PLACES:
-        raise IntegrityError(f"{folder} does not say where its model lies. Make the bundle again.")
-    for place, file in ((places["processing"], PROCESSING_NAME), (places["golden"], GOLDEN_NAME)):
-        _require_file(manifest, f"{place}/{file}")
-    artifacts = _artifacts(folder, str(places["model"]), manifest)
+    found = find_files(folder, manifest)
+    artifacts = found.artifacts
     problems = [
         f"{name or artifact.path.name}: {text}"
         for name, artifact in artifacts.items()
@@ -187,9 +179,9 @@ def _model_rows(folder: Path, manifest: Manifest) -> list[CheckRow]:
     if problems:
         return rows
     signatures = {name: Signature(inputs=a.inputs, outputs=a.outputs) for name, a in artifacts.items()}
-    checked = plan(read_specification(folder / str(places["processing"])), signatures)
+    checked = plan(read_specification(found.processing), signatures)
     rows.append(CheckRow(what="processing against the signatures"))
-    cases = read_golden(folder / str(places["golden"]))
+    cases = read_golden(found.golden)
     problems = [] if cases else ["there is none, so that nothing was compared. Make the bundle again."]
     with Predictor(checked, artifacts) as predictor:
         for case in cases:
@@ -248,34 +240,3 @@ def _run(predictor: Predictor, case: Case) -> tuple[Mapping[str, Array], Mapping
     if streamed is not None:
         first[streamed.name] = raw[streamed.name][: streamed.samples]
     return Processor(predictor.plan).prepare(first), predictor.arrays(raw, is_joined=False)
-
-
-def _artifacts(folder: Path, place: str, manifest: Manifest) -> dict[str, Artifact]:
-    """Return the models that the manifest names, each of files that it has digests of."""
-    models = manifest.record.get("models")
-    if not isinstance(models, list) or not models:
-        raise IntegrityError("the manifest names no model. Make the bundle again.")
-    try:
-        return {
-            str(model["name"]): Artifact(
-                files=tuple(_require_file(manifest, f"{place}/{file}", folder) for file in model["files"]),
-                target=Target(
-                    runtime=str(model["runtime"]), precision=Precision.parse(str(model["precision"]))
-                ),
-                inputs=tuple(TensorSpec.from_json(spec) for spec in model["inputs"]),
-                outputs=tuple(TensorSpec.from_json(spec) for spec in model["outputs"]),
-                sha256=str(model["sha256"]),
-                source_sha256="",
-            )
-            for model in models
-        }
-    except (AttributeError, KeyError, TypeError, ValueError, AssertionError) as err:
-        raise IntegrityError(
-            f"the manifest's models are damaged: {err!r:.120}. Make the bundle again."
-        ) from err
-
-
-def _require_file(manifest: Manifest, name: str, folder: Path = Path()) -> Path:
-    if name not in manifest.files:
-        raise IntegrityError(f"the manifest goes by {name!r:.80}, of which it has no digest.")
-    return folder / name
