@@ -14,7 +14,7 @@ from edgewright.compress.folded_resize import letterboxed, placed_mask, resized
 from edgewright.compress.folded_rules import DECODERS, resampling
 from edgewright.core.tensors import TensorSpec
 from edgewright.processing.images import Channels, Crop, Layout, Normalize
-from edgewright.processing.masks import Argmax
+from edgewright.processing.masks import Argmax, Mask
 from edgewright.processing.nms import Nms
 from edgewright.processing.resize import Letterbox, Resize, ShortSide
 from edgewright.processing.scores import Sigmoid, Softmax
@@ -178,9 +178,21 @@ def operator_of(step: Step, taken: tuple[ValueType, ...]) -> Operator:
         return lambda x: torch.softmax(x, dim=-1)
     if isinstance(step, Sigmoid):
         return torch.sigmoid
+    if isinstance(step, Mask):
+        return _indices(step, given)
     assert isinstance(step, Argmax)
     axis = 3 if step.axis == "last" else 1
     return lambda x: x.argmax(dim=axis).to(torch.int32)
+
+
+def _indices(step: Mask, given: ValueType) -> Operator:
+    shape = tuple(size or 0 for size in step.result((given,)).shape)
+
+    def mask(x: torch.Tensor) -> torch.Tensor:
+        found = x >= step.threshold if given.dtype == "float32" else x.clamp(0, 255)
+        return found.to(torch.int32).reshape(x.shape[0], *shape)
+
+    return mask
 
 
 def _of_one(decode: Operator, given: tuple[ValueType, ...]) -> Operator:

@@ -83,9 +83,22 @@ def checked_flows(checked: Plan) -> dict[int, CheckedFlow]:
     return {id(item.flow): item for item in checked.order if isinstance(item, CheckedFlow)}
 
 
-def staying(steps: Sequence[Step], of: str, reasons: Mapping[int, str]) -> list[str]:
-    """Return a sentence for each step that stays outside, with its reason where there is one."""
-    return [
-        f"{step.name} of {of} stays outside" + (f": {reasons[number]}" if reasons.get(number) else "")
-        for number, step in enumerate(steps)
-    ]
+def staying(steps: Sequence[Step], of: str, reasons: Mapping[int, str]) -> tuple[str, ...]:
+    """Return the sentence that tells of `steps` that they stay outside, and why; none where there are none.
+
+    Args:
+        reasons: index of a step -> why, with "it" for the step.
+    """
+    if not steps:
+        return ()
+    known = [(steps[n].name, why) for n, why in sorted(reasons.items()) if why and n < len(steps)]
+    if len(steps) > 1:
+        known = [
+            ("", f"{name} {why.removeprefix('it ')}" if why.startswith("it ") else f"{name}: {why}")
+            for name, why in known
+        ]
+    names = ", ".join(step.name for step in steps)
+    told = "; ".join(why for _, why in known)
+    return (
+        f"{names} of {of} {'stay' if len(steps) > 1 else 'stays'} outside" + (f": {told}" if told else ""),
+    )

@@ -8,7 +8,7 @@ from edgewright.processing.anchors import DecodeAnchors
 from edgewright.processing.boxes import JoinBoxes
 from edgewright.processing.grids import DecodeGrid, DecodeYolo
 from edgewright.processing.images import Channels, Crop, Layout, Normalize
-from edgewright.processing.masks import Argmax
+from edgewright.processing.masks import Argmax, Mask
 from edgewright.processing.nms import Nms
 from edgewright.processing.resampling import Corners, Method, Taps, filter_taps, point_taps
 from edgewright.processing.resize import Letterbox, Resize, ShortSide
@@ -25,7 +25,7 @@ MAX_COMPARED = 2048
 MAX_PICKED = 512  # boxes: each is four operators of the graph
 _LEAST_SCORE = -1e30
 MAX_TAPS = 64  # along one axis: each is three operators of the graph
-_PLAIN = (Cast, Crop, Dequantize, Layout, Normalize, Reshape, Scale, Sigmoid, Softmax, Transpose)
+_PLAIN = (Cast, Crop, Dequantize, Layout, Mask, Normalize, Reshape, Scale, Sigmoid, Softmax, Transpose)
 
 
 def why_not(step: Step, given: tuple[ValueType, ...]) -> str:
