@@ -19,7 +19,14 @@ from edgewright.core.files import work_folder
 from edgewright.core.progress import Progress, silent
 from edgewright.core.tensors import Array
 from edgewright.data.synthetic import synthetic_inputs
-from edgewright.measure.end_to_end import BuiltProcessing, build_processing, open_around
+from edgewright.measure.end_to_end import (
+    BuiltProcessing,
+    Stages,
+    build_processing,
+    open_around,
+    read_stages,
+    summarise_stages,
+)
 from edgewright.measure.latency import Design, LatencyComparison, LatencySummary, compare_latency, summarise
 from edgewright.measure.timing import TimingSettings, time_interleaved
 from edgewright.prediction import load, specify
@@ -67,6 +74,7 @@ class Benchmark:
         latencies: of the inference alone.
         end_to_end: from a raw input to the result, of the artifacts with a processing: set inputs, prepare, run,
             finish, read results.
+        stages: where the time of each of these goes.
         unprocessed: name -> why an artifact with a processing was not timed end to end.
     """
 
@@ -74,6 +82,7 @@ class Benchmark:
     comparisons: tuple[Comparison, ...]
     memory_bytes: Mapping[str, int | None]
     end_to_end: Mapping[str, LatencySummary] = field(default_factory=dict)
+    stages: Mapping[str, Stages] = field(default_factory=dict)
     unprocessed: Mapping[str, str] = field(default_factory=dict)
     conditions: Mapping[str, object] = field(default_factory=dict)
 
@@ -82,6 +91,7 @@ class Benchmark:
         return {
             "latency_ms": {name: asdict(summary) for name, summary in self.latencies.items()},
             "end_to_end_ms": {name: asdict(summary) for name, summary in self.end_to_end.items()},
+            "stages_ms": {name: asdict(stages) for name, stages in self.stages.items()},
             "not_end_to_end": dict(self.unprocessed),
             "memory_bytes": dict(self.memory_bytes),
             "comparisons": [
@@ -163,13 +173,16 @@ def bench_artifacts(
             candidates[name] = _Candidate(artifact=artifact, open=_opening(opener, artifact, place))
         for name, built in around.items():
             opening = _opening(open_around, artifacts[name], built)
-            candidates[name + END_TO_END] = _Candidate(artifact=artifacts[name], open=opening)
+            candidates[name + END_TO_END] = _Candidate(
+                artifact=artifacts[name], open=opening, is_end_to_end=True
+            )
         samples = _time_launches(candidates, core=core, launches=launches, seed=seed, progress=progress)
     names, threads = list(artifacts), {name: a.target.threads for name, a in artifacts.items()}
     ends = [name for name in names if name in around]
     return Benchmark(
         latencies={name: samples[name].summary(threads[name]) for name in names},
         end_to_end={name: samples[name + END_TO_END].summary(threads[name]) for name in ends},
+        stages={name: summarise_stages(samples[name + END_TO_END].stages) for name in ends},
         comparisons=(
             *_compare_with_first(samples, names),
             *_compare_with_first(samples, [name + END_TO_END for name in ends]),
@@ -195,6 +208,7 @@ class _Candidate:
 
     artifact: Artifact
     open: Callable[[Worker], int | None]
+    is_end_to_end: bool = False
 
 
 def _opening(
@@ -205,10 +219,11 @@ def _opening(
 
 @dataclass(kw_only=True, eq=False)
 class _Samples:
-    """Of one candidate: launches, blocks, and the nanoseconds of each inference."""
+    """Of one candidate: launches, blocks, and the nanoseconds of each inference; of one end to end, its stages too."""
 
     wall_ns: list[list[list[int]]] = field(default_factory=list)
     cpu_ns: list[list[list[int]]] = field(default_factory=list)
+    stages: list[tuple[int, int, int]] = field(default_factory=list)
     memory_bytes: int | None = None
 
     def summary(self, threads: int) -> LatencySummary:
@@ -241,6 +256,8 @@ def _time_launches(
                     raise timing
                 samples[name].wall_ns.append(timing.wall_ns)
                 samples[name].cpu_ns.append(timing.cpu_ns)
+                if candidates[name].is_end_to_end:
+                    samples[name].stages += read_stages(workers[name], sum(map(len, timing.wall_ns)))
     return samples
 
 

@@ -15,7 +15,7 @@ from edgewright.artifact_files import read_artifact
 from edgewright.benchmark import Benchmark, bench
 from edgewright.core.errors import UnavailableError, UsageError
 from edgewright.measure import operations
-from edgewright.measure.end_to_end import build_processing, open_around
+from edgewright.measure.end_to_end import build_processing, open_around, stage_times
 from edgewright.prediction import specify
 from edgewright.processing.specification import PROCESSING_NAME, write_specification
 from edgewright.workers.pool import Worker
@@ -48,10 +48,15 @@ def test_what_is_timed_gives_the_results_of_a_prediction(model: Path, tmp_path: 
         for raw, want in zip(opened.batches, expected, strict=True):
             np.testing.assert_allclose(opened.session.run(raw)["colours"], want, atol=1e-6)
         block = operations.time_block({"count": 3})
+        stages = stage_times({"count": 3})
     finally:
         operations.close_artifact({})
     wall = block["wall_ns"]
     assert isinstance(wall, list) and min(wall) > 0
+    (rows,) = stages.values()
+    assert isinstance(rows, list) and len(rows) == 3
+    for row, whole in zip(rows, wall, strict=True):
+        assert min(row) > 0 and sum(row) <= whole
 
 
 class _Here:
@@ -110,5 +115,8 @@ def test_end_to_end_stands_beside_inference_alone(model: Path, tmp_path: Path) -
     whole, alone = found.end_to_end[first].cpu_ms_p50, found.latencies[first].cpu_ms_p50
     assert whole is not None and alone is not None and whole > alone
     assert [c.name for c in found.comparisons] == [broken, again, f"{again}, end to end"]
-    record = found.to_json()["end_to_end_ms"]
-    assert isinstance(record, dict) and set(record) == {first, again}
+    for key in ("end_to_end_ms", "stages_ms"):
+        record = found.to_json()[key]
+        assert isinstance(record, dict) and set(record) == {first, again}
+    split = found.stages[first]
+    assert min(split.before, split.model, split.behind) > 0

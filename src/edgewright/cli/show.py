@@ -207,6 +207,14 @@ def benchmark(found: Benchmark, as_json: bool) -> None:
         whole = found.end_to_end.get(name)
         if whole is not None:
             table.add_row("  end to end", *_latency(whole), "", "yes" if whole.valid else "no")
+            stages = found.stages[name]
+            parts = (
+                ("before the model", stages.before),
+                ("model", stages.model),
+                ("behind it", stages.behind),
+            )
+            for what, part in parts:
+                table.add_row(f"    {what}", f"{part:.4g}")
     console = _console()
     console.print(table)
     for names, suffix in ((found.latencies, ""), (found.end_to_end, ", end to end")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from edgewright.core.contracts import LayerCost, Session
 from edgewright.core.program import specs_from_json
 from edgewright.core.target import Target
 from edgewright.core.tensors import Array, Arrays, TensorSpec
-from edgewright.measure.operations import hold_session
+from edgewright.measure.operations import held_session, hold_session
 from edgewright.processing.c_code import write_core
 from edgewright.processing.c_host import CProcessor, build_library
 from edgewright.processing.processor import Plan, Signature, plan
@@ -24,6 +26,22 @@ from edgewright.workers.pool import Worker
 _NAME = "bench"
 _SOURCES = "core"
 _LIBRARY = f"lib{_NAME}.so"
+_KEPT_RUNS = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Where the time of one end-to-end run goes: medians in milliseconds, which need not add up to the median of all.
+
+    Attributes:
+        before: setting the raw inputs, and making tensors of them.
+        model: the runtime's.
+        behind: making results of the outputs, and reading them.
+    """
+
+    before: float
+    model: float
+    behind: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,11 +130,40 @@ def open_processed(arguments: dict[str, object]) -> dict[str, object]:
     return {}
 
 
+def stage_times(arguments: dict[str, object]) -> dict[str, object]:
+    """Return where the time of the last runs of the opened session went.
+
+    Arguments: count (runs, the last ones).
+    Result: stages (a row each run: nanoseconds before the model, of the model, behind it).
+    """
+    session = held_session()
+    assert isinstance(session, _Processed)
+    return {"stages": [list(row) for row in list(session.stages)[-int(str(arguments["count"])) :]]}
+
+
+def read_stages(worker: Worker, count: int) -> list[tuple[int, int, int]]:
+    """Return, for the last `count` runs of what `open_around` opened in `worker`, the nanoseconds of each stage."""
+    rows = worker.call("edgewright.measure.end_to_end:stage_times", {"count": count})["stages"]
+    assert isinstance(rows, list)
+    return [(int(before), int(model), int(behind)) for before, model, behind in rows]
+
+
+def summarise_stages(rows: Sequence[tuple[int, int, int]]) -> Stages:
+    """Return the medians of `rows`, as `read_stages` gives them."""
+    before, model, behind = np.median(np.asarray(rows), axis=0) / 1e6
+    return Stages(before=float(before), model=float(model), behind=float(behind))
+
+
 class _Processed:
-    """A session that takes raw inputs and gives results: what an app calls for one frame."""
+    """A session that takes raw inputs and gives results: what an app calls for one frame.
+
+    Attributes:
+        stages: of the last runs, nanoseconds before the model, of the model, behind it.
+    """
 
     def __init__(self, session: Session, processor: CProcessor) -> None:
         self._session, self._processor = session, processor
+        self.stages: deque[tuple[int, int, int]] = deque(maxlen=_KEPT_RUNS)
         ends = processor.core.program.models[0].inputs
         self._tensors = {end.spec.name: processor.tensor(0, index) for index, end in enumerate(ends)}
 
@@ -129,10 +176,17 @@ class _Processed:
         return self._session.outputs
 
     def run(self, inputs: Arrays) -> Arrays:
+        begin = time.perf_counter_ns()
         self._processor.set_inputs(inputs)
         self._processor.compute()
-        self._processor.finish(0, self._session.run(self._tensors))
-        return self._processor.results()
+        prepared = time.perf_counter_ns()
+        outputs = self._session.run(self._tensors)
+        inferred = time.perf_counter_ns()
+        self._processor.finish(0, outputs)
+        results = self._processor.results()
+        end = time.perf_counter_ns()
+        self.stages.append((prepared - begin, inferred - prepared, end - inferred))
+        return results
 
     def layers(self, inputs: Arrays) -> Sequence[LayerCost]:
         return ()

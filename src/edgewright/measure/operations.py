@@ -81,6 +81,11 @@ def hold_session(session: Session, artifact: Artifact, target: Target, batches: 
     _opened["model"] = _Opened(session, artifact, target, batches)
 
 
+def held_session() -> Session:
+    """Return the session that is open in this process."""
+    return _model().session
+
+
 def run_data(arguments: dict[str, object]) -> dict[str, object]:
     """Run the opened model over all data; write output i to <out>/<i>.npy, sample axis first.
 
