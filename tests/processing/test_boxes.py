@@ -222,7 +222,10 @@ def test_hostile_candidates() -> None:
             # An area beyond float32, or below it, overlaps nothing.
             assert len(suppress(step, np.vstack([huge, huge]), 1)) == 6
     infinite = suppress(Nms(), floats((0, 0, 1, 1, np.inf), (4, 4, 5, 5, 0.5)), 1)
-    assert infinite[:, 0].tolist() == [0, 4]
+    assert infinite[:, 0].tolist() == [4]
+    points = floats((0, 0, 1, 1, 0.9, 2, 2, np.nan), (4, 4, 5, 5, 0.5, 4, 4, 0))
+    assert suppress(Nms(), points, 1)[:, 0].tolist() == [4]
+    assert suppress(Nms(), floats((0, 0, 1, 1, np.inf, 0.5)), 2)[:, 4:].tolist() == [[0.5, 1]]
 
 
 def test_many_candidates_are_bounded() -> None:

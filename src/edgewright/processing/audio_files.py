@@ -199,7 +199,8 @@ def _samples(raw: bytes, found: _Format) -> Floats:
     values = np.frombuffer(raw, dtype=dtype)
     if found.bits == 8:
         values = values.astype(np.int16) - 128
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused as such
+    # A float64 beyond float32 becomes infinite, and is refused as such; so is what is no number.
+    with np.errstate(over="ignore", invalid="ignore"):
         return (values.astype(np.float32) / np.float32(full_scale)).reshape(-1, found.channels)
 
 

@@ -21,14 +21,15 @@ MAX_PIXELS = 64_000_000
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
 _MAX_BYTES = 512 << 20
 _WHITE = (255, 255, 255)
+_ORIENTATION = 0x0112  # Exif 2.32, section 4.6.4
 
 
 def read_image(source: Path | bytes, *, order: Order = "rgb", background: tuple[int, ...] = _WHITE) -> Array:
     """Return the image in a PNG, JPEG, BMP, WebP or GIF file as uint8 [height, width, channels].
 
-    It is turned upright as its EXIF says. Of an animation it is the first frame. Of 16 bits a channel the upper 8 are
-    kept. CMYK is converted by its plain formula, and colour profiles are not applied. What is transparent is laid on
-    `background`, unless the order is "rgba". Sizes are checked before anything is decoded.
+    It is turned upright as its EXIF says, where that can be read. Of an animation it is the first frame. Of 16 bits a
+    channel the upper 8 are kept. CMYK is converted by its plain formula, and colour profiles are not applied. What is
+    transparent is laid on `background`, unless the order is "rgba". Sizes are checked before anything is decoded.
 
     Args:
         source: the path of a file, or its bytes.
@@ -40,7 +41,7 @@ def read_image(source: Path | bytes, *, order: Order = "rgb", background: tuple[
     """
     what = str(source) if isinstance(source, Path) else f"an image of {len(source)} bytes"
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image
     except ImportError as err:
         raise UnavailableError("reading images needs Pillow: pip install pillow") from err
     encoded = _read(source, what)
@@ -50,7 +51,8 @@ def read_image(source: Path | bytes, *, order: Order = "rgb", background: tuple[
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
                 _check_size(image, what)
-                array, have = _pixels(ImageOps.exif_transpose(image), what)
+                image.load()
+                array, have = _pixels(_upright(image), what)
     except DataError:
         raise
     except Exception as err:  # Pillow's plugins raise whatever a broken file makes them run into
@@ -67,10 +69,13 @@ def _read(source: Path | bytes, what: str) -> bytes:
         encoded = source
     else:
         try:
+            if source.exists() and not source.is_file():  # a pipe would be waited for
+                raise DataError(f"{what} is no file. Give an image.")
             with source.open("rb") as stream:
                 encoded = stream.read(_MAX_BYTES + 1)
-        except OSError as err:
-            raise DataError(f"{what} cannot be read: {err.strerror or err}. Check the path.") from err
+        except (OSError, ValueError) as err:  # a ValueError is of a name that no file can have
+            reason = err.strerror if isinstance(err, OSError) else None
+            raise DataError(f"{what} cannot be read: {reason or err}. Check the path.") from err
     if not encoded:
         raise DataError(f"{what} is empty. Remove or replace it.")
     if len(encoded) > _MAX_BYTES:
@@ -85,6 +90,22 @@ def _check_size(image: PillowImage, what: str) -> None:
             f"{what} has {width}x{height} pixels; sides of 1..{MAX_SIDE} and at most {MAX_PIXELS} pixels are decoded. "
             "Make it smaller."
         )
+
+
+def _upright(image: PillowImage) -> PillowImage:
+    """Return the decoded image turned as its EXIF says; as it is where that cannot be read, as viewers do."""
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+    }  # fmt: skip
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # whatever Pillow's readers of EXIF run into: it says nothing of the pixels
+        return image
+    turn = turns.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
 
 
 def _pixels(image: PillowImage, what: str) -> tuple[Array, Order]:

@@ -23,7 +23,8 @@ class Nms(Step):
     """Keep the best of the candidates that overlap, the best first.
 
     1. Each candidate has its best class (of equal scores the lower index), or with `multi_label` each of its classes;
-       a score below `score` or NaN, a corner that is not finite, and a box without area, are left out.
+       a score that is below `score` or not finite, a corner or a keypoint that is not finite, and a box without area,
+       are left out.
     2. The `before` best take part, in the order of their scores; of equal ones the earlier candidate, then the lower
        class, first.
     3. The best that is left is taken, up to `limit`. Those left (of the same class, with `per_class`) that overlap it
@@ -94,10 +95,10 @@ class Nms(Step):
         self, candidates: Floats, scores: Floats
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:
         """Return (row, class, score) of what takes part, the best first."""
-        corners = candidates[:, :4]
-        usable = np.isfinite(corners).all(axis=1)
+        corners, points = candidates[:, :4], candidates[:, 4 + scores.shape[1] :]
+        usable = np.isfinite(corners).all(axis=1) & np.isfinite(points).all(axis=1)
         usable &= (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
-        scores = np.where(np.isnan(scores), np.float32(-np.inf), scores)
+        scores = np.where(np.isfinite(scores), scores, np.float32(-np.inf))
         if self.multi_label:
             rows, labels = np.nonzero((scores >= np.float32(self.score)) & usable[:, None])
         else:

@@ -14,13 +14,12 @@ from edgewright.core.tensors import Array, Arrays
 from edgewright.processing.planning import CheckedFlow, Plan, plan
 from edgewright.processing.signature import Signature, full_name, held_values
 from edgewright.processing.step import Frame, Geometry, Step
-from edgewright.processing.values import MAX_SIDE, ValueType, fits
+from edgewright.processing.values import MAX_SIDE, RAW_DTYPES, ValueType, fits
 
 Raw = Array | str
 Execute = Callable[
     [str, Arrays], Arrays
 ]  # name of the model ("" for the only one), its inputs -> its outputs
-_RAW_DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float32")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -191,7 +190,7 @@ def _checked(name: str, want: ValueType, raw: Mapping[str, Raw]) -> Array:
             raise DataError(f"input {name!r} is {type(value).__name__}, but a text is expected.")
         return array
     have = (
-        replace(want, shape=array.shape, dtype=str(array.dtype)) if str(array.dtype) in _RAW_DTYPES else None
+        replace(want, shape=array.shape, dtype=str(array.dtype)) if str(array.dtype) in RAW_DTYPES else None
     )
     if have is None or not fits(have, want) or 0 in array.shape:
         raise DataError(f"input {name!r} is {array.dtype}{list(array.shape)}, but {want} is expected.")

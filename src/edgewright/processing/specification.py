@@ -16,7 +16,7 @@ from edgewright.core.options import options_record, read_options
 from edgewright.processing.registry import read_step, step_record
 from edgewright.processing.step import Step, is_file_name
 from edgewright.processing.toml_file import read_toml
-from edgewright.processing.values import MAX_SIDE, Order, ValueType, image_type
+from edgewright.processing.values import MAX_SIDE, RAW_DTYPES, Order, ValueType, image_type
 
 PROCESSING_NAME = "processing.toml"
 PROCESSING_VERSION = 1
@@ -72,6 +72,10 @@ class RawInput:
         ):
             if not 0 <= number <= most:
                 raise RecipeError(f"input {self.name!r} has {what} = {number}; 0..{most} is expected.")
+        if self.dtype not in RAW_DTYPES:
+            raise RecipeError(
+                f"input {self.name!r} has dtype {self.dtype!r:.80}; {', '.join(RAW_DTYPES)} are expected."
+            )
         if (self.height == 0) != (self.width == 0):
             raise RecipeError(
                 f"input {self.name!r} has a height or a width alone; both, or none, are expected."
@@ -334,6 +338,8 @@ def read_labels(path: Path) -> tuple[str, ...]:
         RecipeError: it cannot be read, is empty, too long, or holds control characters.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise RecipeError(f"label file {path} is no file. Check the path.")
         if path.stat().st_size > _MAX_LABEL_BYTES:
             raise RecipeError(f"label file {path} has more than {_MAX_LABEL_BYTES} bytes.")
         text = path.read_text(encoding="utf-8-sig")

@@ -27,6 +27,7 @@ Kind = Literal[
 KINDS: tuple[str, ...] = get_args(Kind)
 RAW_KINDS: tuple[str, ...] = ("image", "audio", "series", "landmarks", "text", "tensor")
 Order = Literal["rgb", "bgr", "grey", "rgba", ""]
+RAW_DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float32")
 MAX_SIDE = 16_384
 MAX_VALUES = 1 << 28
 

@@ -69,15 +69,28 @@ static int32_t take(part *heap, int32_t n, int32_t most, float score, int32_t ro
     return n;
 }
 
-static int32_t is_usable(const float *box)
+/* A score as it is compared: what is infinite or no number is below everything. */
+static float ranked(float score)
+{
+    return score - score == 0.0f ? score : -3.402823466e+38f * 2.0f;
+}
+
+static int32_t are_finite(const float *values, int32_t n)
 {
     int32_t i;
-    for (i = 0; i < 4; ++i) {
-        if (!(box[i] - box[i] == 0.0f)) {
+    for (i = 0; i < n; ++i) {
+        if (!(values[i] - values[i] == 0.0f)) {
             return 0;
         }
     }
-    return box[2] > box[0] && box[3] > box[1];
+    return 1;
+}
+
+/* Whether the corners and the keypoints, which follow the scores, are numbers, and the box has an area. */
+static int32_t is_usable(const float *box, const ew_nms_options *o)
+{
+    return are_finite(box, 4) && are_finite(box + 4 + o->classes, o->columns - 4 - o->classes) &&
+           box[2] > box[0] && box[3] > box[1];
 }
 
 static int32_t selected(const float *candidates, const ew_nms_options *o, part *parts)
@@ -87,16 +100,16 @@ static int32_t selected(const float *candidates, const ew_nms_options *o, part *
         const float *at = candidates + (ptrdiff_t)row * o->columns, *scores = at + 4;
         if (o->is_multi_label) {
             for (c = 0; c < o->classes; ++c) {
-                if (ew_ranked(scores[c]) >= o->score && is_usable(at)) {
+                if (ranked(scores[c]) >= o->score && is_usable(at, o)) {
                     n = take(parts, n, o->before, scores[c], row, c);
                 }
             }
         } else {
             int32_t best = 0;
             for (c = 1; c < o->classes; ++c) {
-                best = ew_ranked(scores[c]) > ew_ranked(scores[best]) ? c : best;
+                best = ranked(scores[c]) > ranked(scores[best]) ? c : best;
             }
-            if (ew_ranked(scores[best]) >= o->score && is_usable(at)) {
+            if (ranked(scores[best]) >= o->score && is_usable(at, o)) {
                 n = take(parts, n, o->before, scores[best], row, best);
             }
         }

@@ -122,7 +122,7 @@ void ew_smooth(const float *from, float *to, int32_t size, float *state, int32_t
         means[(ptrdiff_t)(hold - 1) * size + i] = best;
         for (k = ew_most(hold - count, 0); k < hold - 1; ++k) {
             float mean = means[(ptrdiff_t)k * size + i];
-            best = mean > best ? mean : best;
+            best = best == best && !(mean <= best) ? mean : best; /* what is no number stays, as numpy's does */
         }
         to[i] = best;
     }
