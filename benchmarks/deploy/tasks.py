@@ -182,6 +182,6 @@ class Sources:
         # Nothing here runs Core ML: an interpreter of ours ran the written file.
         if made.artifact is None or made.result.status not in (Status.OK, Status.INTERPRETED):
             return f"{made.result.status}: {made.result.reason}"
-        folder = made.artifact.path.parent
+        folder = made.artifact.shown_path.parent
         assert (folder / RECORD_NAME).is_file() and read_artifact(folder).target.runtime == runtime
         return folder
