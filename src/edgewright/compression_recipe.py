@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from edgewright.compress import registry
 from edgewright.core.errors import FormatMismatchError, RecipeError, UnknownNameError
 from edgewright.core.files import write_text
 from edgewright.core.options import options_record, read_options, read_settings
-from edgewright.recipe import DEFAULT_RUNTIMES
+from edgewright.recipe import DEFAULT_RUNTIMES, read_recipe_table, typed_value
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 COMPRESSION_VERSION = 1
 ENTROPY = "entropy"  # works on artifacts, all other passes on programs
 _VERSION_KEY = "edgewright_compression"
-_MAX_RECIPE_BYTES = 1 << 20
 _MAX_STEPS = 64
 _MAX_SEED = 2**32 - 1
 _PLACES = (
@@ -231,13 +229,13 @@ class CompressionRecipe:
             UnknownNameError: an unknown key, pass or option, with the nearest known one.
             UsageError: an option that its pass refuses.
         """
-        record = _toml(path)
+        record = read_recipe_table(path, _VERSION_KEY, COMPRESSION_VERSION)
         known = {one.name: str(one.type) for one in fields(CompressionRecipe) if one.name != "steps"}
         values: dict[str, object] = {"steps": _steps(record.pop("step", []), path)}
         for name, value in record.items():
             if name not in known:
                 raise UnknownNameError.of("recipe key", name, (*known, "step"))
-            values[name] = _typed(name, value, known[name], path)
+            values[name] = typed_value(name, value, known[name], path)
         folder = path.resolve().parent
         for name in _PLACES:
             if name in values:
@@ -281,21 +279,6 @@ def _pass_names() -> str:
     return ", ".join(registry.names())
 
 
-def _toml(path: Path) -> dict[str, object]:
-    try:
-        if path.stat().st_size > _MAX_RECIPE_BYTES:
-            raise RecipeError(f"recipe {path} is larger than {_MAX_RECIPE_BYTES} bytes.")
-        record = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise RecipeError(f"recipe {path} cannot be read: {err.strerror}. Check the path.") from err
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as err:
-        raise RecipeError(f"recipe {path} is not TOML: {err}.") from err
-    version = record.pop(_VERSION_KEY, None)
-    if type(version) is not int or version != COMPRESSION_VERSION:
-        raise RecipeError(f"recipe {path} has {_VERSION_KEY} = {version!r}; expected {COMPRESSION_VERSION}.")
-    return record
-
-
 def _steps(value: object, path: Path) -> tuple[CompressionStep, ...]:
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise RecipeError(f"recipe {path}: step is {value!r}, but tables [[step]] are expected.")
@@ -305,23 +288,6 @@ def _steps(value: object, path: Path) -> tuple[CompressionStep, ...]:
         CompressionStep.read(entry, what=f"recipe {path}: step {number}")
         for number, entry in enumerate(value, 1)
     )
-
-
-def _typed(name: str, value: object, kind: str, path: Path) -> object:
-    kinds: dict[str, tuple[type, str]] = {
-        "str": (str, "text"),
-        "int": (int, "a whole number"),
-        "bool": (bool, "true or false"),
-        "tuple[str, ...]": (str, "a list of texts"),
-        "Mapping[str, object]": (dict, "a table"),
-    }
-    item, expected = kinds[kind]
-    if kind.startswith("tuple"):
-        if isinstance(value, list) and all(type(entry) is item for entry in value):
-            return tuple(value)
-    elif type(value) is item:
-        return value
-    raise RecipeError(f"recipe {path}: {name} is {value!r}, but {expected} is expected.")
 
 
 def _absolute(place: str, folder: Path, *, is_data: bool) -> str:

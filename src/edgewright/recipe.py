@@ -194,19 +194,7 @@ class Recipe:
             RecipeError: missing, too large, not TOML, another version, or a value of the wrong type.
             UnknownNameError: an unknown key, with the nearest known one.
         """
-        try:
-            if path.stat().st_size > _MAX_RECIPE_BYTES:
-                raise RecipeError(f"recipe {path} is larger than {_MAX_RECIPE_BYTES} bytes.")
-            record = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as err:
-            raise RecipeError(f"recipe {path} cannot be read: {err.strerror}. Check the path.") from err
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-            raise RecipeError(f"recipe {path} is not TOML: {err}.") from err
-        version = record.pop("edgewright_recipe", None)
-        if version != RECIPE_VERSION:
-            raise RecipeError(
-                f"recipe {path} has edgewright_recipe = {version!r}; expected {RECIPE_VERSION}."
-            )
+        record = read_recipe_table(path, "edgewright_recipe", RECIPE_VERSION)
         return _from_record(record, path)
 
 
@@ -216,17 +204,50 @@ def _from_record(record: Mapping[str, object], path: Path) -> Recipe:
     for name, value in record.items():
         if name not in known:
             raise UnknownNameError.of("recipe key", name, known)
-        values[name] = _typed(name, value, str(known[name].type), path)
+        values[name] = typed_value(name, value, str(known[name].type), path)
     if "model" not in values:
         raise RecipeError(f"recipe {path} has no key 'model'. Name the model to build.")
     return Recipe(**values)  # type: ignore[arg-type]
 
 
-def _typed(name: str, value: object, kind: str, path: Path) -> object:
-    item = {"str": str, "int": int, "bool": bool, "tuple[str, ...]": str, "tuple[int, ...]": int}[kind]
+def read_recipe_table(path: Path, key: str, version: int) -> dict[str, object]:
+    """Return what the TOML file at `path` holds beside `key`, whose value is `version`.
+
+    Raises:
+        RecipeError: missing, too large, not TOML, or another version.
+    """
+    try:
+        if path.stat().st_size > _MAX_RECIPE_BYTES:
+            raise RecipeError(f"recipe {path} is larger than {_MAX_RECIPE_BYTES} bytes.")
+        record = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise RecipeError(f"recipe {path} cannot be read: {err.strerror}. Check the path.") from err
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as err:
+        raise RecipeError(f"recipe {path} is not TOML: {err}.") from err
+    got = record.pop(key, None)
+    if type(got) is not int or got != version:
+        raise RecipeError(f"recipe {path} has {key} = {got!r}; expected {version}.")
+    return record
+
+
+def typed_value(name: str, value: object, kind: str, path: Path) -> object:
+    """Return the value of key `name` for a field of the type `kind`, lists as tuples.
+
+    Raises:
+        RecipeError: it is of another type.
+    """
+    kinds: dict[str, tuple[type, str]] = {
+        "str": (str, "text"),
+        "int": (int, "a whole number"),
+        "bool": (bool, "true or false"),
+        "tuple[str, ...]": (str, "a list of texts"),
+        "tuple[int, ...]": (int, "a list of whole numbers"),
+        "Mapping[str, object]": (dict, "a table"),
+    }
+    item, expected = kinds[kind]
     if kind.startswith("tuple"):
         if isinstance(value, list) and all(type(entry) is item for entry in value):
             return tuple(value)
     elif type(value) is item:
         return value
-    raise RecipeError(f"recipe {path}: {name} is {value!r}, but {kind} is expected.")
+    raise RecipeError(f"recipe {path}: {name} is {value!r}, but {expected} is expected.")
