@@ -14,7 +14,12 @@ ARM64 = Tools(
     packages="gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user-static mmdebstrap",
 )
 WEB = Tools(purpose="web bundles", programs=("clang", "wasm-ld", "chromium"), packages="clang lld chromium")
-ALL = (CPP, ARM64, WEB)
+ANDROID = Tools(
+    purpose="android bundles",
+    programs=("java", "cmake", "clang", "ld.lld", "aapt2"),
+    packages="openjdk-17-jdk-headless cmake gcc clang lld aapt",
+)
+ALL = (CPP, ARM64, WEB, ANDROID)
 
 INCLUDE_VARIABLE = "EDGEWRIGHT_ONNXRUNTIME_INCLUDE"
 HEADERS_FIX = (
