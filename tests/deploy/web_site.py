@@ -6,6 +6,7 @@ import contextlib
 import functools
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,15 @@ def plain_server(folder: Path) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def wait_until(browser: Browser, promise: str, *, attempts: int = 600) -> None:
+    """Return when `promise`, made anew each time, becomes true."""
+    for _ in range(attempts):
+        if browser.evaluate(promise):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{promise} did not become true")
 
 
 def live(browser: Browser, url: str) -> None:

@@ -28,6 +28,7 @@ from edgewright.deploy.writing import (
 from edgewright.processing.c_code import CCore
 from edgewright.processing.c_program import CTensor
 from edgewright.processing.c_wasm import STRING_H, build_wasm, wasm_flags
+from edgewright.processing.streaming import lags
 from edgewright.processing.values import ValueType
 
 FILES_NAME = "files.json"
@@ -160,7 +161,7 @@ def _values(content: Content, runtime: WebRuntime, chain: Sequence[str]) -> dict
             "field": camel_case(flow.name, "javascript"),
             "kind": made[flow.name].kind,
             "type": _TYPES.get(made[flow.name].kind, "Values"),
-            "text": result_text(made[flow.name]),
+            "text": result_text(made[flow.name]) + _late_text(content, flow.name),
         }
         for flow in specification.results
     ]
@@ -187,6 +188,11 @@ def _values(content: Content, runtime: WebRuntime, chain: Sequence[str]) -> dict
         "is_stream": is_stream(content),
         "example": ", ".join(f"{row['field']}: {_EXAMPLES.get(row['kind'], 'numbers')}" for row in inputs),
     }
+
+
+def _late_text(content: Content, name: str) -> str:
+    lag = lags(content.plan).get(name, 0) if is_stream(content) else 0
+    return f", {lag} samples behind the input" if lag else ""
 
 
 _WITHOUT_GPU = {
@@ -222,6 +228,7 @@ def _input_type(made: ValueType) -> str:
 def _interface(content: Content, core: CCore, runtime: WebRuntime, chain: Sequence[str]) -> dict[str, object]:
     """Return what the engine and the page have to know."""
     plan = content.plan
+    late = lags(plan) if is_stream(content) else {}
     names = {
         name: runtime.tensor_names(artifact) if runtime.tensor_names else {}
         for name, artifact in content.artifacts.items()
@@ -275,6 +282,7 @@ def _interface(content: Content, core: CCore, runtime: WebRuntime, chain: Sequen
                 "field": camel_case(flow.name, "javascript"),
                 "kind": plan.results[flow.name].kind,
                 "labels": list(flow.labels),
+                "lag": late.get(flow.name, 0),
             }
             for flow in plan.specification.results
         ],

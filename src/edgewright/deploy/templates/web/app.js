@@ -1,17 +1,19 @@
 // The page: camera, files and microphone in, results drawn. `app` on the window is the promise of it.
 import { optionsOf } from "./lib/accelerators.js";
 import { Model } from "./lib/model.js";
-import { drawImage, drawWave, shown } from "./lib/draw.js";
+import { drawImage, drawWave, peakOf, shown } from "./lib/draw.js";
 import { inputsOf, readCases } from "./lib/golden.js";
 import { readImage, sizeOf } from "./lib/images.js";
 import { startOffline } from "./lib/offline.js";
-import { History, showResults } from "./lib/panel.js";
-import { Microphone, readSound } from "./lib/sound.js";
+import { History, showResults, spoken } from "./lib/panel.js";
+import { Microphone, readSound, wav } from "./lib/sound.js";
 
 const SHOWN_S = 10; // of a live stream
 const WINDOWS_A_SECOND = 4; // of live sound for a model of clips
 const PAUSE_MS = 50; // at least so often the page may draw
 const MOST_SECONDS = 600;
+const MOST_FILE_BYTES = 256 * 2 ** 20;
+const MOST_PIXELS = 64e6; // of a picture: a canvas of more is none in most browsers
 
 const at = (id) => document.getElementById(id);
 
@@ -20,13 +22,25 @@ function say(text, isBad = false) {
   at("message").textContent = text;
 }
 
+// What browsers call these is of no help.
+const DEVICE_TROUBLES = {
+  NotAllowedError: (what) => `the ${what} is not allowed for this page: allow it in the settings of the browser, or open a file`,
+  NotFoundError: (what) => `no ${what} is found: open a file`,
+  NotReadableError: (what) => `the ${what} cannot be read: another program may use it`,
+};
+
 function complain(error) {
   at("panel").replaceChildren(); // what stood there was of another input
   at("time").textContent = "";
   say(error.message, true);
 }
 
-const progress = (done, all) => say(`Loading the model: ${Math.round((100 * done) / all)} %`);
+function progress(done, all) {
+  Object.assign(at("progress"), done < all ? { value: done, max: all } : {});
+  if (done >= all) at("progress").removeAttribute("value");
+  const bytes = (count) => (count / 1e6).toFixed(1);
+  say(done < all ? `Loading the model: ${bytes(done)} of ${bytes(all)} MB` : "Starting the model…");
+}
 
 class App {
   #model;
@@ -49,11 +63,14 @@ class App {
   /** Make the controls work. */
   start() {
     const { kind } = this;
+    // Nothing is dropped on a screen that is touched.
+    const drop = (what) => (matchMedia("(pointer: coarse)").matches ? "Open" : `Drop ${what} here, open`);
     at("hint").textContent = {
-      image: "Drop a picture here, open one, or use the camera.",
-      audio: "Drop a sound file here, open one, or use the microphone.",
+      image: `${drop("a picture")} one, or use the camera.`,
+      audio: `${drop("a sound file")} one, or use the microphone.`,
       numbers: "Numbers are separated by spaces or commas.",
     }[kind];
+    say("Nothing has run yet.");
     at("file").accept = { image: "image/*", audio: "audio/*", numbers: ".txt,.csv,.json" }[kind];
     at("open").textContent = { image: "Open a picture", audio: "Open a sound", numbers: "Run" }[kind];
     at("open").onclick = () => (kind === "numbers" ? this.#guarded(() => this.#form()) : at("file").click());
@@ -80,7 +97,7 @@ class App {
     if (this.kind === "image") await this.#picture(shown(given[this.inputs[0].name]), given[this.inputs[0].name]);
     else if (this.kind === "audio") await this.#sound(given[this.inputs[0].name]);
     else await this.#values(given);
-    return `example ${kase.name}: ${at("panel").innerText.replace(/\s+/g, " ").slice(0, 200)}`;
+    return `example ${kase.name}: ${spoken(at("panel"))}`;
   }
 
   async #guarded(work) {
@@ -90,9 +107,12 @@ class App {
 
   async #file(file) {
     await this.#stop();
+    if (file.size > MOST_FILE_BYTES) throw new Error(`${file.name} has ${Math.round(file.size / 2 ** 20)} MiB; at most ${MOST_FILE_BYTES / 2 ** 20} are read`);
     if (this.kind === "audio") return this.#sound(await readSound(file, this.rate));
     const bitmap = await readImage(file);
     try {
+      const pixels = bitmap.width * bitmap.height;
+      if (pixels > MOST_PIXELS) throw new Error(`${file.name} has ${Math.round(pixels / 1e6)} million pixels; at most ${MOST_PIXELS / 1e6} are shown`);
       return await this.#picture(bitmap, bitmap);
     } finally {
       bitmap.close();
@@ -120,29 +140,45 @@ class App {
     at("view").hidden = false;
     drawImage(at("view"), picture, this.#found(results));
     showResults(at("panel"), this.results, results, this.rate);
+    at("view").ariaLabel = `The picture, with what was found: ${spoken(at("panel"))}`;
   }
 
   async #sound(samples) {
     const { name } = this.inputs[0];
     if (samples.length > MOST_SECONDS * this.rate) throw new Error(`the sound is longer than ${MOST_SECONDS} s`);
+    const peak = peakOf(samples);
     at("view").hidden = false;
-    drawWave(at("view"), samples, { seconds: samples.length / this.rate });
+    at("view").ariaLabel = "The sound that was put in";
+    drawWave(at("view"), samples, { seconds: samples.length / this.rate, peak });
+    this.#play(samples);
     if (!this.hop) return showResults(at("panel"), this.results, await this.#run({ [name]: this.#fitted(samples) }), this.rate);
-    const history = new History(this.results, Math.ceil(samples.length / this.hop));
+    // What comes late is waited for.
+    const late = Math.max(0, ...this.results.map(({ lag }) => lag));
+    const runs = Math.ceil((samples.length + late) / this.hop);
+    const history = new History(this.results, runs);
     await this.#model.reset();
     let last = performance.now();
-    for (let from = 0; from < samples.length; from += this.hop) {
+    for (let from = 0; from < runs * this.hop; from += this.hop) {
       const part = new Float32Array(this.hop);
       part.set(samples.subarray(from, from + this.hop));
       history.add(await this.#run({ [name]: part }));
       if (performance.now() - last > PAUSE_MS) {
-        say(`${Math.round((100 * from) / samples.length)} %`);
+        say(`${Math.min(100, Math.round((100 * from) / samples.length))} %`);
         await new Promise((resolve) => setTimeout(resolve));
         last = performance.now();
       }
     }
     say("");
-    history.show(at("panel"), this.rate);
+    history.show(at("panel"), this.rate, { peak, runs: samples.length / this.hop });
+  }
+
+  /** Make the input heard; without samples nothing is. */
+  #play(samples) {
+    const player = at("heard");
+    if (player.src) URL.revokeObjectURL(player.src);
+    player.hidden = !samples;
+    if (samples) player.src = URL.createObjectURL(wav(samples, this.rate));
+    else player.removeAttribute("src");
   }
 
   /** As many samples as a model of clips takes: the loudest part, or with silence behind. */
@@ -179,13 +215,20 @@ class App {
     const what = this.kind === "image" ? "camera" : "microphone";
     at("live").textContent = this.#live ? `Stop the ${what}` : `Use the ${what}`;
     at("live").classList.toggle("on", Boolean(this.#live));
-    at("results").ariaLive = this.#live ? "off" : "polite"; // nobody can listen to every frame
+    at("live").ariaPressed = String(Boolean(this.#live));
+    at("panel").ariaLive = this.#live ? "off" : "polite"; // nobody can listen to every frame
   }
 
   async #toggle() {
     if (this.#live) return this.#stop();
     if (!navigator.mediaDevices) throw new Error("cameras and microphones need a secure page: https, or localhost");
-    this.#live = this.kind === "image" ? await this.#camera() : await this.#microphone();
+    this.#play(null);
+    const what = this.kind === "image" ? "camera" : "microphone";
+    try {
+      this.#live = this.kind === "image" ? await this.#camera() : await this.#microphone();
+    } catch (cause) {
+      throw cause.name in DEVICE_TROUBLES ? new Error(DEVICE_TROUBLES[cause.name](what), { cause }) : cause;
+    }
     this.#mark();
   }
 
@@ -233,8 +276,9 @@ class App {
       history?.add(results);
       if (performance.now() - drawn < PAUSE_MS) return;
       drawn = performance.now();
-      drawWave(at("view"), heard, { seconds: heard.length / this.rate });
-      if (history) history.show(at("panel"), this.rate, true);
+      const peak = Math.max(0.1, peakOf(heard));
+      drawWave(at("view"), heard, { seconds: heard.length / this.rate, peak });
+      if (history) history.show(at("panel"), this.rate, { isLive: true, peak });
       else showResults(at("panel"), this.results, results, this.rate);
     };
     if (this.hop) await this.#model.reset();
@@ -302,12 +346,16 @@ function numbersOf(name, text) {
 
 globalThis.app = (async () => {
   try {
-    at("offline").textContent = await startOffline();
+    say("Loading the runtime…");
+    at("offline").textContent = await startOffline((replace) => {
+      at("update").hidden = false;
+      at("update").onclick = replace;
+    });
     const model = await Model.load({ ...optionsOf(location), progress });
     const { name, version, threads, accelerator } = model.runtime;
-    const where = accelerator === "wasm" ? `${threads} thread${threads === 1 ? "" : "s"}` : "on the GPU";
-    at("runtime").textContent = `${name} ${version}, ${where}`;
-    at("runtime").title = model.accelerators.map((row) => `${row.name}: ${row.outcome}`).join("\n");
+    const where = accelerator === "wasm" ? `${threads} thread${threads === 1 ? "" : "s"}` : "on the GPU (WebGPU)";
+    at("runtime").textContent = `${name} ${version}, ${where}${crossOriginIsolated ? "" : ", not isolated"}`;
+    at("tried").textContent = model.accelerators.slice(0, -1).map((row) => `Not on ${row.name}: ${row.outcome}.`).join(" ");
     at("task").textContent = model.description.task.replaceAll("-", " ");
     const app = new App(model);
     app.start();
@@ -316,5 +364,7 @@ globalThis.app = (async () => {
     at("runtime").textContent = "not loaded";
     complain(error);
     throw error;
+  } finally {
+    at("progress").hidden = true;
   }
 })();

@@ -23,7 +23,11 @@ function show({ what, problems, ms }) {
 }
 
 globalThis.selftest = (async () => {
-  const offline = await startOffline();
+  const offline = await startOffline((replace) => {
+    const button = document.querySelector("#update");
+    button.hidden = false;
+    button.onclick = replace;
+  });
   const report = await selftest(undefined, show, optionsOf(location));
   const { name, version, threads, accelerator } = report.runtime;
   verdict.className = `pill ${report.ok ? "good" : "bad"}`;

@@ -41,13 +41,16 @@ export function drawImage(canvas, source, found, most = 1280) {
   const scale = Math.min(most / Math.max(width, height), Math.max(1, 720 / Math.max(width, height)));
   canvas.width = Math.round(width * scale);
   canvas.height = Math.round(height * scale);
+  canvas.style.width = "";
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.drawImage(source, 0, 0, canvas.width, canvas.height);
+  // Lines and letters are as large on a small screen as on a large one.
+  const pixel = Math.max(1, canvas.width / (canvas.getBoundingClientRect().width || canvas.width));
   for (const { kind, value } of found) {
     if (kind === "mask") drawMask(context, value, canvas);
-    if (kind === "boxes") value.forEach((box) => drawBox(context, box, scale));
-    if (kind === "keypoints") drawPoints(context, value, scale, colourOf(0));
+    if (kind === "boxes") value.forEach((box) => drawBox(context, box, scale, pixel));
+    if (kind === "keypoints") drawPoints(context, value, scale, colourOf(0), pixel);
   }
 }
 
@@ -69,6 +72,13 @@ function drawMask(context, { width, height, classes, labels }, canvas) {
   context.imageSmoothingEnabled = true;
 }
 
+/** Black or white, whichever can be read on a colour (contrast of WCAG 2, section 1.4.3). */
+function inkOn(colour) {
+  const linear = (value) => (value <= 10.3 ? value / 3294.6 : ((value / 255 + 0.055) / 1.055) ** 2.4);
+  const [red, green, blue] = rgbOf(colour).map(linear);
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000" : "#fff";
+}
+
 function rgbOf(colour) {
   if (!colour) return [0, 0, 0, 0];
   const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
@@ -78,32 +88,32 @@ function rgbOf(colour) {
   return [red, green, blue, MASK_ALPHA];
 }
 
-function drawBox(context, { x0, y0, x1, y1, label, points }, scale) {
+function drawBox(context, { x0, y0, x1, y1, label, points }, scale, pixel) {
   const colour = colourOf(label.index);
-  const size = Math.max(13, Math.min(18, context.canvas.width / 50));
-  context.lineWidth = Math.max(2, size / 7);
+  const size = 14 * pixel;
+  context.lineWidth = 2.5 * pixel;
   context.strokeStyle = colour;
   context.strokeRect(x0 * scale, y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale);
   const text = `${label.name} ${(100 * label.score).toFixed(0)} %`.trim();
   context.font = `600 ${size}px ${FONT}`;
-  const width = context.measureText(text).width + 10;
+  const width = context.measureText(text).width + 0.8 * size;
   const left = Math.min(Math.max(0, x0 * scale - context.lineWidth / 2), context.canvas.width - width);
   const top = y0 * scale > size * 1.5 ? y0 * scale - size * 1.5 : y0 * scale;
   context.fillStyle = colour;
   context.fillRect(left, top, width, size * 1.5);
-  context.fillStyle = "#fff";
-  context.fillText(text, left + 5, top + size * 1.12);
-  drawPoints(context, points, scale, colour);
+  context.fillStyle = inkOn(colour);
+  context.fillText(text, left + 0.4 * size, top + size * 1.12);
+  drawPoints(context, points, scale, colour, pixel);
 }
 
-function drawPoints(context, points, scale, colour) {
+function drawPoints(context, points, scale, colour, pixel) {
   for (const { x, y, score } of points) {
     context.globalAlpha = Math.max(0.15, Math.min(1, score));
     context.beginPath();
-    context.arc(x * scale, y * scale, Math.max(3, context.canvas.width / 200), 0, 2 * Math.PI);
+    context.arc(x * scale, y * scale, 4 * pixel, 0, 2 * Math.PI);
     context.fillStyle = colour;
     context.fill();
-    context.lineWidth = 1.5;
+    context.lineWidth = 1.5 * pixel;
     context.strokeStyle = "#fff";
     context.stroke();
   }
@@ -116,6 +126,7 @@ function prepare(canvas, width, height) {
   canvas.width = width * sharp;
   canvas.height = height * sharp;
   const context = canvas.getContext("2d");
+  canvas.style.width = `${width}px`;
   context.scale(sharp, sharp);
   const style = getComputedStyle(document.documentElement);
   context.fillStyle = style.getPropertyValue("--ground");
@@ -123,8 +134,21 @@ function prepare(canvas, width, height) {
   return { context, line: style.getPropertyValue("--line"), soft: style.getPropertyValue("--soft") };
 }
 
-/** Sound from top to bottom of the drawing: the lowest and the highest sample of each column. */
-export function drawWave(canvas, samples, { width = 720, height = 180, seconds = 0, colour = colourOf(0) } = {}) {
+/** The largest sample, and no less than what is silence to the eye. */
+export function peakOf(samples) {
+  return samples.reduce((most, sample) => Math.max(most, Math.abs(sample)), 0.02);
+}
+
+/** How wide a drawing in `element` may be, in pixels of the page. */
+function roomIn(element) {
+  if (!element) return 0;
+  const { paddingLeft, paddingRight } = getComputedStyle(element);
+  return element.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight);
+}
+
+/** Sound, `peak` from top to bottom of the drawing: the lowest and the highest sample of each column. */
+export function drawWave(canvas, samples, { width = 0, height = 160, seconds = 0, peak = 1, colour = colourOf(0) } = {}) {
+  width ||= Math.round(roomIn(canvas.parentElement)) || 720;
   const { context, line, soft } = prepare(canvas, width, height);
   context.fillStyle = line;
   context.fillRect(0, height / 2, width, 1);
@@ -135,8 +159,8 @@ export function drawWave(canvas, samples, { width = 720, height = 180, seconds =
     let low = 1;
     let high = -1;
     for (let index = from; index < to; index += 1) {
-      low = Math.min(low, samples[index]);
-      high = Math.max(high, samples[index]);
+      low = Math.min(low, samples[index] / peak);
+      high = Math.max(high, samples[index] / peak);
     }
     const top = (0.5 - 0.47 * Math.min(1, high)) * height;
     context.fillRect(x, top, 1, Math.max(1, (0.5 - 0.47 * Math.max(-1, low)) * height - top));
@@ -144,12 +168,17 @@ export function drawWave(canvas, samples, { width = 720, height = 180, seconds =
   if (seconds) {
     context.fillStyle = soft;
     context.font = `12px ${FONT}`;
-    context.fillText(`${seconds.toFixed(seconds < 10 ? 2 : 0)} s`, width - 44, height - 8);
+    context.textAlign = "right";
+    context.fillText(`${seconds.toFixed(seconds < 10 ? 2 : 0)} s`, width - 6, height - 6);
   }
 }
 
-/** Curves over one another: `lines` are lists of numbers, one a run. The scale is 0 to 1, or what the numbers need. */
-export function drawCurves(canvas, lines, { width = 720, height = 140 } = {}) {
+/**
+ * Curves over one another: `lines` are lists of numbers, one a run, the last at the right edge of `places` of them. The
+ * scale is 0 to 1, or what the numbers need.
+ */
+export function drawCurves(canvas, lines, { width = 0, height = 140, places = 0 } = {}) {
+  width ||= Math.round(roomIn(canvas.parentElement)) || 420;
   const { context, line, soft } = prepare(canvas, width, height);
   const all = lines.flat().filter(Number.isFinite);
   const low = Math.min(0, ...all);
@@ -171,7 +200,8 @@ export function drawCurves(canvas, lines, { width = 720, height = 140 } = {}) {
     context.strokeStyle = colourOf(index);
     context.beginPath();
     values.forEach((value, at) => {
-      const x = values.length > 1 ? (width * at) / (values.length - 1) : width / 2;
+      const steps = Math.max(places, values.length) - 1;
+      const x = steps ? width - (width * (values.length - 1 - at)) / steps : width / 2;
       if (at) context.lineTo(x, y(value));
       else context.moveTo(x, y(value));
     });

@@ -15,7 +15,7 @@ async function fetchedFrom(url) {
   try {
     response = await fetch(url);
   } catch (cause) {
-    throw new Error(`${url.pathname} cannot be loaded`, { cause });
+    throw new Error(`${url.pathname} cannot be loaded: there is no network, and it was not kept before`, { cause });
   }
   if (!response.ok) throw new Error(`${url.pathname} cannot be loaded: ${response.status} ${response.statusText}`.trim());
   return response;

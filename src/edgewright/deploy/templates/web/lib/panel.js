@@ -1,5 +1,5 @@
 // Results as elements of the page. Labels come from a model: they are text, never markup.
-import { colourOf, drawCurves, drawWave, maskColour } from "./draw.js";
+import { colourOf, drawCurves, drawWave, maskColour, peakOf } from "./draw.js";
 import { wav } from "./sound.js";
 
 const MOST_ROWS = 12;
@@ -12,7 +12,7 @@ function element(name, { text, ...properties } = {}, ...children) {
   return made;
 }
 
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const percent = (share) => (share > 0 && share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`);
 const named = ({ index, name }) => name || `class ${index}`;
 
 /** A line of a list: a colour as in the drawing where there is one, a text, a value, a bar for a score. */
@@ -24,7 +24,7 @@ function row(text, value, { colour, score } = {}) {
     made.append(swatch);
   }
   made.append(element("span", { className: "text", text }), element("span", { className: "value", text: value }));
-  if (score !== undefined) made.append(element("meter", { min: 0, max: 1, value: score }));
+  if (score !== undefined) made.append(element("meter", { min: 0, max: 1, value: score, ariaLabel: text }));
   return made;
 }
 
@@ -64,17 +64,30 @@ function section(name, nodes) {
   return element("div", {}, element("h3", { text: name.replaceAll("_", " ") }), ...nodes);
 }
 
-function sound(samples, rate, isLive = false) {
-  const canvas = element("canvas");
-  drawWave(canvas, samples, { width: 420, height: 110, seconds: samples.length / rate });
-  if (isLive) return [canvas];
-  const player = element("audio", { controls: true, src: URL.createObjectURL(wav(samples, rate)) });
-  return [canvas, player];
+/** A canvas that is drawn when it is in its place, where its width is known. */
+function drawn(label, draw) {
+  const canvas = element("canvas", { role: "img", ariaLabel: label });
+  queueMicrotask(() => draw(canvas));
+  return canvas;
+}
+
+function sound(samples, rate, { isLive = false, peak = peakOf(samples), lag = 0 } = {}) {
+  const canvas = drawn("The sound that came out", (place) => drawWave(place, samples, { height: 110, peak, seconds: samples.length / rate }));
+  const late = `${((1000 * lag) / rate).toFixed(0)} ms`;
+  const note = lag ? [element("small", { text: `Comes ${late} late${isLive ? "" : "; moved back, so that it fits the input"}.` })] : [];
+  if (isLive) return [canvas, ...note];
+  const player = element("audio", { controls: true, ariaLabel: "The sound that came out", src: URL.createObjectURL(wav(samples, rate)) });
+  return [canvas, player, ...note];
 }
 
 function clear(panel) {
   for (const player of panel.querySelectorAll("audio")) URL.revokeObjectURL(player.src);
   panel.replaceChildren();
+}
+
+/** What was found, in a few words, for those who do not see it. */
+export function spoken(panel) {
+  return panel.innerText.replace(/\s+/g, " ").trim().slice(0, 200);
 }
 
 /** Show the results of one run: `rows` are those of the description, `results` by field. */
@@ -104,22 +117,32 @@ export class History {
     if (this.#runs.length > this.#most) this.#runs.shift();
   }
 
-  /** @param {boolean} isLive more comes: sound gets no player yet */
-  show(panel, rate, isLive = false) {
+  /**
+   * @param {Object} options
+   * @param {boolean} options.isLive more comes: sound gets no player yet
+   * @param {number} options.peak of the input, so that sound has one scale
+   * @param {number} options.runs how many the input fills, not all of the last one: sound is cut to that
+   */
+  show(panel, rate, options = {}) {
     if (this.#runs.length === 0) return;
     clear(panel);
-    panel.append(...this.#rows.map((row) => section(row.name, this.#view(row, rate, isLive))));
+    panel.append(...this.#rows.map((row) => section(row.name, this.#view(row, rate, options))));
   }
 
-  #view({ field, kind }, rate, isLive) {
+  #view({ field, kind, lag }, rate, { isLive = false, peak, runs }) {
     const values = this.#runs.map((results) => results[field]);
-    if (kind === "audio") return sound(joined(values), rate, isLive);
+    if (kind === "audio") {
+      const samples = joined(values);
+      // What comes late is moved back: the first samples belong to nothing that was heard.
+      const end = runs === undefined ? samples.length : lag + Math.ceil(runs * values[0].length);
+      return sound(isLive ? samples : samples.subarray(lag, end), rate, { isLive, peak, lag });
+    }
     if (kind === "codes") return VIEWS.codes(values.flat());
     const curves = curvesOf(kind, values);
     if (!curves) return (VIEWS[kind] ?? VIEWS.tensor)(values.at(-1));
-    const canvas = element("canvas");
-    drawCurves(canvas, curves, { width: 420, height: 130 });
-    const last = curves.map((curve, index) => row("last", Number(curve.at(-1).toPrecision(3)).toString(), { colour: colourOf(index) }));
+    const places = isLive ? this.#most : 0;
+    const canvas = drawn("One curve for each number, a point a run", (place) => drawCurves(place, curves, { height: 130, places }));
+    const last = curves.map((curve, index) => row(isLive ? "now" : "at the end", Number(curve.at(-1).toPrecision(3)).toString(), { colour: colourOf(index) }));
     return [canvas, ...(kind === "classes" ? VIEWS.classes(values.at(-1)) : last)];
   }
 }
