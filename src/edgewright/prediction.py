@@ -397,6 +397,10 @@ def _artifact(path: Path, threads: int) -> Artifact:
         return read_artifact(path, threads=threads)
     if (path.parent / RECORD_NAME).is_file():
         return read_artifact(path, threads=threads)
+    if path.is_dir():
+        raise FormatMismatchError(
+            f"{path} holds no {RECORD_NAME} of a build, no manifest of a bundle, and no model. Name the model's file."
+        )
     raise FormatMismatchError(
         f"{path} is no artifact that can be run: {', '.join(sorted(ARTIFACT_SUFFIXES))}, or a folder that a build "
         f"wrote. Convert it first: edgewright convert {path} --to litert --out DIR."

@@ -6,12 +6,17 @@ import os
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import NAMESPACE_URL, uuid5
 
 from edgewright.core.errors import UnavailableError, UsageError
 from edgewright.core.files import sha256_of, write_text
 from edgewright.deploy.records import Component, Content
+
+if TYPE_CHECKING:
+    from cyclonedx.model.component import Component as BomComponent
 
 BOM_NAME = "bom.json"
 _OWN_LICENCE = "MIT"
@@ -35,50 +40,19 @@ def write_bom(
     Raises:
         UnavailableError: the library that writes it is not installed.
     """
-    try:
-        from cyclonedx.contrib.license.factories import LicenseFactory
-        from cyclonedx.model import HashAlgorithm, HashType
-        from cyclonedx.model.bom import Bom, BomMetaData
-        from cyclonedx.model.component import Component as Entry
-        from cyclonedx.model.component import ComponentType
-        from cyclonedx.model.tool import ToolRepository
-        from cyclonedx.output.json import JsonV1Dot6
-        from packageurl import PackageURL
-    except ImportError as err:
-        raise UnavailableError('bundles need the extra "deploy": pip install "edgewright[deploy]"') from err
+    if find_spec("cyclonedx") is None:
+        raise UnavailableError('bundles need the extra "deploy": pip install "edgewright[deploy]"')
+    from cyclonedx.model.bom import Bom, BomMetaData
+    from cyclonedx.model.component import Component as Entry
+    from cyclonedx.model.component import ComponentType
+    from cyclonedx.model.tool import ToolRepository
+    from cyclonedx.output.json import JsonV1Dot6
 
-    licences = LicenseFactory()
-    own = Entry(
-        name="edgewright-processing",
-        version=version,
-        type=ComponentType.LIBRARY,
-        bom_ref="edgewright-processing",
-        purl=PackageURL("pypi", None, "edgewright", version),
-        licenses=[licences.make_from_string(_OWN_LICENCE)],
-    )
-    models = [
-        Entry(
-            name=name,
-            version=digest[:16],
-            type=ComponentType.MACHINE_LEARNING_MODEL,
-            bom_ref=f"model {name}",
-            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)],
-            licenses=[licences.make_from_string(licence)] if licence else [],
-        )
-        for name, digest in ((name, sha256_of(file)) for name, file in files.items())
+    parts = [
+        _library("edgewright-processing", version, f"pkg:pypi/edgewright@{version}", _OWN_LICENCE),
+        *(_model(name, sha256_of(file), licence) for name, file in files.items()),
+        *(_library(each.name, each.version, each.purl, each.licence) for each in components),
     ]
-    libraries = [
-        Entry(
-            name=component.name,
-            version=component.version,
-            type=ComponentType.LIBRARY,
-            bom_ref=component.purl,
-            purl=PackageURL.from_string(component.purl),
-            licenses=[licences.make_from_string(component.licence)],
-        )
-        for component in components
-    ]
-    parts = [own, *models, *libraries]
     root = Entry(
         name=content.name, version=content.version, type=ComponentType.APPLICATION, bom_ref=content.name
     )
@@ -92,6 +66,38 @@ def write_bom(
     )
     bom.register_dependency(root, parts)
     write_text(folder / BOM_NAME, JsonV1Dot6(bom).output_as_string(indent=2) + "\n")
+
+
+def _library(name: str, version: str, purl: str, licence: str) -> BomComponent:
+    from cyclonedx.contrib.license.factories import LicenseFactory
+    from cyclonedx.model.component import Component as Entry
+    from cyclonedx.model.component import ComponentType
+    from packageurl import PackageURL
+
+    return Entry(
+        name=name,
+        version=version,
+        type=ComponentType.LIBRARY,
+        bom_ref=purl,
+        purl=PackageURL.from_string(purl),
+        licenses=[LicenseFactory().make_from_string(licence)],
+    )
+
+
+def _model(name: str, digest: str, licence: str) -> BomComponent:
+    from cyclonedx.contrib.license.factories import LicenseFactory
+    from cyclonedx.model import HashAlgorithm, HashType
+    from cyclonedx.model.component import Component as Entry
+    from cyclonedx.model.component import ComponentType
+
+    return Entry(
+        name=name,
+        version=digest[:16],
+        type=ComponentType.MACHINE_LEARNING_MODEL,
+        bom_ref=f"model {name}",
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)],
+        licenses=[LicenseFactory().make_from_string(licence)] if licence else [],
+    )
 
 
 def _made_at() -> datetime:

@@ -170,9 +170,11 @@ def _options(texts: Sequence[str], platform: Platform) -> dict[str, str]:
 def _check_runtime(predictor: Predictor, platform: Platform) -> None:
     runtimes = {artifact.target.runtime for artifact in predictor.artifacts.values()}
     if len(runtimes) != 1 or not runtimes <= set(platform.runtimes):
+        first, *others = platform.runtimes
+        instead = f" (or --to {', '.join(others)})" if others else ""
         raise FormatMismatchError(
-            f"the models are for {', '.join(sorted(runtimes))}, but a {platform.name} bundle takes one of "
-            f"{', '.join(platform.runtimes)}. Convert them: edgewright convert MODEL --to {platform.runtimes[0]}."
+            f"the models are for {', '.join(sorted(runtimes))}, but a bundle for {platform.name} takes one of "
+            f"{', '.join(platform.runtimes)}. Convert them: edgewright convert MODEL --to {first} --out DIR{instead}."
         )
 
 

@@ -8,7 +8,9 @@ openssl alone can verify one:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,24 +32,14 @@ def read_signer(path: Path) -> Callable[[bytes], bytes]:
         UsageError: it holds no private Ed25519 key, or one that is locked by a password.
         UnavailableError: the library is not installed.
     """
-    text = _read(path)
-    try:
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-    except ImportError as err:
-        raise _unavailable() from err
-    if b"PUBLIC KEY-----" in text:
+    _require_library()
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    if b"PUBLIC KEY-----" in (text := _read(path)):
         raise UsageError(f"{path} is a public key, and the private one signs. Give that file.")
-    try:
+    with _told(path, f"no private key in PEM. {_MAKE}"):
         key = load_pem_private_key(text, password=None)
-    except TypeError as err:
-        raise UsageError(
-            f"the key in {path} is locked by a password, which is not asked for. Unlock a copy: openssl pkey -in "
-            f"{path} -out unlocked.pem."
-        ) from err
-    except (ValueError, UnsupportedAlgorithm) as err:
-        raise UsageError(f"{path} holds no private key in PEM. {_MAKE}.") from err
     if not isinstance(key, Ed25519PrivateKey):
         raise UsageError(f"the key in {path} is not of Ed25519, which alone is taken. {_MAKE}.")
     return key.sign
@@ -60,19 +52,14 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
         UsageError: it holds no public Ed25519 key.
         UnavailableError: the library is not installed.
     """
-    text = _read(path)
-    try:
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-        from cryptography.hazmat.primitives.serialization import load_pem_public_key
-    except ImportError as err:
-        raise _unavailable() from err
-    if b"PRIVATE KEY-----" in text:
+    _require_library()
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    if b"PRIVATE KEY-----" in (text := _read(path)):
         raise UsageError(f"{path} is a private key, and the public one verifies. Write it: {_PUBLISH}.")
-    try:
+    with _told(path, f"no public key in PEM. Write it: {_PUBLISH}"):
         key = load_pem_public_key(text)
-    except (ValueError, UnsupportedAlgorithm) as err:
-        raise UsageError(f"{path} holds no public key in PEM. Write it: {_PUBLISH}.") from err
     if not isinstance(key, Ed25519PublicKey):
         raise UsageError(f"the key in {path} is not of Ed25519, which alone is taken. {_MAKE}.")
     return key
@@ -100,5 +87,22 @@ def _read(path: Path) -> bytes:
     return text
 
 
-def _unavailable() -> UnavailableError:
-    return UnavailableError('signatures need the extra "deploy": pip install "edgewright[deploy]"')
+def _require_library() -> None:
+    if find_spec("cryptography") is None:
+        raise UnavailableError('signatures need the extra "deploy": pip install "edgewright[deploy]"')
+
+
+@contextmanager
+def _told(path: Path, what: str) -> Iterator[None]:
+    """Say of a key that cannot be loaded why it cannot."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        yield
+    except TypeError as err:
+        raise UsageError(
+            f"the key in {path} is locked by a password, which is not asked for. Unlock a copy: openssl pkey -in "
+            f"{path} -out unlocked.pem."
+        ) from err
+    except (ValueError, UnsupportedAlgorithm) as err:
+        raise UsageError(f"{path} holds {what}.") from err
