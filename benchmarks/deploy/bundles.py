@@ -236,7 +236,7 @@ def _report(rows: Sequence[Row]) -> None:
     for row in made:
         print(f"\n{row.platform} {row.task}")
         for proof in row.proofs:
-            print(f"  shown: {proof}")
+            print(f"  proof: {proof}")
         if row.caught:
             print(f"  {row.change}: {row.caught[:200]}")
     for row in rows:

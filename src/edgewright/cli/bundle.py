@@ -134,7 +134,7 @@ def _show_bundle(made: Bundle, as_json: bool) -> None:
     proofs = made.record["proofs"]
     assert isinstance(proofs, list)
     for proof in proofs:
-        print(f"  shown: {proof}")
+        print(f"  proof: {proof}")
     for note in made.written.notes:
         print(f"  note: {note}")
 
