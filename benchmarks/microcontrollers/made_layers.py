@@ -130,7 +130,7 @@ def softmax(draw: Draw, path: Path) -> None:
     """A softmax."""
     made = Maker()
     lead = tuple(int(draw.integers(1, 6)) for _ in range(int(draw.integers(0, 3))))
-    shape = (*lead, int(draw.integers(1, 80)))
+    shape = (*lead, 2 if draw.random() < 0.25 else int(draw.integers(1, 80)))
     if made.is_wide:
         x = made.tensor(shape, "int16", scale=scale_of(draw) / 256)
         y = made.tensor(shape, "int16", scale=2.0**-15)

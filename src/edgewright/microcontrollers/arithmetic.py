@@ -133,7 +133,7 @@ static float hyperbolic(float x)
 /* 1 / (1 + x) for x in [0, 1) as Q0.31: three steps of Newton's method on half the denominator. */
 static int32_t reciprocal(int32_t x)
 {
-    const int32_t half = (int32_t)(((int64_t)x + INT32_MAX + 1) / 2);
+    const int32_t half = (x >> 1) + (INT32_C(1) << 30);
     int32_t guess = 1515870810 + high_product(half, -1010580540); /* 48/17 - 32/17 d, as Q2.29 */
     int32_t step;
     for (step = 0; step < 3; ++step) {
@@ -149,8 +149,10 @@ static int32_t reciprocal(int32_t x)
         text="""\
 static int32_t saturated_shift(int32_t value, int32_t places)
 {
-    const int64_t wide = (int64_t)value * (INT64_C(1) << places);
-    return wide > INT32_MAX ? INT32_MAX : wide < INT32_MIN ? INT32_MIN : (int32_t)wide;
+    if (value > INT32_MAX >> places) {
+        return INT32_MAX;
+    }
+    return value < INT32_MIN >> places ? INT32_MIN : (int32_t)((uint32_t)value << places);
 }
 """
     ),

@@ -10,14 +10,17 @@ from edgewright.microcontrollers.layer import Constant, Layer, integers, render
 from edgewright.microcontrollers.planner import Plan
 from edgewright.microcontrollers.timeline import Chain
 
-_CHAIN = """\
-/* {{ last - first + 1 }} layers, row by row: each makes its next row as soon as the rows that it needs are there. */
-static void {{ name }}_rows_{{ first }}(int8_t *memory)
+_ROWS = """\
+/* Layers row by row: each makes its next row as soon as the rows that it needs are there. `order` tells which one is
+ * next; its items from `begin` to before `end` come `times` times.
+ */
+static void {{ name }}_rows(int8_t *memory, const {{ type }} *order, int32_t count, int32_t begin, int32_t end,
+    int32_t times)
 {
     int32_t made[{{ cases | length }}] = {0};
-    int32_t i{{ ", times = %d" % turns.times if turns.times > 1 }};
-    for (i = 0; i < {{ turns.stored | length }}; ++i) {
-        const int32_t at = {{ table }}[i];
+    int32_t i;
+    for (i = 0; i < count; ++i) {
+        const int32_t at = order[i];
         const int32_t y = made[at]++;
         switch (at) {
 {% for case in cases %}
@@ -30,11 +33,9 @@ static void {{ name }}_rows_{{ first }}(int8_t *memory)
             break;
 {% endfor %}
         }
-{% if turns.times > 1 %}
-        if (i == {{ turns.end - 1 }} && --times > 0) {
-            i = {{ turns.begin - 1 }};
+        if (i == end - 1 && --times > 0) {
+            i = begin - 1;
         }
-{% endif %}
     }
 }
 """
@@ -72,7 +73,7 @@ class Calls:
         while at < len(self._layers):
             chain = self._chains.get(at)
             if chain is not None:
-                lines.append(f"{self._name}_rows_{at}(memory);")
+                lines.append(self._rows(chain))
                 at = chain.last + 1
                 continue
             if self._layers[at].text:
@@ -80,16 +81,22 @@ class Calls:
             at += 1
         return lines
 
-    def chain_texts(self) -> list[str]:
-        """Return the functions that run the chains."""
-        return [self._chain_text(chain) for chain in self._plan.chains]
+    def chain_text(self) -> str:
+        """Return the function that runs the chains; empty where there are none."""
+        if not self._chains:
+            return ""
+        cases = [self._row_call(at) for at in self._chained]
+        return render(_ROWS, {"name": self._name, "type": self._order_type, "cases": cases})
 
     def chain_tables(self) -> list[Constant]:
         """Return the order of the rows of each chain."""
         return [
-            integers(_table_name(self._name, chain), "uint8_t", _turns_of(chain).stored, 1)
+            integers(
+                _table_name(self._name, chain), self._order_type, self._turns(chain).stored,
+                1 if self._order_type == "uint8_t" else 2,
+            )
             for chain in self._plan.chains
-        ]
+        ]  # fmt: skip
 
     def place(self, index: int, *, row: str = "") -> str:
         """Return the pointer to a tensor as C, or to one of its rows."""
@@ -104,16 +111,24 @@ class Calls:
             return place
         return f"{place} + {row if kept is None else f'{row} % {kept}'} * {row_bytes}"
 
-    def _chain_text(self, chain: Chain) -> str:
-        turns = _turns_of(chain)
-        return render(
-            _CHAIN,
-            {
-                "name": self._name, "first": chain.first, "last": chain.last, "turns": turns,
-                "table": _table_name(self._name, chain),
-                "cases": [self._row_call(at) for at in range(chain.first, chain.last + 1)],
-            },
-        )  # fmt: skip
+    @property
+    def _chained(self) -> list[int]:
+        """The layers of all chains."""
+        return [at for chain in self._plan.chains for at in range(chain.first, chain.last + 1)]
+
+    @property
+    def _order_type(self) -> str:
+        return "uint8_t" if len(self._chained) <= 1 << 8 else "uint16_t"
+
+    def _turns(self, chain: Chain) -> Turns:
+        number = {at: position for position, at in enumerate(self._chained)}
+        return _turns_of([number[at] for at in chain.steps])
+
+    def _rows(self, chain: Chain) -> str:
+        """Return the call that runs a chain."""
+        turns = self._turns(chain)
+        order = _table_name(self._name, chain)
+        return f"{self._name}_rows(memory, {order}, {len(turns.stored)}, {turns.begin}, {turns.end}, {turns.times});"
 
     def _row_call(self, at: int) -> str:
         """Return the call that makes row `y` of layer number `at`."""
@@ -156,9 +171,8 @@ def _table_name(name: str, chain: Chain) -> str:
     return f"{name}_order_{chain.first}"
 
 
-def _turns_of(chain: Chain) -> Turns:
-    """Return the order of a chain, counted from its first layer, with the part that saves most stored once."""
-    order = [at - chain.first for at in chain.steps]
+def _turns_of(order: Sequence[int]) -> Turns:
+    """Return the order of a chain's layers with the part that saves most stored once."""
     best = Turns(stored=tuple(order), begin=0, end=len(order), times=1)
     for period in range(1, len(order) // 2 + 1):
         begin, run = 0, 0

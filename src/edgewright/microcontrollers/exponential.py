@@ -19,7 +19,7 @@ def logistic_of(value: int) -> int:
     """Return 1 / (1 + exp(-value)) as Q0.31, `value` as Q4.27."""
     if value == 0:
         return 1 << 30
-    upper = _reciprocal(exp_of_negative(-abs(value), _INTEGER_BITS))
+    upper = reciprocal(exp_of_negative(-abs(value), _INTEGER_BITS))
     return upper if value > 0 else _INT32_MAX - upper
 
 
@@ -36,7 +36,7 @@ def tanh_of(value: int) -> int:
     return size if value > 0 else -size
 
 
-def _reciprocal(x: int) -> int:
+def reciprocal(x: int) -> int:
     """Return 1 / (1 + x) for x in [0, 1], both Q0.31."""
     return clamped(_half_reciprocal(x) << 1, -(2**31), _INT32_MAX)
 

@@ -33,7 +33,10 @@ static inline void @_{{ name }}(const int8_t *w, const int8_t *x, const uint32_t
     const int32_t *scales, int32_t parts[4])
 {
 #ifdef HAS_DSP
-    int32_t s0 = bias[0], s1 = bias[1], s2 = bias[2], s3 = bias[3], mantissa, half;
+    int32_t s0 = bias[0], s1 = bias[1], s2 = bias[2], s3 = bias[3];
+{% if parts | map(attribute="places") | max %}
+    int32_t mantissa, half;
+{% endif %}
 {% for block in blocks %}
     {
         const int8_t *const end = w + {{ 4 * block.groups * block.times }};

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from edgewright.microcontrollers import softmax_wide
-from edgewright.microcontrollers.exponential import exp_of_negative
-from edgewright.microcontrollers.fixed_point import multiplier_of, scaled
+from edgewright.microcontrollers.exponential import exp_of_negative, reciprocal
+from edgewright.microcontrollers.fixed_point import clamped, high_product, multiplier_of, scaled, shift_right
 from edgewright.microcontrollers.layer import Layer, Site, float_literal, render, require
 
 _INTEGER_BITS = 5
@@ -39,6 +40,18 @@ static void @(const int8_t *in, int8_t *out, const int32_t *table)
 }
 """
 
+# Of two values, each output depends on nothing but the difference: -255 to 255.
+_PAIRS = """\
+static void @(const int8_t *in, int8_t *out, const int8_t *table)
+{
+    int32_t n;
+    for (n = 0; n < {{ rows }}; ++n, in += 2, out += 2) {
+        const int32_t more = in[0] - in[1];
+        out[0] = table[255 + more];
+        out[1] = table[255 - more];
+    }
+}
+"""
 
 _FLOAT = """\
 static void @(const float *in, float *out)
@@ -77,20 +90,24 @@ def softmax(site: Site) -> Layer:
     require(len(rows.shape) >= 1 and rows.count > 0 and rows.count == output.count, "an empty tensor")
     depth = rows.shape[-1]
     require(depth <= 2048, f"rows of {depth}; up to 2048 fit the sum's 12 integer bits")
-    table = site.table("exp", "int32_t", exponentials(site.operator.real("Beta"), rows.scale), 4)
+    powers = exponentials(site.operator.real("Beta"), rows.scale)
+    if depth == 2:
+        table = site.table("pairs", "int8_t", [of_two(more, powers) for more in range(-255, 256)], 1)
+    else:
+        table = site.table("exp", "int32_t", powers, 4)
     values: dict[str, object] = {
         "rows": rows.count // depth, "depth": depth,
         "size": table.count, "sum_bits": _SUM_BITS,
     }  # fmt: skip
     return Layer(
         operator=site.operator,
-        text=render(_SOFTMAX, values),
+        text=render(_PAIRS if depth == 2 else _SOFTMAX, values),
         reads=(rows.index,),
         writes=(output.index,),
         in_place=(0,),
         constants=(table,),
         arguments=(table.name,),
-        needs=("shift_right", "high_product", "leading_zeros", "reciprocal", "clamped"),
+        needs=() if depth == 2 else ("shift_right", "high_product", "leading_zeros", "reciprocal", "clamped"),
     )
 
 
@@ -111,6 +128,19 @@ def _floats(site: Site) -> Layer:
         needs=("exponential",),
         is_exact=False,
     )
+
+
+def of_two(more: int, powers: Sequence[int]) -> int:
+    """Return the output for the one of two values that is larger than the other by `more`, as _SOFTMAX computes it.
+
+    Args:
+        powers: see `exponentials`.
+    """
+    own, other = (powers[size] if size < len(powers) else 0 for size in (max(-more, 0), max(more, 0)))
+    total = shift_right(own, _SUM_BITS) + shift_right(other, _SUM_BITS)
+    zeros = 32 - total.bit_length()
+    factor = reciprocal((total << zeros) - (1 << 31))
+    return clamped(shift_right(high_product(factor, own), _SUM_BITS + 23 - zeros) - 128, -128, 127)
 
 
 def exponentials(beta: float, scale: float) -> list[int]:

@@ -252,7 +252,7 @@ def source_text(graph: Graph, name: str, layers: Sequence[Layer], plan: Plan) ->
         "helpers": list(dict.fromkeys(text for layer in layers for text in layer.helpers)),
         "kernels": [
             *(text.replace("@", function) for text, function in calls.functions.items()),
-            *calls.chain_texts(),
+            *filter(None, [calls.chain_text()]),
         ],
         "calls": calls.lines(),
         "state": plan.state,
@@ -281,12 +281,9 @@ def constants_of(graph: Graph, name: str, layers: Sequence[Layer], plan: Plan) -
 
 
 def stack_bytes(layers: Sequence[Layer], plan: Plan) -> int:
-    """Return the most bytes of local arrays: of a kernel, and of the function of a chain that calls it."""
-    counters = {
-        at: 4 * (chain.last - chain.first + 1)
-        for chain in plan.chains
-        for at in range(chain.first, chain.last + 1)
-    }
+    """Return the most bytes of local arrays: of a kernel, and of the function that runs chains of them."""
+    chained = [at for chain in plan.chains for at in range(chain.first, chain.last + 1)]
+    counters = dict.fromkeys(chained, 4 * len(chained))
     return max((layer.stack_bytes + counters.get(at, 0) for at, layer in enumerate(layers)), default=0)
 
 
