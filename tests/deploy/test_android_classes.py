@@ -9,7 +9,13 @@ import pytest
 
 from edgewright.core.errors import UnavailableError
 from edgewright.deploy import android_classes
-from edgewright.deploy.android_classes import LIBRARIES_VARIABLE, find_android, find_classes
+from edgewright.deploy.android_classes import (
+    LIBRARIES_VARIABLE,
+    check_library_pages,
+    find_android,
+    find_classes,
+    measure_runtime,
+)
 
 CODE = """
 import android.content.Context
@@ -92,3 +98,19 @@ def test_a_folder_without_libraries_is_refused(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv(LIBRARIES_VARIABLE, str(tmp_path))
     with pytest.raises(UnavailableError, match="Unset it"):
         find_classes(CODE, tmp_path / "work")
+
+
+def test_a_runtime_that_is_here_is_measured_and_its_pages_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert measure_runtime("litert", "arm64-v8a") is None
+    assert check_library_pages() == ""
+    for name, size in (("litert-2.3.0.aar", 300), ("litert-gpu-2.3.0.aar", 50), ("camera-core-1.6.2.aar", 7)):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("jni/arm64-v8a/libone.so", b"x" * size)
+            archive.writestr("jni/x86/libone.so", b"x")
+    monkeypatch.setenv(LIBRARIES_VARIABLE, str(tmp_path))
+    assert measure_runtime("litert", "arm64-v8a") == (350, "litert-2.3.0.aar, litert-gpu-2.3.0.aar")
+    assert measure_runtime("litert", "x86_64") is None
+    assert "NOT all for pages of 16 KB" in check_library_pages()
+    assert "it is no ELF file" in check_library_pages()

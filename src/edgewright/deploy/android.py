@@ -12,6 +12,7 @@ from edgewright.core.errors import ConversionError, UnknownNameError, UsageError
 from edgewright.core.files import write_text
 from edgewright.core.tensors import Array
 from edgewright.deploy import golden
+from edgewright.deploy.android_classes import measure_runtime
 from edgewright.deploy.android_native import ABIS, measure_abis
 from edgewright.deploy.android_proof import prove_project
 from edgewright.deploy.api import hop, input_text, is_stream, result_text
@@ -421,13 +422,19 @@ def _components(content: Content, sample: str) -> tuple[Component, ...]:
 
 
 def _sizes(content: Content, folder: Path) -> tuple[Size, ...]:
-    return tuple(
-        Size(
-            abi=abi,
-            model_bytes=content.model_bytes,
-            runtime_bytes=None,
-            core_bytes=core_bytes,
-            note="the runtime's .aar is not here; the JNI library is by clang without the NDK",
+    sizes = []
+    for abi, core_bytes in measure_abis(folder, _abis_of(content.options)).items():
+        runtime = measure_runtime(content.runtime, abi)
+        whose = (
+            f"the libraries of {runtime[1]}" if runtime else "the runtime's .aar is not here to be measured"
         )
-        for abi, core_bytes in measure_abis(folder, _abis_of(content.options)).items()
-    )
+        sizes.append(
+            Size(
+                abi=abi,
+                model_bytes=content.model_bytes,
+                runtime_bytes=runtime[0] if runtime else None,
+                core_bytes=core_bytes,
+                note=f"{whose}; the JNI library is by clang without the NDK",
+            )
+        )
+    return tuple(sizes)

@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 
 from edgewright.core.errors import UnavailableError
+from edgewright.deploy.elf import page_problems
 
 LIBRARIES_VARIABLE = "EDGEWRIGHT_ANDROID_LIBRARIES"
 _SDK_VARIABLES = ("ANDROID_HOME", "ANDROID_SDK_ROOT")
@@ -105,8 +106,49 @@ def find_classes(source: str, work: Path) -> Classes:
     )
 
 
+def measure_runtime(runtime: str, abi: str) -> tuple[int, str] | None:
+    """Return the bytes of a runtime's libraries for one ABI, and the .aar files that they are of; None without such.
+
+    Args:
+        runtime: that the files' names begin with: litert-2.3.0.aar and litert-gpu-2.3.0.aar of "litert".
+    Raises:
+        UnavailableError: one cannot be read.
+    """
+    total, names = 0, []
+    for path in _library_files():
+        if path.suffix != ".aar" or not path.name.startswith(runtime):
+            continue
+        try:
+            with zipfile.ZipFile(path) as archive:
+                place = f"jni/{abi}/"
+                sizes = [e.file_size for e in archive.infolist() if e.filename.startswith(place)]
+        except (OSError, zipfile.BadZipFile) as err:
+            raise UnavailableError(f"{path} is no .aar that can be read: {err}.") from err
+        if sum(sizes):
+            total += sum(sizes)
+            names.append(path.name)
+    return (total, ", ".join(names)) if names else None
+
+
+def check_library_pages() -> str:
+    """Return how the libraries of the .aar files in the folder that the variable names stand to pages of 16 KB."""
+    if not _library_files():
+        return ""
+    count, problems = page_problems(Path(os.environ[LIBRARIES_VARIABLE]))
+    if problems:
+        return f"libraries of {LIBRARIES_VARIABLE}: NOT all for pages of 16 KB: {'; '.join(problems)[:300]}"
+    return f"{count} 64-bit libraries of {LIBRARIES_VARIABLE}: pages of 16 KB"
+
+
 def _libraries(work: Path) -> list[Path]:
     """Return the jars in the folder that the variable names; the classes of an .aar are taken out."""
+    return [
+        path if path.suffix == ".jar" else _classes_of(path, work / f"{path.stem}.jar")
+        for path in _library_files()
+    ]
+
+
+def _library_files() -> list[Path]:
     place = os.environ.get(LIBRARIES_VARIABLE, "")
     if not place:
         return []
@@ -116,7 +158,7 @@ def _libraries(work: Path) -> list[Path]:
             f"{LIBRARIES_VARIABLE} is {place}, a folder with {len(files)} .aar and .jar files; 1 to "
             f"{_MAX_LIBRARIES} are expected. Unset it, and stubs are taken."
         )
-    return [path if path.suffix == ".jar" else _classes_of(path, work / f"{path.stem}.jar") for path in files]
+    return files
 
 
 def _classes_of(library: Path, jar: Path) -> Path:

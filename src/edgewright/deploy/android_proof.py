@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgewright.core.errors import ConversionError, UnavailableError
 from edgewright.deploy import kotlin
-from edgewright.deploy.android_classes import find_android, find_classes
+from edgewright.deploy.android_classes import check_library_pages, find_android, find_classes
 from edgewright.deploy.android_native import (
     build_jni,
     measure_abis,
@@ -40,7 +40,7 @@ def prove_project(
         jar = android[0] if android else None
         proofs.append(check_manifests(folder, package, min_sdk, target_sdk, jar, work))
     proofs.append(_prove_abis(folder, abis))
-    return tuple(proofs)
+    return (*proofs, *filter(None, [check_library_pages()]))
 
 
 def compile_all(folder: Path, package: str, work: Path) -> str:
