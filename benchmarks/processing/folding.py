@@ -29,6 +29,7 @@ from edgewright.backends.conversion import convert_all
 from edgewright.core.artifact import Artifact
 from edgewright.core.errors import EdgewrightError
 from edgewright.core.files import work_folder
+from edgewright.core.progress import silent
 from edgewright.core.target import Precision, Target
 from edgewright.core.tensors import Array
 from edgewright.pipeline import load_source, plan_processing
@@ -283,8 +284,8 @@ def artifacts(
     assert checked is not None
     if is_folded:
         print(f"{subject.name}", *program.notes, sep="\n    ", flush=True)
-    targets = [Target(runtime=runtime, precision=Precision.FP32) for runtime in runtimes]
-    made = convert_all(program, targets, None, workdir=work / "made", cache=Cache(root=None))
+    targets = [Target(runtime=runtime, precision=Precision(program.precision)) for runtime in runtimes]
+    made = convert_all(program, targets, None, workdir=work / "made", cache=Cache(root=None), progress=silent)
     found: dict[str, tuple[Plan, Artifact] | str] = {}
     for target in targets:
         conversion = made[target.artifact_id]

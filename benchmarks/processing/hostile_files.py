@@ -164,7 +164,13 @@ def _through_command(
         if code != (DataError.exit_code if failed else 0) or "Traceback" in said or "Warning" in said:
             tally.add_bad(kind, f"{model.parent.name}: it ended with {code}: {said[-300:]!r}")
             continue
-        for path, line in zip(paths, printed.splitlines(), strict=True):
+        lines = printed.splitlines()
+        if len(lines) != len(paths):
+            tally.add_bad(
+                kind, f"{model.parent.name}: {len(lines)} lines for {len(paths)} files: {printed[-300:]!r}"
+            )
+            continue
+        for path, line in zip(paths, lines, strict=True):
             record = json.loads(line)
             if record["input"] != str(path) or ("error" in record) != (path in failed):
                 tally.add_bad(kind, f"{path.name} is told as {line[:200]}")

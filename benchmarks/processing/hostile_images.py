@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,7 +36,8 @@ def encoded(image: Image.Image, form: str, **options: object) -> bytes:
 
 
 def decoded(content: bytes) -> Array:
-    """Return what Pillow makes of a good file, as RGB."""
+    """Return what Pillow makes of a good file, as RGB, whatever it warns of in its notes."""
+    warnings.simplefilter("ignore")
     with Image.open(io.BytesIO(content)) as image:
         return np.asarray(image.convert("RGB"))
 

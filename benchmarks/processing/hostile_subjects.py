@@ -22,7 +22,9 @@ def _subject(taken: tuple[Row, ...], given: tuple[Row, ...], **ends: tuple[float
     )
     quantization = {name: Quantization(scale=s, zero_point=z) for name, (s, z) in ends.items()}
     return Subject(
-        path=Path("model.onnx"), signature=Signature(inputs=inputs, outputs=outputs), quantization=quantization
+        path=Path("model.onnx"),
+        signature=Signature(inputs=inputs, outputs=outputs),
+        quantization=quantization,
     )
 
 

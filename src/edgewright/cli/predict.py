@@ -28,6 +28,31 @@ _Labels = Annotated[
     Path | None,
     typer.Option("--labels", metavar="FILE", help="A text file with a label a line, for the classes."),
 ]
+_Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...",
+        help="Images, WAVs, .npy or .csv files, or folders of them; NAME=FILE where a model takes several.",
+    ),
+]
+_Draw = Annotated[
+    Path | None,
+    typer.Option(
+        "--draw", metavar="FILE|DIR", help="Draw the results: a .png or .jpg, or a folder for several inputs."
+    ),
+]
+_Lines = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Write the results as JSON lines, one an input.")
+]
+_Sound = Annotated[
+    Path | None,
+    typer.Option(
+        "--sound",
+        metavar="FILE|DIR",
+        help="Write the sound that is made: a .wav, or a folder for several inputs.",
+    ),
+]
+_Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="Threads of the runtime.")]
 _PICTURES = (".png", ".jpg", ".jpeg")
 _SOUND = ".wav"
 _MAX_STEM = 80
@@ -35,36 +60,13 @@ _MAX_STEM = 80
 
 def predict(
     model: _Model,
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT...",
-            help="Images, WAVs, .npy or .csv files, or folders of them; NAME=FILE where a model takes several.",
-        ),
-    ],
+    inputs: _Inputs,
     processing: Processing = "",
     labels: _Labels = None,
-    draw: Annotated[
-        Path | None,
-        typer.Option(
-            "--draw",
-            metavar="FILE|DIR",
-            help="Draw the results: a .png or .jpg, or a folder for several inputs.",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="Write the results as JSON lines, one an input."),
-    ] = None,
-    sound: Annotated[
-        Path | None,
-        typer.Option(
-            "--sound",
-            metavar="FILE|DIR",
-            help="Write the sound that is made: a .wav, or a folder for several inputs.",
-        ),
-    ] = None,
-    threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Threads of the runtime.")] = 1,
+    draw: _Draw = None,
+    out: _Lines = None,
+    sound: _Sound = None,
+    threads: _Threads = 1,
     as_json: Json = False,
 ) -> None:
     """Run a model on raw inputs, from the file of an image or a sound to labels, boxes, masks and waveforms.
@@ -72,18 +74,10 @@ def predict(
     Example: edgewright predict mobilenet.tflite cat.jpg --processing mobilenet_v1 --labels labels.txt --draw cat.png
     """
     from edgewright.prediction import find_inputs, load
-    from edgewright.processing.raw import RAW_SUFFIXES
 
     with load(model, processing=processing or None, labels=labels, threads=threads) as predictor:
         jobs = find_inputs(predictor.specification, inputs)
-        if draw is not None and draw.suffix.lower() in RAW_SUFFIXES["image"].difference(_PICTURES):
-            raise UsageError(f"--draw {draw}: {', '.join(_PICTURES)}, or a folder, is expected.")
-        if draw is not None and len(jobs) > 1 and draw.suffix.lower() in _PICTURES:
-            raise UsageError(
-                f"--draw {draw} is one picture, but there are {len(jobs)} inputs. Give a folder."
-            )
-        if sound is not None and len(jobs) > 1 and sound.suffix.lower() == _SOUND:
-            raise UsageError(f"--sound {sound} is one file, but there are {len(jobs)} inputs. Give a folder.")
+        _check_places(draw, sound, len(jobs))
         failed = _predict_all(predictor, jobs, draw=draw, sound=sound, out=out, as_json=as_json)
     if failed:
         raise DataError(f"{failed} of {len(jobs)} inputs gave no result; see above.")
@@ -127,6 +121,18 @@ def processing(
     print(specification_text(checked.specification), end="")
     for line in checked.lines():
         print(f"# {line}")
+
+
+def _check_places(draw: Path | None, sound: Path | None, count: int) -> None:
+    """Raise UsageError where the results of `count` inputs cannot be written to these."""
+    from edgewright.processing.raw import RAW_SUFFIXES
+
+    if draw is not None and draw.suffix.lower() in RAW_SUFFIXES["image"].difference(_PICTURES):
+        raise UsageError(f"--draw {draw}: {', '.join(_PICTURES)}, or a folder, is expected.")
+    if draw is not None and count > 1 and draw.suffix.lower() in _PICTURES:
+        raise UsageError(f"--draw {draw} is one picture, but there are {count} inputs. Give a folder.")
+    if sound is not None and count > 1 and sound.suffix.lower() == _SOUND:
+        raise UsageError(f"--sound {sound} is one file, but there are {count} inputs. Give a folder.")
 
 
 def _predict_all(

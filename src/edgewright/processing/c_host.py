@@ -70,16 +70,27 @@ def build_library(core: CCore, library: Path, *, flags: Sequence[str] = FLAGS, c
         host_compiler(cc), *flags, *_WARNINGS, "-shared", "-fPIC", "-I", str(core.folder), "-o", str(library),
         *map(str, core.sources),
     ]  # fmt: skip
+    run_compiler(command, what=f"{core.name}_processing.c")
+    return library
+
+
+def run_compiler(command: Sequence[str], *, what: str) -> None:
+    """Run the compiler that `command` begins with.
+
+    Args:
+        what: is built, for messages.
+    Raises:
+        ConversionError: it refused the code, or was not done after 300 s.
+    """
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired as err:
-        raise ConversionError(f"{command[0]} had not built {core.name} after {_TIMEOUT_S} s.") from err
+        raise ConversionError(f"{command[0]} had not built {what} after {_TIMEOUT_S} s.") from err
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip()
-        raise ConversionError(f"{command[0]} cannot build {core.name}_processing.c: {said[:400]}. Report it.")
-    return library
+        raise ConversionError(f"{command[0]} cannot build {what}: {said[:400]}. Report it.")
 
 
 class CProcessor:

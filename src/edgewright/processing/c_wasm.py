@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
-from edgewright.core.errors import ConversionError, UnavailableError
+from edgewright.core.errors import UnavailableError
 from edgewright.core.files import write_aside
 from edgewright.processing.c_code import FLAGS, CCore
+from edgewright.processing.c_host import run_compiler
 
-_TIMEOUT_S = 300
 _STACK_BYTES = 256 << 10
 # All that the core takes of a libc; with bulk memory the compiler makes instructions of it.
 STRING_H = """#pragma once
@@ -56,17 +55,7 @@ def build_wasm(core: CCore, path: Path, *, clang: str = "clang") -> Path:
             clang, *wasm_flags(core.name), "-Wall", "-Wextra", "-Werror", "-I", work, "-I", str(core.folder),
             "-o", str(aside), *map(str, core.sources),
         ]  # fmt: skip
-        try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT_S, check=False
-            )
-        except subprocess.TimeoutExpired as err:
-            raise ConversionError(f"{clang} had not built {core.name} after {_TIMEOUT_S} s.") from err
-        if done.returncode:
-            said = done.stderr.decode("utf-8", "replace").strip()
-            raise ConversionError(
-                f"{clang} cannot build {core.name}_processing.c for WebAssembly: {said[:400]}. Report it."
-            )
+        run_compiler(command, what=f"{core.name}_processing.c for WebAssembly")
     return path
 
 

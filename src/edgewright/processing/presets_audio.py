@@ -9,8 +9,8 @@ from edgewright.core.tensors import TensorSpec
 from edgewright.processing.audio import Context, FitLength, Peak
 from edgewright.processing.mel import Dct, Log, Mel
 from edgewright.processing.pcan import Pcan
-from edgewright.processing.presets import Subject, from_tensor, only, to_tensor
-from edgewright.processing.scores import TopK
+from edgewright.processing.preset_classes import classifier, classifier_ends
+from edgewright.processing.presets import Subject, only
 from edgewright.processing.signature import Signature
 from edgewright.processing.smoothing import Threshold
 from edgewright.processing.specification import (
@@ -32,6 +32,7 @@ _KEYWORDS = (
 _KWS_FRAMES, _KWS_COEFFICIENTS = 49, 10
 _MICRO_FRAMES, _MICRO_CHANNELS = 49, 40
 _MICRO_LABELS = ("silence", "unknown", "yes", "no")
+_CLIP = RawInput(name="clip", kind="audio", rate_hz=_RATE_HZ)
 _VAD_HOP, _VAD_CONTEXT = 512, 64
 _DTLN_BLOCK, _DTLN_HOP = 512, 128
 _DTLN_BINS = _DTLN_BLOCK // 2 + 1
@@ -47,8 +48,7 @@ def kws_mfcc(models: Mapping[str, Subject]) -> Specification:
         FormatMismatchError: the model takes or gives another shape.
     """
     subject = only("kws_mfcc", models)
-    (taken,) = _exactly(subject.signature.inputs, 1, "kws_mfcc", "inputs")
-    (given,) = _exactly(subject.signature.outputs, 1, "kws_mfcc", "outputs")
+    taken, _, classes = classifier_ends(subject, "kws_mfcc")
     shape = tuple(size for size in taken.shape[1:] if size is not None)
     if shape not in (
         (_KWS_FRAMES, _KWS_COEFFICIENTS, 1),
@@ -57,39 +57,19 @@ def kws_mfcc(models: Mapping[str, Subject]) -> Specification:
         (_KWS_FRAMES * _KWS_COEFFICIENTS,),
     ):
         raise _misfit("kws_mfcc", taken, f"{_KWS_FRAMES} x {_KWS_COEFFICIENTS} coefficients")
-    classes = given.shape[-1] if len(given.shape) == 2 else None
-    if classes is None:
-        raise _misfit("kws_mfcc", given, "a score for each class")
-    return Specification(
-        task="audio-classification",
-        inputs=(RawInput(name="clip", kind="audio", rate_hz=_RATE_HZ),),
-        tensors=(
-            Flow(
-                name=taken.name,
-                sources=("clip",),
-                steps=(
-                    FitLength(samples=_RATE_HZ),
-                    Peak(of="value"),
-                    Cut(length=480, hop=320),
-                    Fft(size=512),
-                    Magnitude(),
-                    Mel(bins=40, low_hz=20.0, high_hz=4000.0, triangles="mel"),
-                    Log(offset=1e-6),
-                    Dct(coefficients=_KWS_COEFFICIENTS, norm="htk"),
-                    Reshape(shape=shape),
-                    *to_tensor(subject, taken),
-                ),
-            ),
-        ),
-        results=(
-            ResultFlow(
-                name="keyword",
-                sources=(given.name,),
-                steps=(*from_tensor(subject, given), TopK(k=min(5, classes))),
-                labels=_KEYWORDS if classes == len(_KEYWORDS) else (),
-            ),
-        ),
+    steps = (
+        FitLength(samples=_RATE_HZ),
+        Peak(of="value"),
+        Cut(length=480, hop=320),
+        Fft(size=512),
+        Magnitude(),
+        Mel(bins=40, low_hz=20.0, high_hz=4000.0, triangles="mel"),
+        Log(offset=1e-6),
+        Dct(coefficients=_KWS_COEFFICIENTS, norm="htk"),
+        Reshape(shape=shape),
     )
+    labels = _KEYWORDS if classes == len(_KEYWORDS) else ()
+    return classifier(subject, _CLIP, steps, task="audio-classification", result="keyword", labels=labels)
 
 
 def micro_speech(models: Mapping[str, Subject]) -> Specification:
@@ -102,43 +82,24 @@ def micro_speech(models: Mapping[str, Subject]) -> Specification:
         FormatMismatchError: the model takes or gives another shape.
     """
     subject = only("micro_speech", models)
-    (taken,) = _exactly(subject.signature.inputs, 1, "micro_speech", "inputs")
-    (given,) = _exactly(subject.signature.outputs, 1, "micro_speech", "outputs")
+    taken, given, classes = classifier_ends(subject, "micro_speech")
     features = _MICRO_FRAMES * _MICRO_CHANNELS
     if taken.shape[1:] != (features,):
         raise _misfit("micro_speech", taken, f"{features} features")
-    if given.shape[1:] != (len(_MICRO_LABELS),):
+    if classes != len(_MICRO_LABELS):
         raise _misfit("micro_speech", given, f"{len(_MICRO_LABELS)} scores")
-    return Specification(
-        task="audio-classification",
-        inputs=(RawInput(name="clip", kind="audio", rate_hz=_RATE_HZ),),
-        tensors=(
-            Flow(
-                name=taken.name,
-                sources=("clip",),
-                steps=(
-                    FitLength(samples=_RATE_HZ),
-                    Cut(length=480, hop=320, periodic=False),
-                    Fft(size=512),
-                    Magnitude(power=2),
-                    Mel(bins=_MICRO_CHANNELS, low_hz=125.0, high_hz=7500.0, triangles="mel"),
-                    Pcan(),
-                    Scale(
-                        factor=(1 / 25.6,)
-                    ),  # the fixed-point features of the training, as its example says
-                    Reshape(shape=(features,)),
-                    *to_tensor(subject, taken),
-                ),
-            ),
-        ),
-        results=(
-            ResultFlow(
-                name="keyword",
-                sources=(given.name,),
-                steps=(*from_tensor(subject, given), TopK(k=len(_MICRO_LABELS))),
-                labels=_MICRO_LABELS,
-            ),
-        ),
+    steps = (
+        FitLength(samples=_RATE_HZ),
+        Cut(length=480, hop=320, periodic=False),
+        Fft(size=512),
+        Magnitude(power=2),
+        Mel(bins=_MICRO_CHANNELS, low_hz=125.0, high_hz=7500.0, triangles="mel"),
+        Pcan(),
+        Scale(factor=(1 / 25.6,)),  # the fixed-point features of the training, as its example says
+        Reshape(shape=(features,)),
+    )
+    return classifier(
+        subject, _CLIP, steps, task="audio-classification", result="keyword", labels=_MICRO_LABELS
     )
 
 
@@ -251,14 +212,6 @@ def _split(
         and all(a in (None, b) for a, b in zip(spec.shape, shape, strict=True))
     ]
     return fitting, [spec for spec in specs if spec not in fitting]
-
-
-def _exactly(specs: tuple[TensorSpec, ...], count: int, preset: str, what: str) -> tuple[TensorSpec, ...]:
-    if len(specs) != count:
-        raise FormatMismatchError(
-            f"preset {preset!r} is for a model with {count} {what}, but it has {len(specs)}. Write a processing.toml."
-        )
-    return specs
 
 
 def _misfit(preset: str, tensor: TensorSpec, expected: str) -> FormatMismatchError:

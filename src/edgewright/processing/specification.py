@@ -93,7 +93,7 @@ class RawInput:
         for what, value in given.items():
             if value and what not in used:
                 raise RecipeError(
-                    f"input {self.name!r} is {self.kind} and has {what} = {value!r}. Remove it."
+                    f"input {self.name!r} is {self.kind} and has {what} = {value!r:.80}. Remove it."
                 )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from edgewright.core.errors import RecipeError
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 16
 _LIMIT = 1 << 63
+# A dotted key of many parts: tomllib's time and memory grow with their square. It begins where no word goes on.
+_PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_LONG_KEY = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{_MAX_DEPTH}}}")
 
 
 def read_toml(file: Path, *, what: str) -> dict[str, object]:
@@ -32,8 +36,11 @@ def read_toml(file: Path, *, what: str) -> dict[str, object]:
     if len(text) > _MAX_BYTES:
         raise RecipeError(f"{what} {file} has more than {_MAX_BYTES} bytes.")
     try:
+        decoded = text.decode()
+        if _LONG_KEY.search(decoded):
+            raise RecipeError(f"{what} {file} has a key of more than {_MAX_DEPTH} parts.")
         # A ValueError is also what Python makes of integers with thousands of digits.
-        record: dict[str, object] = tomllib.loads(text.decode())
+        record: dict[str, object] = tomllib.loads(decoded)
     except (ValueError, RecursionError) as err:
         raise RecipeError(f"{what} {file} is no TOML: {str(err)[:200].rstrip('.')}.") from err
     _check_bounds(record, f"{what} {file}")

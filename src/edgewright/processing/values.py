@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from edgewright.core.errors import UsageError
-from edgewright.core.tensors import DTYPES, TensorSpec
+from edgewright.core.tensors import DTYPES, MAX_RANK, TensorSpec
 
 Kind = Literal[
     "image",  # [height, width, channels], or [channels, height, width] where layout is "chw"
@@ -56,6 +56,8 @@ class ValueType:
     def __post_init__(self) -> None:
         if self.kind not in KINDS or self.dtype not in DTYPES:
             raise UsageError(f"a value is {self.kind!r} of {self.dtype!r}; no such kind or dtype is known.")
+        if len(self.shape) > MAX_RANK:
+            raise UsageError(f"a value has {len(self.shape)} axes; at most {MAX_RANK} are expected.")
         if any(size is not None and not 0 <= size <= MAX_VALUES for size in self.shape):
             raise UsageError(f"{self} is too large: a dimension has 0..{MAX_VALUES} elements.")
         known = 1
