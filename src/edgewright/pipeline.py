@@ -252,6 +252,11 @@ def plan_processing(
     assert isinstance(record, dict) and isinstance(inside, list) and isinstance(outside, list)
     folded = Program.from_json(record)
     texts = (f"folded: {', '.join(inside)}; {answer['proof']}", *outside)
+    if program.precision != folded.precision:
+        texts = (
+            *texts,
+            f"the source is {program.precision}, the folded model computes in {folded.precision}",
+        )
     folded = replace(folded, notes=(*folded.notes, *texts))
     left = Signature(inputs=folded.inputs, outputs=folded.outputs)
     return folded, plan(read_specification(Path(str(answer["specification"]))), left)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from edgewright.core.tensors import Array
 from edgewright.processing.nms import Nms
 from edgewright.processing.planning import CheckedFlow, Plan
@@ -43,7 +45,8 @@ class Expression:
         """Return what the reference makes of the model's outputs, all of them without a batch axis."""
         values = tuple(outputs[s] if isinstance(s, int) else s.apply(outputs) for s in self.sources)
         for step, given in self.steps:
-            values = (step.apply(values, Frame(given=given)),)
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                values = (step.apply(values, Frame(given=given)),)
         return values[0]
 
 
