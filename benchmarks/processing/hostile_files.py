@@ -165,6 +165,8 @@ def _through_command(
             tally.add_bad(kind, f"{model.parent.name}: it ended with {code}: {said[-300:]!r}")
             continue
         lines = printed.splitlines()
+        if failed and json.loads(lines[-1])["error"] == DataError.__name__:
+            lines.pop()  # what the command as a whole ends with
         if len(lines) != len(paths):
             tally.add_bad(
                 kind, f"{model.parent.name}: {len(lines)} lines for {len(paths)} files: {printed[-300:]!r}"

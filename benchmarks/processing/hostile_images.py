@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from benchmarks.processing.hostile_cases import Case, cut_off
+from benchmarks.processing.hostile_cases import Case, Must, cut_off
 from PIL import Image, ImageCms, PngImagePlugin
 
 from edgewright.core.tensors import Array
@@ -96,7 +96,7 @@ def _bombs(photograph: Image.Image) -> Iterator[Case]:
     rows = b"".join(b"\0" + row.tobytes() for row in good)
     yield Case(
         kind="bombs",
-        name="bomb_rows.png",
+        name="bomb_pixels.png",
         content=png(4, 3, 8, 2, rows + bytes(64 << 20)),
         must="either",
         wanted=good,
@@ -240,8 +240,11 @@ def _metadata(photograph: Image.Image) -> Iterator[Case]:
             content = encoded(photograph, "PNG", exif=exif)
         except (TypeError, struct.error):
             continue
+        must: Must = (
+            "turned" if isinstance(orientation, tuple) else "right"
+        )  # two orientations: which, who knows
         yield Case(
-            kind="broken EXIF, ICC", name=f"exif_{number}.png", content=content, must="right", wanted=upright
+            kind="broken EXIF, ICC", name=f"exif_{number}.png", content=content, must=must, wanted=upright
         )
     exif = Image.Exif()
     exif[_ORIENTATION], exif[0x010E] = 6, "a" * 60

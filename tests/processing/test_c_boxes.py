@@ -69,6 +69,8 @@ def boxes_of(generator: np.random.Generator, count: int, *, side: float = 64.0) 
         ({"a": ((300,), "float32")}, [{"step": "softmax"}, {"step": "top_k", "k": 5, "threshold": 0.01}]),
         ({"a": ((300,), "int8")}, [{"step": "dequantize", "scale": 0.1, "zero_point": 3}, {"step": "top_k"}]),
         ({"a": ((40, 6), "float32")}, [{"step": "ctc", "blank": -1}]),
+        ({"a": ((9,), "float32")}, [{"step": "smooth", "runs": 2, "hold": 3}, {"step": "threshold", "on": 0.4}]),
+        ({"a": ((9,), "float32")}, [{"step": "smooth", "runs": 2, "hold": 3}]),
     ],
 )  # fmt: skip
 def test_results_are_those_of_numpy(

@@ -14,7 +14,7 @@ from edgewright.processing.boxes import DecodeEndToEnd
 from edgewright.processing.grids import DecodeYolo
 from edgewright.processing.nms import Nms
 from edgewright.processing.processor import Processor, Signature, plan
-from edgewright.processing.registry import STEPS, step_class
+from edgewright.processing.registry import STEPS, read_step, step_class
 from edgewright.processing.results import Boxes, result_lines, typed_result
 from edgewright.processing.scores import Softmax, TopK
 from edgewright.processing.smoothing import Threshold
@@ -243,3 +243,63 @@ def test_a_class_beyond_the_labels_goes_by_its_number() -> None:
     assert isinstance(found, Boxes)
     assert [(box.label.index, box.label.name) for box in found.boxes] == [(2, "name 2"), (3, ""), (90, "")]
     assert [line.split("  ")[0] for line in result_lines("boxes", found)] == ["name 2", "class 3", "class 90"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (".".join("a" * 50_000) + " = 1", "16 parts"),
+        ("a = " + "[" * 50_000, "no TOML"),
+        ("a = " + "[" * 40 + "]" * 40, "deeper than 16"),
+        ("a = " + "{a.b=" * 30 + "1" + "}" * 30, "no TOML|deeper than 16"),
+        ("a = " + "9" * 10_000, "no TOML"),
+        ("a = 0x" + "f" * 10_000, "beyond 64 bits"),
+        ("a = 9223372036854775808", "beyond 64 bits"),
+        ("#" * ((1 << 20) + 1), "more than 1048576 bytes"),
+    ],
+)  # fmt: skip
+def test_a_bomb_of_toml_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "processing.toml").write_text(text)
+    with pytest.raises(RecipeError, match=says) as caught:
+        read_specification(tmp_path)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"step": "normalize", "mean": [0.0] * 3, "std": [1.0] * 4}, "3 numbers in mean and 4 in std"),
+        ({"step": "scale", "factor": [1e39]}, "beyond float32"),
+        ({"step": "quantize", "scale": 1e-46}, "above 0"),
+        ({"step": "tokenize", "file": "a\0b"}, "a file beside"),
+        ({"step": "tokenize", "file": ".."}, "a file beside"),
+    ],
+)
+def test_options_that_no_step_can_use_are_refused(row: dict[str, object], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        read_step(row, what="it")
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(1e300, "int64 does not hold"), (0.5, "int64 does not hold"), ((1.0, 2.0, 3.0), "3 numbers")],
+)
+def test_a_constant_that_its_tensor_does_not_hold_is_refused(
+    value: float | tuple[float, ...], says: str
+) -> None:
+    rate = TensorSpec(name="rate", shape=(2,), dtype="int64")
+    signature = replace(SIGNATURE, inputs=(*SIGNATURE.inputs, rate))
+    made = replace(SPECIFICATION, constants=(Constant(tensor="rate", value=value),))
+    with pytest.raises(RecipeError, match=says):
+        plan(made, signature)
+
+
+def test_rows_of_boxes_are_not_changed_number_by_number() -> None:
+    for step in (Softmax(), Scale(), Quantize(scale=1.0)):
+        with pytest.raises(UsageError, match="got boxes"):
+            plan(*detector((DecodeEndToEnd(), step), 0))
+
+
+def test_a_value_of_many_axes_is_refused_in_a_sentence() -> None:
+    with pytest.raises(UsageError, match="100000 axes"):
+        RawInput(name="x", kind="tensor", shape=(4,) * 100_000).type.of()

@@ -134,7 +134,7 @@ def _find_data(stream: BinaryIO, path: Path) -> tuple[_Format, int]:
     """Return the format and the bytes of sound; `stream` then stands at the sound."""
     head = stream.read(12)
     if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"WAVE":
-        raise DataError(f"{path} begins with {head[:4]!r}, not as a WAV. {_EXPECTED}")
+        raise DataError(f"{path} begins with {head!r}, not as a WAV. {_EXPECTED}")
     found: _Format | None = None
     for _ in range(_MAX_CHUNKS):
         header = stream.read(8)
