@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests.deploy.web_site import live, needs_chromium, needs_compiler, plain_server, skip_without
 
-from edgewright.deploy.browser import FAKE_MEDIA, Browser
+from edgewright.deploy.browser import FAKE_MEDIA, SOFTWARE_GPU, Browser
 from edgewright.deploy.bundle import Bundle, BundleRequest, make_bundle
 from edgewright.deploy.web_proof import run_example, run_selftest, serve
 from edgewright.deploy.web_runtimes import LITERTJS_CORE
@@ -51,6 +51,30 @@ def test_keywords_by_litert_go_on_offline_after_one_visit_without_threads(words:
         )
     assert "stop" in first
     assert second == [True, "LiteRT.js 2.5.3, 1 thread"]
+
+
+def test_litert_computes_on_webgpu_what_is_float_and_says_why_not_else(
+    words: Bundle, tmp_path: Path, assets: Path
+) -> None:
+    request = BundleRequest(
+        source=assets / "models/mlperf-tiny/kws_dscnn_fp32.tflite",
+        platform="web",
+        name="WordSpotter",
+        processing="kws_mfcc",
+        samples=(str(assets / "data/micro-speech/yes_1000ms.wav"),),
+        options=("accelerator=webgpu",),
+    )
+    made = make_bundle(request, tmp_path / "out")
+    proofs = made.record["proofs"]
+    assert isinstance(proofs, list)
+    assert proofs[-1].startswith("self-test passed on WebGPU, computed by the CPU (SwiftShader)")
+    with serve(words.folder) as url, Browser(flags=SOFTWARE_GPU) as browser:
+        report = run_selftest(browser, url, "accelerators=webgpu,wasm&software=1")
+    assert not report.problems
+    assert report.accelerators == {
+        "webgpu": "a model whose inputs are not float32 does not run there",
+        "wasm": "used",
+    }
 
 
 def test_litert_without_relaxed_vectors_as_in_safari(words: Bundle) -> None:

@@ -32,9 +32,10 @@ globalThis.selftest = (async () => {
   const { name, version, threads, accelerator } = report.runtime;
   verdict.className = `pill ${report.ok ? "good" : "bad"}`;
   verdict.textContent = report.ok ? "Passed" : "Failed";
-  const tried = report.accelerators.slice(0, -1).map((row) => `, not on ${row.name}: ${row.outcome}`);
+  const tried = report.accelerators.slice(0, -1).map((row) => ` Not on ${row.name}: ${row.outcome}.`);
+  const where = accelerator === "webgpu" ? "on the GPU (WebGPU)" : `${threads ?? 0} thread${threads === 1 ? "" : "s"}`;
   document.querySelector("#about").textContent =
-    `${name ?? "no runtime"} ${version ?? ""} on ${accelerator ?? "nothing"}${tried.join("")}, ${threads ?? 0} thread(s), ` +
-    `${report.isolated ? "isolated" : "not isolated (no COOP and COEP): one thread"}, ${offline}`;
+    `${name ?? "no runtime"} ${version ?? ""}, ${where}, ` +
+    `${report.isolated ? "isolated" : "not isolated (no COOP and COEP): one thread"}, ${offline}.${tried.join("")}`;
   return { ...report, offline };
 })();
