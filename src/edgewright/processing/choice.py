@@ -43,10 +43,13 @@ def choose(processing: str, models: Mapping[str, Path], signatures: Mapping[str,
     found = infer(next(iter(subjects.values()))) if len(subjects) == 1 else None
     if found is None:
         fitting = presets.fitting(subjects)
-        choices = f"these take its tensors: {', '.join(fitting)}" if fitting else ", ".join(presets.names())
+        choices = (
+            f"these take its tensors: {', '.join(fitting)}" if fitting else "none of a task takes its tensors"
+        )
         raise UsageError(
             f"{next(iter(models.values()))} says nothing of its processing: no {PROCESSING_NAME} beside it, no "
-            f"metadata inside. Give a specification or a preset with --processing; {choices}."
+            f"metadata inside. Give a specification or a preset with --processing; {choices}. 'tensors' hands "
+            "numbers over as they are."
         )
     return found
 

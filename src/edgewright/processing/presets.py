@@ -37,7 +37,9 @@ PRESETS: Mapping[str, str] = {
     "dtln": "presets_audio:dtln",
     "gesture": "presets_series:gesture",
     "motion": "presets_series:motion",
+    "tensors": "presets_tensors:tensors",
 }
+_FOR_ANY = "tensors"  # fits nearly every model, and says nothing of what it is about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +87,12 @@ def make(name: str, models: Mapping[str, Subject]) -> Specification:
 
 
 def fitting(models: Mapping[str, Subject]) -> list[str]:
-    """Return the names of the presets that take these models' tensors; which of them is meant, nobody can see."""
+    """Return the names of the presets that take these models' tensors; which of them is meant, nobody can see.
+
+    The one for any tensors is left out.
+    """
     found = []
-    for name in PRESETS:
+    for name in (name for name in PRESETS if name != _FOR_ANY):
         with suppress(UsageError):
             plan(make(name, models), {key: subject.signature for key, subject in models.items()})
             found.append(name)
