@@ -15,7 +15,7 @@ from edgewright.core.files import work_folder
 from edgewright.core.program import Program
 from edgewright.core.progress import Progress, silent
 from edgewright.core.result import Result, Summary, exit_code_of
-from edgewright.core.target import Precision
+from edgewright.core.target import Precision, Quantizer
 from edgewright.core.tensors import Layout, parse_layout
 from edgewright.data.preparation import Prepared, prepare
 from edgewright.measure.divergence import explain_divergence
@@ -32,6 +32,8 @@ from edgewright.sources.detect import detect_format, is_factory
 from edgewright.workers.cache import Cache, default_root
 from edgewright.workers.pool import call_once
 from edgewright.workspace import claim_output, install_artifacts, save_data
+
+_RESIZES = ("resize into", "short_side into", "letterbox into")  # of what went inside
 
 if TYPE_CHECKING:
     import torch
@@ -251,6 +253,12 @@ def plan_processing(
     record, inside, outside = answer["program"], answer["inside"], answer["outside"]
     assert isinstance(record, dict) and isinstance(inside, list) and isinstance(outside, list)
     folded = Program.from_json(record)
+    is_resized = any(str(text).startswith(_RESIZES) for text in inside)
+    if is_resized and not has_boxes_inside and recipe.quantizer not in ("", Quantizer.PT2E):
+        raise UsageError(
+            f"--quantizer {recipe.quantizer} would quantize the resize that is folded into the graph, too. Use pt2e, "
+            "which leaves it in float, or give the input of the processing no height and width."
+        )
     texts = (f"folded: {', '.join(inside)}; {answer['proof']}", *outside)
     if program.precision != folded.precision:
         texts = (

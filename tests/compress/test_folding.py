@@ -149,6 +149,22 @@ def test_two_results_of_one_output_are_made_inside_once(program: Program, tmp_pa
     }
 
 
+def test_sums_of_pixels_are_not_quantized(program: Program, tmp_path: Path) -> None:
+    from edgewright.backends.vendor import load_exported
+    from edgewright.compress.folding import fold_processing
+    from edgewright.compress.int8_quantizer import annotate, layer_names, schemes
+
+    given = colour_specification()
+    sized = replace(given, inputs=(replace(given.inputs[0], height=31, width=45),))
+    made = fold_processing(program, checked(program, sized), folder=tmp_path, is_float=False)
+    assert any(text.startswith("resize into") for text in made.inside)
+    graph = load_exported(made.program).module(check_guards=False)
+    annotate(graph, schemes(), {})
+    marked = [str(n.target) for n in graph.graph.nodes if "quantization_annotation" in n.meta]
+    assert marked == ["aten.conv2d.default"]
+    assert len(layer_names(graph)) == 1
+
+
 def test_what_has_nothing_to_fold_is_refused(program: Program, tmp_path: Path) -> None:
     from edgewright.compress.folding import fold_processing
 

@@ -44,18 +44,23 @@ class Folded(nn.Module):
         """Compose; `before` holds the steps of each of the model's `inputs`."""
         super().__init__()
         self.model = model
-        self._before = [_Chain(steps, spec) for spec, steps in zip(inputs, before, strict=True)]
-        self._behind = behind
+        self.before = nn.ModuleList(Before(steps, spec) for spec, steps in zip(inputs, before, strict=True))
+        self.behind = behind
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the outputs that `behind` makes of the model's."""
-        prepared = [chain(value) for chain, value in zip(self._before, inputs, strict=True)]
+        prepared = [chain(value) for chain, value in zip(self.before, inputs, strict=True)]
         made = self.model(*prepared)
-        return self._behind((made,) if isinstance(made, torch.Tensor) else tuple(made))
+        outputs: tuple[torch.Tensor, ...] = self.behind(
+            (made,) if isinstance(made, torch.Tensor) else tuple(made)
+        )
+        return outputs
 
 
-class Behind:
+class Behind(nn.Module):
     """The steps behind a model, as operators on its outputs.
+
+    That it is a module tells quantizers where its operators come from, as of `Before`.
 
     Args:
         specs: of the model's outputs.
@@ -63,13 +68,14 @@ class Behind:
     """
 
     def __init__(self, specs: Sequence[TensorSpec], outputs: Sequence[FoldedOutput]) -> None:
+        super().__init__()
         self._has_batch = [has_batch(spec) for spec in specs]
         self._outputs = outputs
         self._operators: dict[Expression, list[Operator]] = {}
         for one in outputs:
             self._add(one.expression)
 
-    def __call__(self, values: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    def forward(self, values: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Return the outputs, made of the model's, `values`."""
         made: dict[Expression, torch.Tensor] = {}
         return tuple(
@@ -117,21 +123,23 @@ def with_named_inputs(module: nn.Module, count: int) -> nn.Module:
     return torch.fx.GraphModule(root, graph)
 
 
-class _Chain:
-    """The steps of one input."""
+class Before(nn.Module):
+    """The steps of one input, of the type `spec`."""
 
     def __init__(self, steps: Steps, spec: TensorSpec) -> None:
+        super().__init__()
         self._operators = [operator_of(step, given) for step, given in steps]
         self._is_bare = not has_batch(spec)
-        self._dtype: torch.dtype = getattr(torch, spec.dtype)
+        self._made: torch.dtype = getattr(torch, spec.dtype)
 
-    def __call__(self, value: torch.Tensor) -> torch.Tensor:
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the model's input."""
         if not self._operators:
             return value
         for operator in self._operators:
             value = operator(value)
-        if value.dtype != self._dtype:  # of pixels that were resized
-            value = value.to(self._dtype)
+        if value.dtype != self._made:  # of pixels that were resized
+            value = value.to(self._made)
         return value.squeeze(0) if self._is_bare else value
 
 

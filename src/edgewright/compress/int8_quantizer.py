@@ -59,6 +59,7 @@ _MOVED = frozenset(
     )
 )
 _JOINED = frozenset(("aten.cat.default", "aten.concat.default"))
+_FOLDED = frozenset(f"edgewright.compress.folded_modules.{name}" for name in ("Before", "Behind"))
 # Run inside the kernel before it, so the value between the two is never rounded.
 _FUSED_ACTIVATIONS = frozenset(
     (
@@ -152,7 +153,7 @@ def annotate(model: GraphModule, chosen: Schemes, layers: Mapping[str, LayerSche
 
     for node in list(model.graph.nodes):
         kind = str(node.target)
-        if _is_annotated(node) or not _is_float(node):
+        if _is_annotated(node) or not _is_float(node) or _is_folded(node):
             continue
         scheme = layers.get(_layer_name(node), LayerScheme.W8A8)
         if _is_weighted(node):
@@ -184,7 +185,11 @@ def layer_names(model: GraphModule) -> dict[str, bool]:
 
     A layer with weights is called as its weight is, without `.weight`; a sum, product or mean as its node.
     """
-    return {_layer_name(n): _is_weighted(n) for n in model.graph.nodes if _is_weighted(n) or _is_computed(n)}
+    return {
+        _layer_name(n): _is_weighted(n)
+        for n in model.graph.nodes
+        if _is_weighted(n) or (_is_computed(n) and not _is_folded(n))
+    }
 
 
 def _layer_name(node: Node) -> str:
@@ -201,6 +206,13 @@ def _is_computed(node: Node) -> bool:
         return False
     operands = [value for value in node.args if _is_tensor(value)]
     return len(operands) == _arity(kind) and all(_is_float(value) for value in operands)  # type: ignore[arg-type]
+
+
+def _is_folded(node: Node) -> bool:
+    """Return whether the node is of a processing that was folded into the model: its sums of pixels stay exact."""
+    modules = list((node.meta.get("nn_module_stack") or {}).values())
+    kind = modules[-1][1] if modules else ""
+    return (kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}") in _FOLDED
 
 
 def _mark_weighted(node: Node, chosen: Schemes, scheme: LayerScheme) -> None:
