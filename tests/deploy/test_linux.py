@@ -116,9 +116,72 @@ def test_bad_options_are_refused(model: Path, tmp_path: Path) -> None:
     request = BundleRequest(source=model, platform="linux", name="ColourFinder", options=("wheels=sparc",))
     with pytest.raises(UsageError, match="aarch64"):
         make_bundle(request, tmp_path / "out")
+    for python in ("3", "3.11; reboot", "2.7"):
+        with pytest.raises(UsageError, match="a version such as"):
+            make_bundle(replace(request, options=(f"python={python}",)), tmp_path / "out")
     text = replace(request, options=(), name="False")
     with pytest.raises(UsageError):
         make_bundle(text, tmp_path / "out")
+
+
+def test_the_reason_of_pip_is_short() -> None:
+    said = (
+        "WARNING: a place is ignored\n"
+        "ERROR: Could not find a version that satisfies the requirement a==2 (from versions: 0.1, 0.2)\n"
+        "ERROR: No matching distribution found for a==2\n"
+    )
+    assert linux._pip_reason(said) == (
+        "Could not find a version that satisfies the requirement a==2; No matching distribution found for a==2"
+    )
+    assert linux._pip_reason("it was killed.\n") == "it was killed"
+
+
+def test_the_unit_is_one_for_systemd(bundle: Bundle) -> None:
+    unit = bundle.folder / "systemd/colour_finder.service"
+    text = unit.read_text()
+    for line in ("DynamicUser=yes", "CapabilityBoundingSet=", "SystemCallFilter=@system-service"):
+        assert f"\n{line}\n" in text
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed: apt-get install -y systemd")
+    program = unit.with_name("program.service")
+    program.write_text(text.replace("/opt/colour_finder/venv/bin/python", sys.executable))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(program)], capture_output=True, text=True, check=False
+    )
+    program.unlink()
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def install(folder: Path, *arguments: str, path: str = "/usr/bin:/bin") -> str:
+    """Return what install.sh says to stderr where it refuses to begin."""
+    command = ["/bin/sh", str(folder / "install.sh"), *arguments]
+    done = subprocess.run(command, env={"PATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stderr
+
+
+def test_install_says_what_is_missing_before_it_begins(bundle: Bundle, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle.folder, tmp_path / "copy"))
+    target = tmp_path / "target"
+    assert "there is no option --cpp" in install(folder, "--cpp", str(target))
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "dirname", "uname", "ls"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    assert "python3 is missing: apt-get" in install(folder, str(target), path=str(tools))
+    python = tools / "python3"
+    python.write_text("#!/bin/sh\ncase $2 in *print*) echo 3.8 ;; *ensurepip*) exit 0 ;; *) exit 1 ;; esac\n")
+    python.chmod(0o755)
+    assert "python3 is 3.8; 3." in install(folder, str(target), path=str(tools))
+    python.write_text("#!/bin/sh\ncase $2 in *print*) echo 3.11 ;; *ensurepip*) exit 1 ;; esac\n")
+    assert "python3 has no venv" in install(folder, str(target), path=str(tools))
+    python.write_text("#!/bin/sh\ncase $2 in *print*) echo 3.11 ;; esac\n")
+    assert "--with-cpp needs cmake" in install(folder, "--with-cpp", str(target), path=str(tools))
+    shutil.rmtree(folder / "cpp")
+    assert "has no cpp/" in install(folder, "--with-cpp", str(target), path=str(tools))
+    shutil.rmtree(folder / "src/colour_finder/lib")
+    assert "there is no C compiler" in install(folder, str(target), path=str(tools))
+    assert not target.exists()
 
 
 @pytest.mark.slow
@@ -134,6 +197,20 @@ def test_it_installs_from_its_wheels_alone(
     except UnavailableError as err:
         pytest.skip(f"no package index: {err}")
     assert list((made.folder / "wheels").glob("onnxruntime-*.whl"))
+    # What they are for is asked before anything is made.
+    text = (made.folder / "install.sh").read_text()
+    other = made.folder / "other.sh"
+    other.write_text(
+        text.replace(f"= {os.uname().machine} ]", "= sparc ]").replace(
+            f"is for {os.uname().machine}", "is for sparc"
+        )
+    )
+    refused = subprocess.run(
+        ["/bin/sh", str(other), str(tmp_path / "none")], capture_output=True, text=True, check=False
+    )
+    other.unlink()
+    assert refused.returncode == 1
+    assert "wheels/ is for sparc" in refused.stderr
     home = tmp_path / "board & home"
     # Nothing of this environment is seen but its Python, and pip may ask no index.
     env = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PIP_INDEX_URL": "http://127.0.0.1:9/"}

@@ -103,8 +103,8 @@ RUNTIMES: Mapping[str, CppRuntime] = {
         "`-DLITERT_LIBRARY=.../libLiteRt.so` names another, such as that of the wheel for a board. `src/litert_c.h` "
         "declares what is called of its C API; `-DLITERT_INCLUDE=DIR` takes LiteRT's own headers instead, which was "
         "not tried where this was made.",
-        accelerator_text="`gpu` and `npu` need LiteRT's libraries for them beside `libLiteRt.so`. Neither ran where "
-        "this was made.",
+        accelerator_text="`gpu` and `npu` need LiteRT's libraries for them in `LD_LIBRARY_PATH`, for a GPU "
+        "`libLiteRtWebGpuAccelerator.so` of the same wheel, and Vulkan. Neither ran where this was made.",
         sources={"src/litert_c.h": "litert_c.h"},
     ),
 }

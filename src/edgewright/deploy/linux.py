@@ -371,7 +371,18 @@ def _download(content: Content, machine: str, folder: Path) -> None:
         check=False,
     )
     if done.returncode:
-        raise UnavailableError(f"the wheels for {machine} cannot be had: {done.stderr.strip()[-600:]}")
+        raise UnavailableError(
+            f"the wheels for {machine} and Python {python} cannot be had: {_pip_reason(done.stderr)}. Take another "
+            "Python of the board (--option python=3.13), another runtime, or leave --option wheels out: install.sh "
+            "then asks the package index."
+        )
+
+
+def _pip_reason(said: str) -> str:
+    """Return why pip failed: its errors, without the list of all versions that there are."""
+    errors = [line.removeprefix("ERROR: ") for line in said.splitlines() if line.startswith("ERROR: ")]
+    text = "; ".join(errors) or said.strip()
+    return re.sub(r" \(from versions: [^)]*\)", "", text)[-600:].rstrip(". ")
 
 
 def _prove_service(content: Content, package: str, env: Mapping[str, str]) -> str:
