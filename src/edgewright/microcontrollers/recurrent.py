@@ -55,7 +55,7 @@ static void @(const {{ type }} *in, {{ type }} *hidden, int16_t *cell, {{ type }
             {{ type }} *h = out + (n * {{ in_batch }} + t * {{ in_time }}) * {{ units }};
             for (c = 0; c < {{ units }}; ++c) {
 {% for gate in gates %}
-                const int32_t {{ "candidate" if gate.name == "cell" else gate.name }} = {{ "tanh16" if gate.name == "cell" else "sigmoid16" }}(3 * @_sum(
+                const int32_t {{ gate.result }} = {{ gate.curve }}(3 * @_sum(
                     x, hidden, {{ gate.name }}_weights + c * {{ depth }}, {{ gate.name }}_recurrent + c * {{ units }},
                     {{ gate.name }}_bias + c, {{ gate.factors[0].mantissa }}, {{ gate.factors[0].shift }},
                     {{ gate.factors[1].mantissa }}, {{ gate.factors[1].shift }}), sigmoid);
@@ -225,7 +225,15 @@ def _plain(
     text = render(
         _LSTM,
         {
-            **values, "gates": [{"name": gate.name, "factors": gate.factors} for gate in gates],
+            **values, "gates": [
+                {
+                    "name": gate.name, "factors": gate.factors,
+                    # `cell` is the state.
+                    "result": "candidate" if gate.name == "cell" else gate.name,
+                    "curve": "tanh16" if gate.name == "cell" else "sigmoid16",
+                }
+                for gate in gates
+            ],
             "keep": keep, "take": take, "give": give, "tanh_input": f"(3 * state{rounding}",
             "type": source.c_type, "sum": "int64_t" if is_wide else "int32_t",
             "scaled": "scaled_wide" if is_wide else "scaled",

@@ -160,8 +160,12 @@ _HELIUM = """\
                     {{ name }} = vshlq_s32({{ name }}, vldrwq_s32(by + {{ 16 + first }}));
 {% endif %}
                     {{ name }} = vrmulhq_s32({{ name }}, vldrwq_s32(by + {{ first }}));
-                    {{ name }} = vaddq_s32({{ name }}, {% if is_mixed %}vandq_s32({% endif %}
-                        vshrq_n_s32({{ name }}, 31){{ ", vshrq_n_s32(vldrwq_s32(by + %d), 31))" % (8 + first) if is_mixed }});
+{% if is_mixed %}
+                    sign = vandq_s32(vshrq_n_s32({{ name }}, 31), vshrq_n_s32(vldrwq_s32(by + {{ 8 + first }}), 31));
+{% else %}
+                    sign = vshrq_n_s32({{ name }}, 31);
+{% endif %}
+                    {{ name }} = vaddq_s32({{ name }}, sign);
                     {{ name }} = vrshlq_s32({{ name }}, vldrwq_s32(by + {{ 8 + first }}));
 {% endmacro %}
 {% if is_held %}
@@ -202,6 +206,7 @@ _HELIUM = """\
                 int32_t k;
                 for (k = 0; k < some; ++k, w += {{ 4 * (depth + units) }}, start += 8) {
                     const int8_t *row;
+                    int32x4_t sign;
 {{ part("first", "x", depth, "w", 0) }}
 {{- part("second", "hidden", units, "w + %d" % (4 * depth), 4) }}
                     value = vqmovnbq_s32(vreinterpretq_s16_s32(first), first);
@@ -426,7 +431,7 @@ class Cell:
 
 
 def _blocks(depth: int) -> list[dict[str, int]]:
-    """Return how often which number of groups of four values is computed: a loop costs instructions each time around."""
+    """Return which numbers of groups of four values are computed how often: each turn of a loop costs instructions."""
     times, rest = divmod(depth // 4, _GROUPS)
     blocks = [*([(1, _GROUPS)] * times if times < 3 else [(times, _GROUPS)]), *([(1, rest)] if rest else [])]
     return [{"times": times, "groups": groups} for times, groups in blocks]
