@@ -94,7 +94,7 @@ def test_an_unknown_accelerator_is_refused(web_model: Path, tmp_path: Path) -> N
         make_bundle(request, tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["Selftest", "SelftestPage", "Float32Array"])
+@pytest.mark.parametrize("name", ["SelftestPage", "Float32Array", "LoadOptions"])
 def test_names_that_the_bundle_uses_itself_are_refused(web_model: Path, tmp_path: Path, name: str) -> None:
     request = BundleRequest(source=web_model, platform="web", name=name, processing=str(web_model.parent))
     with pytest.raises(UsageError, match=f"something called {name}"):

@@ -89,8 +89,8 @@ def test_everything_that_is_read_aloud_has_a_name(web_bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ((_FAKE_CAMERA, "--deny-permission-prompts"), "the camera is not allowed for this page"),
-        (("--use-fake-ui-for-media-stream",), "no camera is found: open a file"),
+        ((_FAKE_CAMERA, "--deny-permission-prompts"), "The camera is not allowed for this page"),
+        (("--use-fake-ui-for-media-stream",), "No camera is found: open a file"),
     ],
 )
 def test_a_camera_that_cannot_be_used_is_explained(

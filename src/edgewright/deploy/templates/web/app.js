@@ -24,9 +24,9 @@ function say(text, isBad = false) {
 
 // What browsers call these is of no help.
 const DEVICE_TROUBLES = {
-  NotAllowedError: (what) => `the ${what} is not allowed for this page: allow it in the settings of the browser, or open a file`,
-  NotFoundError: (what) => `no ${what} is found: open a file`,
-  NotReadableError: (what) => `the ${what} cannot be read: another program may use it`,
+  NotAllowedError: (what) => `The ${what} is not allowed for this page: allow it in the settings of the browser, or open a file`,
+  NotFoundError: (what) => `No ${what} is found: open a file`,
+  NotReadableError: (what) => `The ${what} cannot be read: another program may use it`,
 };
 
 function complain(error) {
@@ -36,6 +36,7 @@ function complain(error) {
 }
 
 function progress(done, all) {
+  at("message").ariaLive = done < all ? "off" : "polite"; // nobody can listen to every byte
   Object.assign(at("progress"), done < all ? { value: done, max: all } : {});
   if (done >= all) at("progress").removeAttribute("value");
   const bytes = (count) => (count / 1e6).toFixed(1);
@@ -145,7 +146,7 @@ class App {
 
   async #sound(samples) {
     const { name } = this.inputs[0];
-    if (samples.length > MOST_SECONDS * this.rate) throw new Error(`the sound is longer than ${MOST_SECONDS} s`);
+    if (samples.length > MOST_SECONDS * this.rate) throw new Error(`The sound is longer than ${MOST_SECONDS} s`);
     const peak = peakOf(samples);
     at("view").hidden = false;
     at("view").ariaLabel = "The sound that was put in";
@@ -221,7 +222,7 @@ class App {
 
   async #toggle() {
     if (this.#live) return this.#stop();
-    if (!navigator.mediaDevices) throw new Error("cameras and microphones need a secure page: https, or localhost");
+    if (!navigator.mediaDevices) throw new Error("Cameras and microphones need a secure page: https, or localhost");
     this.#play(null);
     const what = this.kind === "image" ? "camera" : "microphone";
     try {
