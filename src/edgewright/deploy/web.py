@@ -215,7 +215,8 @@ _EXAMPLES = {"image": "photo", "audio": "samples"}
 # Names of the module and of its types, of files beside it, and of what these use.
 _TAKEN = frozenset(
     "App Selftest SelftestPage Sw Engine ProcessingError Error URL Math Object Promise Blob Label Point Box Mask Code "
-    "Values Inputs Results Pixels Accelerator LoadOptions Runtime Description ImageInput ImageData CanvasImageSource Uint8ClampedArray".split()
+    "Values Inputs Results Pixels Accelerator LoadOptions Runtime Description "
+    "ImageInput ImageData CanvasImageSource Uint8ClampedArray".split()
 ) | set(_ARRAYS.values())
 
 
