@@ -12,7 +12,7 @@ from edgewright.microcontrollers import selftest, writer
 from edgewright.microcontrollers.ends import with_integer_ends
 from edgewright.microcontrollers.graph import ITEM_BYTES, Graph, Tensor
 from edgewright.microcontrollers.labels import check_labels, embedded_labels
-from edgewright.microcontrollers.layer import Layer, Site, UnsupportedError
+from edgewright.microcontrollers.layer import Layer, Site, UnsupportedError, require
 from edgewright.microcontrollers.names import check_name, numbered
 from edgewright.microcontrollers.planner import ALIGNMENT, Plan
 from edgewright.microcontrollers.reader import read_graph
@@ -138,23 +138,10 @@ def _layers(graph: Graph, name: str, path: Path) -> tuple[Layer, ...]:
     layers = []
     refused: dict[tuple[str, str], list[int]] = {}
     for operator in graph.operators:
-        reason = ""
-        unknown = {
-            graph.tensor(index).dtype
-            for index in (*operator.inputs, *operator.outputs)
-            if index >= 0 and not _is_made(graph.tensor(index))
-        }
-        if operator.name not in KERNELS:
-            reason = "not covered"
-        elif unknown:
-            reason = f"type {', '.join(sorted(unknown))}"
-        else:
-            try:
-                layers.append(KERNELS[operator.name](Site(graph=graph, operator=operator, prefix=name)))
-            except UnsupportedError as err:
-                reason = str(err)
-        if reason:
-            refused.setdefault((operator.name, reason), []).append(operator.position)
+        try:
+            layers.append(_layer(Site(graph=graph, operator=operator, prefix=name)))
+        except UnsupportedError as err:
+            refused.setdefault((operator.name, str(err)), []).append(operator.position)
     if refused:
         shown = [
             f"{numbered(kind, places)}: {reason}"
@@ -166,3 +153,17 @@ def _layers(graph: Graph, name: str, path: Path) -> tuple[Layer, ...]:
             f"{path.name} cannot become C. {'. '.join(shown)}. Change these operators, or use --to litert."
         )
     return tuple(layers)
+
+
+def _layer(site: Site) -> Layer:
+    """Return an operator as C.
+
+    Raises:
+        UnsupportedError: it is not covered, or not as it is here.
+    """
+    operator = site.operator
+    require(operator.name in KERNELS, "not covered")
+    tensors = [site.graph.tensor(index) for index in (*operator.inputs, *operator.outputs) if index >= 0]
+    unknown = {tensor.dtype for tensor in tensors if not _is_made(tensor)}
+    require(not unknown, f"type {', '.join(sorted(unknown))}")
+    return KERNELS[operator.name](site)

@@ -221,54 +221,63 @@ def run_on(device: str, folder: Path, name: str) -> EmulatedRun:
     made.tools.require(device)
     with tempfile.TemporaryDirectory(prefix="edgewright-qemu-") as text:
         work = Path(text)
-        flags = (*made.flags, *_OPTIMIZE)
-        common = [made.compiler, *flags, "-I", str(folder)]
-        probe = work / "probe.c"
-        probe.write_text(probe_text(is_arm=made.is_arm), encoding="utf-8")
-        objects = []
-        for source in (f"{name}.c", f"{name}_test.c"):
-            target = work / f"{source}.o"
-            _tool(
-                [
-                    *common,
-                    *made.runtime,
-                    *WARNINGS,
-                    *ARITHMETIC,
-                    FLAG,
-                    "-c",
-                    str(folder / source),
-                    "-o",
-                    str(target),
-                ],
-                f"{device}: {source}",
-            )
-            objects.append(str(target))
-        text_bytes, rodata_bytes = _sizes(_tool([made.sizer, "-A", objects[0]], device))
-        program = work / "program.elf"
-        _tool([*common, *_link(made, work), *objects, str(probe), "-o", str(program)], f"{device}: {name}")
+        program, text_bytes, rodata_bytes = _build(device, folder, name, work)
         code, log = _started(_emulate(made, program), f"{name} on {device}")
-    wrong = re.findall(rf"^{re.escape(name)}: (.*) is wrong in run (\d+)$", log, re.MULTILINE)
-    if wrong:
-        (what, run), count = wrong[0], len(wrong)
-        raise ConversionError(
-            f"{name} on {device}: {count} of the self-test's checks failed, the first: {what} is wrong in run {run}."
-        )
-    found = re.findall(rf"^{re.escape(name)}: \d+ runs, 0 failures.*$", log, re.MULTILINE)
-    if code != 0 or not found:
-        said = without_probes(log).strip()[-300:]
-        raise ConversionError(
-            f"{name} on {device}: {made.emulator} did not come to an end ({code}): {said!r}."
-        )
+    said = _passed(code, log, f"{name} on {device}", name, made.emulator)
     counted = read_probe(log, instructions_per_tick=made.instructions_per_tick)
     return EmulatedRun(
         device=device,
-        flags=flags,
-        said=found[-1],
+        flags=_flags(made),
+        said=said,
         text_bytes=text_bytes,
         rodata_bytes=rodata_bytes,
         instructions=counted["instructions"],
         stack_bytes=counted["stack_bytes"],
     )
+
+
+def _flags(made: Device) -> tuple[str, ...]:
+    return (*made.flags, *_OPTIMIZE)
+
+
+def _build(device: str, folder: Path, name: str, work: Path) -> tuple[Path, int, int]:
+    """Return the program of the self-test, and the bytes of code and of tables of NAME.c alone."""
+    made = DEVICES[device]
+    common = [made.compiler, *_flags(made), "-I", str(folder)]
+    probe = work / "probe.c"
+    probe.write_text(probe_text(is_arm=made.is_arm), encoding="utf-8")
+    objects = []
+    for source in (f"{name}.c", f"{name}_test.c"):
+        target = work / f"{source}.o"
+        checks = [*made.runtime, *WARNINGS, *ARITHMETIC, FLAG]
+        _tool(
+            [*common, *checks, "-c", str(folder / source), "-o", str(target)],
+            f"{device}: {source}",
+        )
+        objects.append(str(target))
+    text_bytes, rodata_bytes = _sizes(_tool([made.sizer, "-A", objects[0]], device))
+    program = work / "program.elf"
+    _tool([*common, *_link(made, work), *objects, str(probe), "-o", str(program)], f"{device}: {name}")
+    return program, text_bytes, rodata_bytes
+
+
+def _passed(code: int, log: str, what: str, name: str, emulator: str) -> str:
+    """Return the last line of a self-test that passed.
+
+    Raises:
+        ConversionError: it did not, or did not come to its end.
+    """
+    wrong = re.findall(rf"^{re.escape(name)}: (.*) is wrong in run (\d+)$", log, re.MULTILINE)
+    if wrong:
+        (port, run), count = wrong[0], len(wrong)
+        raise ConversionError(
+            f"{what}: {count} of the self-test's checks failed, the first: {port} is wrong in run {run}."
+        )
+    found = re.findall(rf"^{re.escape(name)}: \d+ runs, 0 failures.*$", log, re.MULTILINE)
+    if code != 0 or not found:
+        said = without_probes(log).strip()[-300:]
+        raise ConversionError(f"{what}: {emulator} did not come to an end ({code}): {said!r}.")
+    return str(found[-1])
 
 
 def _sizes(said: str) -> tuple[int, int]:

@@ -126,7 +126,7 @@ def lstm(site: Site) -> Layer:
     require(-16 < shift < 8, f"a cell scale of 2^{round(power)}")
     gates = [_gate(site, number, name, source, hidden, (units, depth)) for number, name in enumerate(_GATES)]
     clip = site.operator.real("CellClip")
-    values: dict[str, object] = {
+    values = {
         "depth": depth, "units": units, "batch": batch, "times": times,
         "in_batch": 1 if is_time_major else times, "in_time": batch if is_time_major else 1,
         "shift": shift, "zero": hidden.zero_point,
@@ -187,7 +187,7 @@ _Made = tuple[str, tuple[str, ...], tuple[str, ...], list[Constant]]
 
 
 def _quick(
-    site: Site, gates: Sequence[_Gate], products: Sequence[Multiplier], values: Mapping[str, object]
+    site: Site, gates: Sequence[_Gate], products: Sequence[Multiplier], values: Mapping[str, int]
 ) -> _Made:
     """Return text, helpers, arithmetic and tables; see `recurrent_cells`."""
     keep, take, give = products
@@ -206,11 +206,10 @@ def _quick(
 
 
 def _plain(
-    site: Site, gates: Sequence[_Gate], products: Sequence[Multiplier], values: Mapping[str, object]
+    site: Site, gates: Sequence[_Gate], products: Sequence[Multiplier], values: Mapping[str, int]
 ) -> _Made:
     """Return text, helpers, arithmetic and tables for int16, and for scales that are out of the ordinary."""
     source, output, shift = site.input(0), site.output(), values["shift"]
-    assert isinstance(shift, int)
     is_wide = source.dtype == "int16"
     tables: list[Constant] = []
     for gate in gates:
