@@ -118,11 +118,18 @@ def test_nothing_is_run_before_the_digests_are_right(copy: Path, keys: tuple[Pat
 
 
 def test_what_tools_leave_is_told_and_is_no_fault(copy: Path) -> None:
-    for name in (".build/debug/x.o", "build/CMakeCache.txt", "local.properties", "App.xcodeproj/p"):
+    made = (
+        ".build/debug/x.o",
+        "build/CMakeCache.txt",
+        "local.properties",
+        "App.xcodeproj/p",
+        "src/x/lib/own/y.so",
+    )
+    for name in made:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_text("x")
     notes = [row.note for row in check_bundle(copy).rows]
-    assert not said_of(copy) and any(note.startswith("4 files that tools leave") for note in notes)
+    assert not said_of(copy) and any(note.startswith("5 files that tools leave") for note in notes)
 
 
 def test_the_signature_of_the_model_is_read_from_the_model(copy: Path) -> None:

@@ -32,6 +32,7 @@ _LEFT_FOLDERS = frozenset(
 _LEFT_FILES = frozenset(
     "gradlew gradlew.bat gradle-wrapper.jar local.properties Package.resolved .DS_Store".split()
 )
+_BUILT_FOR_THIS_MACHINE = "/lib/own/"  # the processing, where `install.sh` of a Linux bundle builds it
 _LEFT_SUFFIXES = (".egg-info", ".xcodeproj", ".xcworkspace")
 
 
@@ -121,5 +122,6 @@ def _is_left(name: str) -> bool:
     return (
         not _LEFT_FOLDERS.isdisjoint(path.parts)
         or path.name in _LEFT_FILES
+        or _BUILT_FOR_THIS_MACHINE in name
         or any(part.endswith(_LEFT_SUFFIXES) for part in path.parts)
     )
