@@ -73,7 +73,7 @@ def squared_difference(site: Site) -> Layer:
     total = multiplier_of(common * common / (2 ** (2 * bits) * output.scale))
     require(total.shift <= 0, "an output scale that is far too small")
     terms = [
-        f"scaled(({_offset(name, one)}) * {2**bits}, {by.mantissa}, {by.shift})"
+        f"scaled(({offset_of(name, one)}) * {2**bits}, {by.mantissa}, {by.shift})"
         for name, one, by in zip("ab", operands, factors, strict=True)
     ]
     low, high = LIMITS[output.dtype]
@@ -98,9 +98,9 @@ def prelu(site: Site) -> Layer:
     below = _bounded(source.scale * slope.scale / output.scale, 6)
     low, high = LIMITS[output.dtype]
     lines = [
-        f"int32_t value = {_offset('a', source)};",
+        f"int32_t value = {offset_of('a', source)};",
         f"value = value >= 0 ? scaled(value, {above.mantissa}, {above.shift})",
-        f"                   : scaled(value * ({_offset('b', slope)}), {below.mantissa}, {below.shift});",
+        f"                   : scaled(value * ({offset_of('b', slope)}), {below.mantissa}, {below.shift});",
     ]
     result = f"({output.c_type})clamped(value + ({output.zero_point}), {low}, {high})"
     return spread(site, [source, slope], result, lines=lines, needs=("scaled", "clamped"))
@@ -145,7 +145,7 @@ def compare(site: Site) -> Layer:
         _one_scale(operands)
         factors = [_bounded(one.scale, 0) for one in operands]
         left, right = (
-            f"scaled(({_offset(name, one)}) * 256, {by.mantissa}, {by.shift})"
+            f"scaled(({offset_of(name, one)}) * 256, {by.mantissa}, {by.shift})"
             for name, one, by in zip("ab", operands, factors, strict=True)
         )
         return spread(site, operands, f"(uint8_t)({left} {sign} {right})", needs=("scaled",))
@@ -262,6 +262,7 @@ def _bounded(factor: float, shift: int) -> Multiplier:
     return by
 
 
-def _offset(name: str, tensor: Tensor) -> str:
+def offset_of(name: str, tensor: Tensor) -> str:
+    """Return the value called `name` less the zero point, as C."""
     zero = tensor.zero_point
     return f"{name} {'-' if zero >= 0 else '+'} {abs(zero)}" if zero else name
