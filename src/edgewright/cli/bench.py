@@ -16,7 +16,8 @@ def bench(
     artifacts: Annotated[
         list[Path],
         typer.Argument(
-            metavar="ARTIFACT...", help="Model files or folders of a build; for --device also .c files."
+            metavar="ARTIFACT...",
+            help="Model files, folders of a build, or bundles; for --device also .c files.",
         ),
     ],
     threads: Annotated[

@@ -64,7 +64,9 @@ def make(
     licence: Annotated[str, typer.Option("--licence", metavar="SPDX", help="Of the model: Apache-2.0.")] = "",
     option: Annotated[
         list[str] | None,
-        typer.Option("--option", metavar="NAME=VALUE", help="Of the platform; again for more."),
+        typer.Option(
+            "--option", metavar="NAME=VALUE", help="Of the platform, see `bundle platforms`; again for more."
+        ),
     ] = None,
     sign: Annotated[
         Path | None,
@@ -118,6 +120,30 @@ def check(
         found = check_bundle(folder, key=key, progress=progress)
     _show_check(found, as_json)
     return found.exit_code
+
+
+@app.command(short_help="List the platforms, their runtimes and options.")
+def platforms(as_json: Json = False) -> None:
+    """List what bundles there are: the runtimes of the models that each takes, and what --option says to it.
+
+    Example: edgewright bundle platforms
+    """
+    from edgewright.deploy import registry
+
+    found = [registry.platform(name) for name in registry.names()]
+    if as_json:
+        record = {
+            each.name: {
+                "summary": each.summary, "runtimes": list(each.runtimes), "options": dict(each.options),
+            }
+            for each in found
+        }  # fmt: skip
+        print(json.dumps(record, indent=2))
+        return
+    for each in found:
+        print(f"{each.name:9}{each.summary}\n         runtimes: {', '.join(each.runtimes)}")
+        for name, text in each.options.items():
+            print(f"         --option {name}=  {text}")
 
 
 def _show_bundle(made: Bundle, as_json: bool) -> None:
