@@ -5,6 +5,7 @@
     specifications   TOML bombs and contradictions through `load` and the command
     mutants          processing.toml of every preset with random tokens or values deleted, replaced or repeated: read,
                      checked, written again, run in numpy, and made C
+    core             arrays that are no input, and names of tensors that would break out of code, for the C core itself
     outputs          models that give NaN, infinite and huge numbers, through every step of results: C as numpy
 
 Prints a table: how many were right, how many refused, and how many were bad: another result, another error, a
@@ -20,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.processing.hostile_cases import Tally
+from benchmarks.processing.hostile_core import core
 from benchmarks.processing.hostile_files import files
 from benchmarks.processing.hostile_mutants import mutants
 from benchmarks.processing.hostile_outputs import outputs
@@ -30,7 +32,7 @@ from benchmarks.reporting import conditions, parser_for, print_table, write_json
 def main() -> int:
     """Run every part; return 0 where nothing is bad."""
     parser = parser_for(__doc__)
-    parts = ("files", "specifications", "mutants", "outputs")
+    parts = ("files", "specifications", "mutants", "core", "outputs")
     parser.add_argument("--only", choices=parts, action="append", help="one part; may be given again")
     parser.add_argument("--mutants", type=int, default=250, metavar="N", help="of each preset (default: 250)")
     parser.add_argument("--seed", type=int, default=0, help="of the mutants (default: 0)")
@@ -39,6 +41,7 @@ def main() -> int:
         "files": lambda work, tally: files(options.assets, work, tally),
         "specifications": specifications,
         "mutants": lambda work, tally: mutants(work, tally, count=options.mutants, seed=options.seed),
+        "core": core,
         "outputs": outputs,
     }
     tally = Tally()

@@ -15,7 +15,7 @@ from edgewright.core.tensors import Array
 from edgewright.processing.c_code import FLAGS, CCore, write_core
 from edgewright.processing.c_program import COptions
 from edgewright.processing.planning import Plan
-from edgewright.processing.processor import Execute, Raw
+from edgewright.processing.processor import Execute, Raw, require_raw
 
 _WARNINGS = ("-Wall", "-Wextra", "-Werror", "-pedantic")
 _COMPILERS = ("cc", "gcc", "clang")
@@ -168,16 +168,17 @@ class CProcessor:
         """Give every input what `Processor.run` takes.
 
         Raises:
-            DataError: the core refuses one.
+            DataError: one is missing, has another type or shape, or the core refuses it.
         """
         for index, row in enumerate(self.plan.specification.inputs):
-            array = np.asarray(raw[row.name])
+            # Before its address is handed over: the core reads as many bytes as the type says.
+            array = require_raw(row.name, row.type, raw)
             if row.kind == "image":
                 code = self.set_image(
                     index, array, width=array.shape[1], height=array.shape[0], pixel_format=row.order
                 )
             else:
-                code = self.set_values(index, array.astype(row.type.dtype, copy=False))
+                code = self.set_values(index, array)
             self._check(code, f"input {row.name!r}")
 
     def compute(self, model: int = 0) -> None:

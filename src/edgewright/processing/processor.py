@@ -90,9 +90,11 @@ class Processor:
     def _begin(self, raw: Mapping[str, Raw]) -> _Run:
         values, places = {}, {}
         for row in self.plan.specification.inputs:
-            values[row.name] = _checked(row.name, row.type, raw)
+            values[row.name] = array = require_raw(row.name, row.type, raw)
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise DataError(f"input {row.name!r} holds NaN or infinite values. Mend what records it.")
             if row.kind == "image":
-                height, width = values[row.name].shape[:2]
+                height, width = array.shape[:2]
                 places[row.name] = Geometry(
                     source_height=height, source_width=width, height=height, width=width
                 )
@@ -180,7 +182,12 @@ def _as_they_are(
     return found
 
 
-def _checked(name: str, want: ValueType, raw: Mapping[str, Raw]) -> Array:
+def require_raw(name: str, want: ValueType, raw: Mapping[str, Raw]) -> Array:
+    """Return the array of the input `name`, which takes values of the type `want`.
+
+    Raises:
+        DataError: it is missing, or has another type or shape. Whether its numbers are finite is not looked at.
+    """
     if name not in raw:
         raise DataError(f"input {name!r} is not given; {want} is expected.")
     value = raw[name]
@@ -198,9 +205,9 @@ def _checked(name: str, want: ValueType, raw: Mapping[str, Raw]) -> Array:
         raise DataError(
             f"input {name!r} has {array.shape[1]}x{array.shape[0]} pixels; sides of up to {MAX_SIDE} are expected."
         )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DataError(f"input {name!r} holds NaN or infinite values. Mend what records it.")
     return array
 
 
-__all__ = ["CheckedFlow", "Execute", "Plan", "Processor", "Raw", "Signature", "Step", "full_name", "plan"]
+__all__ = [
+    "CheckedFlow", "Execute", "Plan", "Processor", "Raw", "Signature", "Step", "full_name", "plan", "require_raw",
+]  # fmt: skip
