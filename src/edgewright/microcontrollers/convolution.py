@@ -8,6 +8,7 @@ Source: LiteRT 8-bit quantization specification (CONV_2D, DEPTHWISE_CONV_2D, FUL
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -28,6 +29,22 @@ from edgewright.microcontrollers.layer import (
 )
 from edgewright.microcontrollers.products import PIXELS_AT_ONCE, WIDE_BYTES, WORD_BYTES, row_products
 from edgewright.microcontrollers.sums import Sums, sums_of
+
+_LINES = """\
+            for (i = 0; i < {{ kernel_y }}; ++i) {
+                const int32_t row = y * {{ stride }} + i * {{ dilation_y }} - {{ pad }};
+{% if is_padded %}
+                lines[i] = NULL;
+                if (row < 0 || row >= {{ height }}) {
+{% if has_inside %}
+                    is_inside = 0;
+{% endif %}
+                    continue;
+                }
+{% endif %}
+                lines[i] = in + row % in_rows * {{ line }};
+            }
+"""
 
 _CONVOLUTION = """\
 static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scratch }},
@@ -66,20 +83,7 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
 {% if is_padded and dilation_x == 1 and not is_pointwise %}
             int32_t is_inside = 1;
 {% endif %}
-            for (i = 0; i < {{ kernel_y }}; ++i) {
-                const int32_t row = y * {{ stride_y }} + i * {{ dilation_y }} - {{ pad_y }};
-{% if is_padded %}
-                lines[i] = NULL;
-                if (row < 0 || row >= {{ height }}) {
-{% if dilation_x == 1 and not is_pointwise %}
-                    is_inside = 0;
-{% endif %}
-                    continue;
-                }
-{% endif %}
-                lines[i] = in + row % in_rows * {{ width * depth }};
-            }
-            for (x = 0; x < {{ out_width }}; ++x) {
+{{ lines }}            for (x = 0; x < {{ out_width }}; ++x) {
 {% if is_pointwise %}
                 const {{ type }} *patch = lines[0] + x * {{ stride_x * depth }};
 {% else %}
@@ -323,10 +327,14 @@ def convolution_with(site: Site, weights: Tensor, *, marked: str = "") -> Layer:
         "group_depth": group_depth, "is_pointwise": is_pointwise, "is_padded": is_padded, "scratch": is_large,
         "rows": rows, "row": row, "wide": _wide(wide_bytes, is_large), "wide_bytes": wide_bytes,
     }  # fmt: skip
+    lines = lines_of(
+        values, stride=str(tall.stride), pad=str(tall.pad), height=str(height), line=str(width * depth),
+        has_inside=wide.dilation == 1 and not is_pointwise,
+    )  # fmt: skip
     return Layer(
         operator=site.operator,
         arguments=(*sums.arguments, *row_arguments(tall)),
-        text=render(_CONVOLUTION, values),
+        text=render(_CONVOLUTION, values | {"lines": lines}),
         reads=(image.index,),
         writes=(output.index,),
         constants=sums.constants,
@@ -421,6 +429,20 @@ def _by_pixels(image: Tensor, output: Tensor, count: int) -> ByRows | None:
     if count != height * width:
         return None
     return ByRows(rows=height, reaches=(Reach(size=height),), count=count, tile=PIXELS_AT_ONCE)
+
+
+def lines_of(
+    values: Mapping[str, object], *, stride: str, pad: str, height: str, line: str, has_inside: bool
+) -> str:
+    """Return the loop that finds the rows of the input under a window, as C.
+
+    Args:
+        values: is_padded, kernel_y and dilation_y.
+        stride, pad, height, line: along y, of the input; `line` is the distance of two rows.
+        has_inside: rows that are missing are noted in `is_inside`.
+    """
+    sizes = {"stride": stride, "pad": pad, "height": height, "line": line, "has_inside": has_inside}
+    return render(_LINES, {**values, **sizes})
 
 
 def window_values(tall: Window, wide: Window) -> dict[str, object]:

@@ -16,6 +16,7 @@ from edgewright.microcontrollers.convolution import (
     POINTER_BYTES,
     by_window,
     convolution_with,
+    lines_of,
     row_arguments,
     window_of,
     window_values,
@@ -55,18 +56,7 @@ static void @(const {{ type }} *in, {{ type }} *out{{ ", int8_t *scratch" if scr
     for (n = 0; n < {{ batch }}; ++n, in += height * line) {
         for (y = first; y < last; ++y) {
             int32_t left = -window[7], is_ready = 0{{ ", is_inside = 1" if border }};
-            for (i = 0; i < {{ kernel_y }}; ++i) {
-                const int32_t row = y * window[4] + i * {{ dilation_y }} - window[5];
-{% if border %}
-                lines[i] = NULL;
-                if (row < 0 || row >= height) {
-                    is_inside = 0;
-                    continue;
-                }
-{% endif %}
-                lines[i] = in + row % in_rows * line;
-            }
-            for (x = window[3]; x > 0; --x, left += window[6]) {
+{{ lines }}            for (x = window[3]; x > 0; --x, left += window[6]) {
 {% if border %}
                 const int32_t is_whole = is_inside && left >= 0 && left <= width - {{ reach }};
 {% else %}
@@ -165,10 +155,14 @@ def depthwise_convolution(site: Site) -> Layer:
         values["suffix"] = suffix(sums.ending, matrix)
         is_ragged = any(one.shape[-1] > 1 and one.shape[-1] % CHANNELS for one in site.alike(0))
         helpers = depthwise_taps(sums.ending, matrix, is_ragged=is_ragged)
+    lines = lines_of(
+        values | {"is_padded": border_bytes > 0},
+        stride="window[4]", pad="window[5]", height="height", line="line", has_inside=True,
+    )  # fmt: skip
     return Layer(
         operator=site.operator,
         arguments=(*sums.arguments, window.name, *row_arguments(tall)),
-        text=render(_DEPTHWISE, values),
+        text=render(_DEPTHWISE, values | {"lines": lines}),
         reads=(image.index,),
         writes=(output.index,),
         constants=(*sums.constants, window),
