@@ -303,3 +303,11 @@ def test_rows_of_boxes_are_not_changed_number_by_number() -> None:
 def test_a_value_of_many_axes_is_refused_in_a_sentence() -> None:
     with pytest.raises(UsageError, match="100000 axes"):
         RawInput(name="x", kind="tensor", shape=(4,) * 100_000).type.of()
+
+
+def test_texts_of_a_model_are_no_result() -> None:
+    texts = TensorSpec(name="y", shape=(1, 3), dtype="string")
+    for steps, says in (((), "numbers are expected"), ((Scale(),), "got tensor string")):
+        result = ResultFlow(name="names", sources=("y",), steps=steps)
+        with pytest.raises(UsageError, match=says):
+            plan(replace(SPECIFICATION, results=(result,)), replace(SIGNATURE, outputs=(texts,)))

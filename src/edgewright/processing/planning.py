@@ -52,7 +52,7 @@ class Plan:
     Attributes:
         order: what is done, one after another: a flow, or the name of a model to run.
         flows: name of a value, tensor or result -> its checked flow. Results are under "results.NAME".
-        types: of everything that has a name: inputs, values, the models' tensors.
+        types: of inputs, values and the models' outputs, by name.
     """
 
     specification: Specification
@@ -63,7 +63,15 @@ class Plan:
     @property
     def results(self) -> dict[str, ValueType]:
         """Name of each result -> its type."""
-        names = {id(flow): flow.name for flow in self.specification.results}
+        return self._made(self.specification.results)
+
+    @property
+    def tensors(self) -> dict[str, ValueType]:
+        """Name of each tensor that the specification makes -> its type; an input may have the same name."""
+        return self._made(self.specification.tensors)
+
+    def _made(self, flows: Sequence[Flow]) -> dict[str, ValueType]:
+        names = {id(flow): flow.name for flow in flows}
         return {
             names[id(item.flow)]: item.result
             for item in self.order
@@ -74,7 +82,7 @@ class Plan:
         """Return what comes in, what each tensor gets, and what comes out, a line each, for people."""
         rows = [("input", row.name, row.type) for row in self.specification.inputs]
         rows += [("value", flow.name, self.types[flow.name]) for flow in self.specification.values]
-        rows += [("tensor", flow.name, self.types[flow.name]) for flow in self.specification.tensors]
+        rows += [("tensor", name, made) for name, made in self.tensors.items()]
         rows += [("result", name, made) for name, made in self.results.items()]
         return [f"{what} {name}: {made}" for what, name, made in rows]
 
@@ -109,6 +117,8 @@ class _Planner:
         self.tensors = {flow.name: flow for flow in specification.tensors}
         self.outputs = {full_name(m, spec.name): (m, spec) for m, s in models.items() for spec in s.outputs}
         self.types: dict[str, ValueType] = {row.name: row.type for row in specification.inputs}
+        # Apart, as a tensor may be called like the input that it is made of.
+        self.tensor_types: dict[str, ValueType] = {}
         self.images = {row.name: row.name for row in specification.inputs if row.kind == "image"}
         # name -> what was prepared of images on the way to it; image -> what was prepared of it last
         self.origins: dict[str, frozenset[str]] = {}
@@ -157,6 +167,9 @@ class _Planner:
         clash = sorted((set(self.inputs) | set(self.values)) & set(self.outputs))
         if clash:
             raise RecipeError(f"{clash[0]!r} names an output of the model, too. Choose another name.")
+        clash = sorted(set(self.values) & wanted)
+        if clash:
+            raise RecipeError(f"the value {clash[0]!r} has the name of a model's input. Choose another name.")
 
     def _check_state(self, state: State) -> None:
         self._need(state.source)
@@ -199,7 +212,7 @@ class _Planner:
             if name not in self.tensors:
                 continue
             self._flow(self.tensors[name])
-            have, want = self.types[name], tensor_type(spec)
+            have, want = self.tensor_types[name], tensor_type(spec)
             if not fits(have, want):
                 raise FormatMismatchError(
                     f"tensor {name!r} takes {want}, but the specification makes {have}. Change its steps."
@@ -213,6 +226,11 @@ class _Planner:
 
     def _flow(self, flow: Flow) -> None:
         for source in flow.sources:
+            if source in self.inputs and source in self.tensor_types:
+                raise RecipeError(
+                    f"{flow.name!r} is from the input {source!r}, but a tensor of that name was made before it. Give "
+                    "the input another name."
+                )
             self._need(source)
         given = tuple(self.types[source] for source in flow.sources)
         taken, types = given, []
@@ -233,10 +251,15 @@ class _Planner:
             taken = (made,)
         if isinstance(flow, ResultFlow):
             check_label_count(flow, taken[0].classes)
+            if taken[0].dtype == "string":
+                raise RecipeError(
+                    f"result {flow.name!r} is {taken[0]}; numbers are expected. Take another output."
+                )
         images = [self.images[source] for source in flow.sources if source in self.images]
         checked = CheckedFlow(flow=flow, given=given, types=tuple(types), image=images[0] if images else "")
         if flow not in self.specification.results:
-            self.types[flow.name] = checked.result
+            types_of_kind = self.tensor_types if flow.name in self.tensors else self.types
+            types_of_kind[flow.name] = checked.result
             self.origins[flow.name] = self._origins(flow)
             if images:
                 self.origins[flow.name] = frozenset((flow.name,))

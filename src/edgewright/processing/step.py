@@ -127,7 +127,7 @@ class Step:
             UsageError: it is a text, or its rows hold indices and places that no longer were some.
         """
         (have,) = given
-        if have.kind in ("text", "classes", "candidates", "boxes"):
+        if have.dtype == "string" or have.kind in ("classes", "candidates", "boxes"):
             raise self.refuse(given, "a tensor, an image, sound, or scores")
         return have
 
