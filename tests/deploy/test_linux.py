@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -134,6 +135,17 @@ def test_the_reason_of_pip_is_short() -> None:
         "Could not find a version that satisfies the requirement a==2; No matching distribution found for a==2"
     )
     assert linux._pip_reason("it was killed.\n") == "it was killed"
+
+
+def test_health_says_that_nothing_answers(bundle: Bundle) -> None:
+    env = {**os.environ, "PYTHONPATH": str(bundle.folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    with socket.socket() as held:  # bound but not listening: nobody else answers there
+        held.bind(("127.0.0.1", 0))
+        port = str(held.getsockname()[1])
+        command = [sys.executable, "-m", "colour_finder.health", "--wait", "0", "--port", port]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"nothing answers on 127.0.0.1:{port} after 0 s" in done.stdout
 
 
 def test_the_unit_is_one_for_systemd(bundle: Bundle) -> None:
