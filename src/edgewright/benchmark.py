@@ -17,7 +17,7 @@ from edgewright.core.artifact import Artifact
 from edgewright.core.errors import DataError, EdgewrightError, UsageError
 from edgewright.core.files import work_folder
 from edgewright.core.progress import Progress, silent
-from edgewright.core.tensors import Array
+from edgewright.core.tensors import Array, Arrays
 from edgewright.data.synthetic import synthetic_inputs
 from edgewright.measure.end_to_end import (
     BuiltProcessing,
@@ -122,7 +122,8 @@ def bench(
 
     Each launch starts a fresh process per artifact and lets them take turns, block by block. Inputs are synthetic:
     the time of a runtime on a CPU hardly depends on the values. An artifact with a `processing.toml` beside it is timed
-    a second time end to end, in a process of its own: from a raw input to the result, the processing in C.
+    a second time end to end, in a process of its own: from a raw input to the result, the processing in C; alone it
+    gets the tensors that the processing makes.
 
     Args:
         threads: replaces what the artifacts' records say; the processing has one.
@@ -169,7 +170,10 @@ def bench_artifacts(
         candidates: dict[str, _Candidate] = {}
         for index, (name, artifact) in enumerate(artifacts.items()):
             place = folder / str(index)
-            save_inputs(artifact, place, seed)
+            if name in around:
+                _save_tensors(artifact, around[name].tensors, place)
+            else:
+                save_inputs(artifact, place, seed)
             candidates[name] = _Candidate(artifact=artifact, open=_opening(opener, artifact, place))
         for name, built in around.items():
             opening = _opening(open_around, artifacts[name], built)
@@ -192,7 +196,7 @@ def bench_artifacts(
             "host": describe_host(),
             "launches": launches,
             "blocks_per_launch": Design.blocks,
-            "inputs": f"synthetic, {_SAMPLES} rotated",
+            "inputs": f"synthetic, {_SAMPLES} rotated; with a processing what it makes of the end-to-end inputs",
             "end_to_end_inputs": {name: around[name].description for name in ends},
             "seed": seed,
             "core": "not fixed" if core is None else core,
@@ -380,6 +384,13 @@ def save_inputs(artifact: Artifact, folder: Path, seed: int) -> None:
     data = synthetic_inputs(artifact.inputs, count=_SAMPLES, seed=seed)
     for index, spec in enumerate(artifact.inputs):
         np.save(folder / f"{index}.npy", data.inputs[spec.name], allow_pickle=False)
+
+
+def _save_tensors(artifact: Artifact, tensors: Sequence[Arrays], folder: Path) -> None:
+    """Write `tensors`, each with its batch axis, as <i>.npy [n, ...] into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, spec in enumerate(artifact.inputs):
+        np.save(folder / f"{index}.npy", np.stack([each[spec.name] for each in tensors]), allow_pickle=False)
 
 
 def _names(paths: Sequence[Path]) -> dict[str, Path]:

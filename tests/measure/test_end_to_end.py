@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.colour_model import colour_specification, plain_image, write_colour_model
+from tests.colour_model import SIZE, colour_specification, plain_image, write_colour_model
 
 import edgewright
 from edgewright.artifact_files import read_artifact
@@ -38,6 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_timed_gives_the_results_of_a_prediction(model: Path, tmp_path: Path) -> None:
     raws = [{"image": plain_image(250, 10, 10)}, {"image": plain_image(10, 20, 240, height=40)}]
     built = build_processing(specify(model), raws, tmp_path, description="two pictures")
+    assert [each["pixels"].shape for each in built.tensors] == [(1, 3, SIZE, SIZE)] * 2
     with edgewright.load(model) as predictor:
         expected = [predictor.arrays(raw)["colours"] for raw in raws]
     artifact = read_artifact(model)

@@ -19,7 +19,7 @@ from edgewright.core.tensors import Array, Arrays, TensorSpec
 from edgewright.measure.operations import held_session, hold_session
 from edgewright.processing.c_code import write_core
 from edgewright.processing.c_host import CProcessor, build_library
-from edgewright.processing.processor import Plan, Signature, plan
+from edgewright.processing.processor import Plan, Processor, Signature, plan
 from edgewright.processing.specification import read_specification, write_specification
 from edgewright.workers.pool import Worker
 
@@ -52,12 +52,14 @@ class BuiltProcessing:
         checked: with every size known.
         folder: holds the sources, the library, the specification and the inputs.
         inputs: how many sets of raw inputs there are.
+        tensors: what the processing makes of each set, constants and the states of a stream's beginning included.
         description: what they are.
     """
 
     checked: Plan
     folder: Path
     inputs: int
+    tensors: tuple[Arrays, ...]
     description: str
 
 
@@ -76,7 +78,11 @@ def build_processing(
     for number, raw in enumerate(raws):
         for index, row in enumerate(checked.specification.inputs):
             np.save(folder / f"{number}_{index}.npy", raw[row.name], allow_pickle=False)
-    return BuiltProcessing(checked=checked, folder=folder, inputs=len(raws), description=description)
+    processor = Processor(checked)
+    tensors = tuple(processor.prepare(raw) for raw in raws)
+    return BuiltProcessing(
+        checked=checked, folder=folder, inputs=len(raws), tensors=tensors, description=description
+    )
 
 
 def open_around(worker: Worker, artifact: Artifact, built: BuiltProcessing) -> int | None:
