@@ -18,7 +18,7 @@ from edgewright.processing.processor import Processor
 from edgewright.processing.signature import Signature
 from edgewright.processing.specification import Flow, RawInput
 
-_FLAGS = ("-std=c99", "-O1", "-ffp-contract=off")
+_FLAGS = ("-std=c99", "-O0", "-ffp-contract=off")
 _SERIES = RawInput(name="series", kind="series", shape=(4, 3))
 _CHAINS = (
     Chain(name="image", raw=IMAGE, shape=(8, 8, 3), rows=({"step": "resize", "height": 8, "width": 8}, NORMALIZE)),

@@ -107,7 +107,7 @@ def _through_load(model: Path, written: Sequence[tuple[Case, Path]], tally: Tall
             predictor.plan,
             model.parent / "c",
             options=COptions(max_side=16_384, max_rows=1 << 20),
-            flags=("-std=c99", "-O1", "-ffp-contract=off"),
+            flags=("-std=c99", "-O0", "-ffp-contract=off"),
         )
         for case, path in written:
             made = None

@@ -81,7 +81,7 @@ def outputs(work: Path, tally: Tally) -> None:
             checked,
             work / str(number),
             options=COptions(max_side=512),
-            flags=("-std=c99", "-O1", "-ffp-contract=off"),
+            flags=("-std=c99", "-O0", "-ffp-contract=off"),
         )
         what = " ".join(str(row["step"]) for row in rows)
         for name, made in _patterns(ends):
