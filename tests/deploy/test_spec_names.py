@@ -5,21 +5,25 @@ from __future__ import annotations
 import keyword
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgewright.core.errors import UsageError
+from edgewright.core.errors import RecipeError, UsageError
 from edgewright.deploy.bundle import BundleRequest, make_bundle
 from edgewright.deploy.cpp import PLATFORM as CPP
 from edgewright.deploy.linux import PLATFORM as LINUX
 from edgewright.deploy.names import KEYWORDS, camel_case, check_distinct, check_name, plain_name
+from edgewright.prediction import specify
+from edgewright.processing.registry import read_step
 from edgewright.processing.specification import (
     Flow,
     RawInput,
     ResultFlow,
     Specification,
+    read_specification,
     write_specification,
 )
 
@@ -89,6 +93,53 @@ def test_the_c_plus_plus_of_a_bundle_takes_them(
         command += [f"-I{folder / name}" for name in ("include", "core", "src")]
         done = subprocess.run([*command, str(folder / source)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def twin(tmp_path: Path) -> Path:
+    """A model that doubles its tensor x, int8 [1, 2], with an input of that name, float32."""
+    from onnx import TensorProto, helper, save
+
+    types = {"x": TensorProto.INT8, "y": TensorProto.INT32}
+    ends = [helper.make_tensor_value_info(name, kind, [1, 2]) for name, kind in types.items()]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.INT32),
+        helper.make_node("Add", ["wide", "wide"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "double", ends[:1], ends[1:])
+    save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9),
+        str(tmp_path / "twin.onnx"),
+    )
+    rounded = read_step({"step": "quantize", "scale": 1.0, "zero_point": 0}, what="test")
+    specification = Specification(
+        task="series",
+        inputs=(RawInput(name="x", kind="tensor", shape=(2,)),),
+        tensors=(Flow(name="x", sources=("x",), steps=(rounded,)),),
+        results=(ResultFlow(name="doubled", sources=("y",), steps=()),),
+    )
+    write_specification(specification, tmp_path)
+    return tmp_path / "twin.onnx"
+
+
+def test_an_input_may_have_the_name_of_a_tensor(
+    twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = specify(twin)
+    assert (checked.types["x"].dtype, checked.tensors["x"].dtype) == ("float32", "int8")
+    monkeypatch.setattr(CPP, "write", lambda content, folder: None)
+    bundle = make_bundle(BundleRequest(source=twin, platform="linux", name="TwinFinder"), tmp_path / "out")
+    monkeypatch.syspath_prepend(str(bundle.folder / "src"))
+    from twin_finder import TwinFinder  # type: ignore[import-not-found]
+
+    assert TwinFinder()(np.float32([3.0, -4.0])).doubled.tolist() == [6, -8]
+
+
+def test_an_input_is_not_taken_for_its_tensor(twin: Path) -> None:
+    specification = read_specification(twin.parent)
+    again = ResultFlow(name="again", sources=("x",), steps=())
+    with pytest.raises(RecipeError, match="a tensor of that name was made before"):
+        specify(twin, processing=replace(specification, results=(*specification.results, again)))
 
 
 def test_names_that_become_one_are_refused(model: Path, tmp_path: Path) -> None:
