@@ -322,10 +322,8 @@ def _specify(
     if specification is None:
         models = {name: artifact.path for name, artifact in artifacts.items()}
         specification = choose(str(processing or ""), models, signatures)
-    if (
-        specification.folder is None
-    ):  # of a preset, or made in Python: files that its steps name lie by the model
-        specification = replace(specification, folder=folder)
+    # Of a preset, or made in Python: the files that its steps name lie by the model.
+    specification = replace(specification, folder=specification.folder or folder)
     if labels is not None:
         names = read_labels(labels)
         results = tuple(
