@@ -20,6 +20,7 @@ from edgewright.deploy.golden import cases_text
 # A Debian root with `swiftlang`, where the compiler is not installed on the machine itself; its /tmp is the machine's.
 ROOT_VARIABLE = "EDGEWRIGHT_SWIFT_ROOT"
 _TIMEOUT_S = 1800
+_MOST_CHARACTERS = 200_000
 _DEPENDENCY = re.compile(r"    dependencies: \[\n        \.package\(url:.*\n    \],\n")
 _PRODUCT = '.product(name: "onnxruntime", package: "onnxruntime-swift-package-manager")'
 _RUNTIMES = {"coreml": "CoreML", "onnxruntime": "OnnxRuntimeBindings"}
@@ -127,12 +128,19 @@ def _shared_folder() -> str | None:
 
 
 def _run(command: Sequence[str], what: str, **env: str) -> str:
-    done = run_tool(
-        command,
-        failure=f"the Swift bundle does not {what}",
-        quoted=slice(None),
-        most_characters=2500,
-        timeout_s=_TIMEOUT_S,
-        env=env,
-    )
+    failure = f"the Swift bundle does not {what}"
+    try:
+        done = run_tool(
+            command,
+            failure=failure,
+            quoted=slice(None),
+            most_characters=_MOST_CHARACTERS,
+            timeout_s=_TIMEOUT_S,
+            env=env,
+        )
+    except ConversionError as err:
+        # SwiftPM tells its progress between the errors.
+        lines = [line for line in str(err).split(" | ") if "error:" in line]
+        said = " | ".join(lines[:8]) if lines else str(err)
+        raise ConversionError(f"{failure}: {said[:2000]}") from err
     return done.stdout + done.stderr
