@@ -177,3 +177,17 @@ def test_of_several_artifacts_one_is_to_be_named(model: Path, tmp_path: Path) ->
         (tmp_path / "artifacts" / name / "artifact.json").write_text("{}")
     with pytest.raises(UsageError, match=r"2 artifacts. Name one: .*litert-fp32, .*onnxruntime-fp32"):
         edgewright.load(tmp_path)
+
+
+def test_names_of_files_do_not_steer_the_terminal(model: Path, tmp_path: Path) -> None:
+    picture = (model.parent / "pictures" / "red.png").read_bytes()
+    for name in ("a\nb.png", "\x1b[31mc.png", "\udcffd.png"):
+        (tmp_path / name).write_bytes(picture)
+    (tmp_path / "\x1b[32mbroken.png").write_bytes(b"no picture")
+    done = run_cli("predict", model, tmp_path)
+    assert done.returncode == DataError.exit_code
+    assert "\x1b" not in done.stdout + done.stderr
+    assert [name for name in (r"a\nb.png", r"\x1b[31mc.png", r"\udcffd.png") if name in done.stdout] == [
+        r"a\nb.png", r"\x1b[31mc.png", r"\udcffd.png",
+    ]  # fmt: skip
+    assert r"\x1b[32mbroken.png" in done.stderr
