@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from edgewright.compress.folded_boxes import Operator, decoder, placed_boxes
+from edgewright.compress.folded_box_modules import Operator, decoder, placed_boxes
+from edgewright.compress.folded_pixel_modules import letterboxed, placed_mask, resized
 from edgewright.compress.folded_places import Placed
 from edgewright.compress.folded_records import Expression, FoldedOutput, Steps
-from edgewright.compress.folded_resize import letterboxed, placed_mask, resized
 from edgewright.compress.folded_rules import DECODERS, resampling
 from edgewright.core.tensors import TensorSpec
 from edgewright.processing.images import Channels, Crop, Layout, Normalize

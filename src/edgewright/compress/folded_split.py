@@ -30,16 +30,10 @@ def split(checked: Plan, program: Program, *, is_float: bool) -> Split:
     if stay:  # a mask that is resized twice would be another one
         before, tensors, inside, outside, ways = _before(checked, program, known - stay)
     outputs, values, results = behind.split(ways)
-    names = {flow.name for flow in (*values, *results)}
-    specification = replace(
-        checked.specification,
-        tensors=tensors,
-        values=tuple(flow for flow in values if flow.name in names),
-        results=tuple(results),
-    )
+    specification = replace(checked.specification, tensors=tensors, values=values, results=results)
     return Split(
         before=before,
-        outputs=tuple(outputs),
+        outputs=outputs,
         specification=specification,
         inside=(*inside, *behind.inside),
         outside=(*outside, *behind.outside),
