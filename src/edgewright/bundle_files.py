@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from edgewright.core.artifact import Artifact
+from edgewright.core.artifact import PACKAGE_SUFFIX, Artifact
 from edgewright.core.errors import IntegrityError, UsageError
 from edgewright.core.files import sha256_of
 from edgewright.core.target import Precision, Target
@@ -59,7 +59,8 @@ class BundleFiles:
 
 def is_bundle(path: Path) -> bool:
     """Return whether `path` is a folder with a manifest; whether that is one of a bundle, `read_manifest` says."""
-    return (path / MANIFEST_NAME).is_file()
+    # A package of Core ML has a Manifest.json, which is the same name to some file systems.
+    return path.suffix != PACKAGE_SUFFIX and (path / MANIFEST_NAME).is_file()
 
 
 def read_manifest(folder: Path) -> Manifest:
