@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import ast
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.colour_model import SIZE, colour_specification
 from tests.deploy.code_lexer import code, shell, structure
 
+from edgewright.bundle_files import read_manifest
 from edgewright.core.errors import UnavailableError, UsageError
 from edgewright.deploy import registry
 from edgewright.deploy.bundle import BundleRequest, make_bundle
-from edgewright.bundle_files import read_manifest
 from edgewright.deploy.manifest import list_files
+from edgewright.deploy.templates import text_literal
 from edgewright.processing.specification import Flow, write_specification
 
 pytest.importorskip("onnx")
@@ -92,6 +97,18 @@ def test_hostile_texts_change_no_code(platform: str, tmp_path: Path, monkeypatch
 def test_a_name_that_no_literal_holds_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Rename"):
         make(tmp_path / "a", "ios", labels=("a", "b", "c"), end="$x", file="model.onnx", licence="")
+
+
+@given(st.text(st.sampled_from("ab \\\"'$`{}()[]<>/*#%\n\u2028é日") | st.characters(), max_size=24))
+def test_a_literal_is_its_text_in_every_language_or_refused(text: str) -> None:
+    try:
+        literal = text_literal(text)
+    except UsageError:
+        assert "$" in text or not text.isprintable()
+        return
+    assert ast.literal_eval(literal) == json.loads(literal) == text
+    for suffix in (".kt", ".swift", ".js"):
+        assert code(literal, suffix) == "S"
 
 
 def test_the_lexer_sees_what_gets_out() -> None:
