@@ -77,6 +77,7 @@ export class Engine {
       throw new Error(`${unknown ?? "nothing"} is no accelerator: choose of ${ACCELERATORS.join(", ")}`);
     }
     const models = fetchModels(base, description.models, progress);
+    models.catch(() => {}); // told where it is waited for
     const open = async (name) => {
       const [core, runtime] = await Promise.all([
         Core.load(new URL("core/processing.wasm", base), description.function),
@@ -89,6 +90,7 @@ export class Engine {
         }
       } catch (error) {
         for (const session of sessions) await session.close();
+        await runtime.close();
         throw error;
       }
       return new Engine(description, core, runtime, sessions);
@@ -131,6 +133,7 @@ export class Engine {
   async close() {
     await this.#last;
     for (const session of this.#sessions) await session.close();
+    if (this.#sessions.length) await this.#runtime.close();
     this.#sessions = [];
   }
 

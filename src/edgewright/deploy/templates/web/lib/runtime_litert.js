@@ -15,7 +15,15 @@ export async function openRuntime(vendor, { threads, accelerator, mayBeSoftware 
   const device = await adapter?.requestDevice({ requiredLimits: limits(adapter) });
   const environment = device ? await litert.Environment.create({ webGpuDevice: device }) : opened.getDefaultEnvironment();
   const place = { environment, accelerator, threads: used, Tensor: litert.Tensor };
-  return { threads: device ? 1 : used, open: (model, [{ bytes }]) => Session.open(opened.liteRtWasm, model, bytes, place) };
+  return {
+    threads: device ? 1 : used,
+    open: (model, [{ bytes }]) => Session.open(opened.liteRtWasm, model, bytes, place),
+    async close() {
+      if (!device) return; // the runtime's own place, which the next model uses again
+      environment.delete();
+      device.destroy();
+    },
+  };
 }
 
 const LIMITS = ["maxBufferSize", "maxStorageBufferBindingSize", "maxStorageBuffersPerShaderStage", "maxTextureDimension2D"];

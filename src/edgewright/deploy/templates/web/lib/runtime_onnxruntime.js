@@ -27,6 +27,7 @@ export async function openRuntime(vendor, { threads, accelerator, mayBeSoftware 
       });
       return new Session(ort, await created.catch(explain), model);
     },
+    async close() {},
   };
 }
 
