@@ -20,7 +20,7 @@ LEAST_JAVA = 17
 _RUNTIME = ("kotlin-stdlib.jar", "kotlinx-coroutines-core-jvm.jar", "annotations-13.0.jar")
 _JARS = (*_RUNTIME, "kotlin-compiler.jar", "kotlin-reflect.jar", "kotlin-script-runtime.jar")
 _MAIN = "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"
-_TIMEOUT_S = 900
+_TIMEOUT_S = 1800
 _JAVA_VERSION = re.compile(r'version "(\d+)(?:\.(\d+))?')
 # The heap is bounded, so that a machine with little memory is not driven into its swap.
 _JAVA = ("-Xmx1g", "-Dfile.encoding=UTF-8", "-Dsun.stdout.encoding=UTF-8", "-Dsun.stderr.encoding=UTF-8")
@@ -133,5 +133,7 @@ def _call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
             timeout=_TIMEOUT_S,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as err:
+    except subprocess.TimeoutExpired as err:
+        raise ConversionError(f"{command[0]} had not ended after {_TIMEOUT_S} s.") from err
+    except OSError as err:
         raise ConversionError(f"{command[0]} does not run: {err}.") from err
