@@ -15,7 +15,7 @@ from edgewright.core.errors import UnavailableError
 from edgewright.microcontrollers import arithmetic, host, recurrent
 from edgewright.microcontrollers.emit import compile_model
 from edgewright.microcontrollers.fixed_point import Multiplier
-from edgewright.microcontrollers.products import four_sums
+from edgewright.microcontrollers.products import word_products
 from edgewright.microcontrollers.recurrent_cells import Cell, part_of
 from edgewright.microcontrollers.recurrent_gates import GATES
 from edgewright.microcontrollers.wide import sigmoid_table
@@ -53,7 +53,14 @@ def test_curves_are_the_formula_for_every_value(tmp_path: Path) -> None:
     source = tmp_path / "curves.c"
     source.write_text(
         "#include <stddef.h>\n#include <stdint.h>\n#include <string.h>\n"
-        + "".join((table.definition, arithmetic.definitions(("sigmoid16", "tanh16")), *four_sums(), GATES))
+        + "".join(
+            (
+                table.definition,
+                arithmetic.definitions(("sigmoid16", "tanh16")),
+                *word_products(has_four=False),
+                GATES,
+            )
+        )
         + probes
     )
     try:

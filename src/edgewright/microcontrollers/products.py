@@ -35,7 +35,11 @@ static inline uint32_t odd(uint32_t bytes)
     __asm__("sxtb16 %0, %1, ror #8" : "=r"(pair) : "r"(bytes));
     return pair;
 }
+#endif
+"""
 
+_BOTH = """\
+#ifdef HAS_DSP
 /* sum and the products of both halves. */
 static inline int32_t both(uint32_t left, uint32_t right, int32_t sum)
 {
@@ -320,11 +324,11 @@ def row_products(ending: Ending) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def four_sums() -> tuple[str, ...]:
-    """Return the functions that take four bytes at a time, and with Helium `sums_of_four`."""
-    return VARIANTS, _WORDS, _SUMS_OF_FOUR
+def word_products(*, has_four: bool) -> tuple[str, ...]:
+    """Return the functions that take four bytes at a time, and with Helium and `has_four` the function sums_of_four."""
+    return (VARIANTS, _WORDS, _BOTH, *((_SUMS_OF_FOUR,) if has_four else ()))
 
 
 def dot_product() -> tuple[str, ...]:
     """Return the functions that `dot` needs, and itself: sums of one row and one channel, of one value at least."""
-    return VARIANTS, _WORDS, _DOT
+    return VARIANTS, _WORDS, _BOTH, _DOT

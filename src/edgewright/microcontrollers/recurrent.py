@@ -17,7 +17,7 @@ from edgewright.microcontrollers import recurrent_float
 from edgewright.microcontrollers.fixed_point import Multiplier, multiplier_of
 from edgewright.microcontrollers.graph import LIMITS, Tensor
 from edgewright.microcontrollers.layer import Constant, Layer, Site, integers, render, require
-from edgewright.microcontrollers.products import four_sums
+from edgewright.microcontrollers.products import word_products
 from edgewright.microcontrollers.recurrent_cells import MOST_WIDE, Cell, part_of
 from edgewright.microcontrollers.recurrent_gates import GATES
 from edgewright.microcontrollers.wide import sigmoid_table
@@ -202,7 +202,7 @@ def _quick(
         site.table("bias", "int32_t", (2 * starts).reshape(-1).tolist(), 4),
         site.table("scales", "int32_t", made.scales, 4),
     ]
-    return made.text, (*four_sums(), GATES), ("clamped",), tables
+    return made.text, (*word_products(has_four=not made.is_held), GATES), (), tables
 
 
 def _plain(

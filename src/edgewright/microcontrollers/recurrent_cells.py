@@ -193,7 +193,7 @@ _HELIUM = """\
                     "vstrh.32 %q[first], [%[to]], #8\\n"
                     "le lr, 1b"
                     : [s0] "=&Te"(s0), [s1] "=&Te"(s1), [s2] "=&Te"(s2), [s3] "=&Te"(s3), [w] "+&r"(w),
-                      [start] "+&r"(start), [to] "+&r"(to), [q] "=&w"(low), [first] "=&w"(first), [second] "=&w"(second)
+                      [start] "+&r"(start), [to] "+&l"(to), [q] "=&w"(low), [first] "=&w"(first), [second] "=&w"(second)
                     : [some] "r"(some), [by] "r"(by), [two] "r"(2),
                       {% for count, name, row in ((depth, "x", "x"), (units, "h", "hidden")) %}
                       {% for number in range(2 if count > 16 else 1) %}
@@ -271,7 +271,8 @@ _SCALAR = """\
                 /* Instructions limit to -32768 as well. */
                 state = gate_sum(-gate_sum(-state, -value), 0);
 {% elif clip %}
-                state = clamped(state + value, -{{ clip }}, {{ clip }});
+                state = gate_sum(state, value);
+                state = state < -{{ clip }} ? -{{ clip }} : state > {{ clip }} ? {{ clip }} : state;
 {% else %}
                 state = gate_sum(state, value);
 {% endif %}
@@ -293,7 +294,7 @@ _SCALAR = """\
 {% endif %}
 #else
                 value = gate_part(value, {{ give.mantissa }}, {{ give.half }}, {{ give.places }});
-                value = clamped(value + ({{ zero }}), -128, 127);
+                value = gate_limited(value + ({{ zero }}), -128, 127);
 #endif
                 h[c] = (int8_t)value;
             }
@@ -405,20 +406,23 @@ class Cell:
         return -self.units % _REGISTER_BYTES
 
     @property
+    def is_held(self) -> bool:
+        """Whether Helium keeps the rows in registers; else it calls sums_of_four."""
+        is_common = all(part.places and not part.left for part in self.sides)
+        return max(self.depth, self.units) <= _MOST_HELD and is_common
+
+    @property
     def text(self) -> str:
-        """The functions of the layer, which call those of `recurrent_gates` and `products.four_sums`.
+        """The functions of the layer, which call those of `recurrent_gates` and `products.word_products`.
 
         Arguments: input, state, cell, output; the table of the sigmoid; for each unit weights of the gates for the
         input and the state, and twice what the sums begin with; `scales`.
         """
-        has_left, is_mixed = (
-            any(part.left for part in self.sides),
-            any(not part.places for part in self.sides),
-        )
         values = vars(self) | {
-            "has_left": has_left, "is_mixed": is_mixed,
-            "is_held": max(self.depth, self.units) <= _MOST_HELD and not has_left and not is_mixed,
-        }  # fmt: skip
+            "is_held": self.is_held,
+            "has_left": any(part.left for part in self.sides),
+            "is_mixed": any(not part.places for part in self.sides),
+        }
         sides = [
             render(_SIDE, {"name": name, "depth": depth, "first": first, "parts": self.sides[first : first + 4],
                            "blocks": _blocks(depth)})

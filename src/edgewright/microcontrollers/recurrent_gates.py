@@ -11,6 +11,13 @@ from __future__ import annotations
 
 GATES = """\
 #ifndef HAS_HELIUM
+#ifndef HAS_DSP
+static inline int32_t gate_limited(int32_t value, int32_t low, int32_t high)
+{
+    return value < low ? low : value > high ? high : value;
+}
+#endif
+
 /* sum + 2^places * entry + the lowest places of `at` * difference of the entries. */
 #ifdef HAS_DSP
 #define BETWEEN(result, table, at, places, sum) \\
@@ -43,7 +50,7 @@ static inline int32_t gate_tanh(int32_t value, const int16_t *table)
 #ifdef HAS_DSP
     __asm__("ssat %0, #17, %0" : "+r"(value));
 #else
-    value = clamped(value, -65536, 65535);
+    value = gate_limited(value, -65536, 65535);
 #endif
     BETWEEN(result, table, value, 8, 128 + (value >> 31));
     return result >> 8;
@@ -57,7 +64,7 @@ static inline int32_t gate_sum(int32_t left, int32_t right)
     __asm__("ssat %0, #16, %0" : "+r"(sum));
     return sum;
 #else
-    return clamped(sum, -32768, 32767);
+    return gate_limited(sum, -32768, 32767);
 #endif
 }
 
@@ -83,7 +90,7 @@ static inline void gate_values(int32_t left, int32_t right, int32_t values[2])
 static inline int32_t gate_part(int32_t twice, int32_t mantissa, int32_t half, int32_t places)
 {
     const int32_t value = (int32_t)(((int64_t)twice * mantissa + (INT64_C(1) << 31)) >> 32);
-    return clamped(places > 0 ? (value + half + (twice >> 31)) >> places : value, -32768, 32767);
+    return gate_limited(places > 0 ? (value + half + (twice >> 31)) >> places : value, -32768, 32767);
 }
 #endif
 
