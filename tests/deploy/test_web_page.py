@@ -130,8 +130,7 @@ def test_without_a_network_what_was_not_kept_is_named(web_bundle: Bundle) -> Non
         browser.wait_for("document.querySelector('#message.bad')")
         said = browser.evaluate(_MESSAGE)
     assert (
-        said
-        == "wasm: /data/model/colours.onnx cannot be loaded: there is no network, and it was not kept before"
+        said == "/data/model/colours.onnx cannot be loaded: there is no network, and it was not kept before"
     )
 
 

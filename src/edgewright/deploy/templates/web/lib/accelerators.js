@@ -35,6 +35,7 @@ export async function openFirst(names, open, golden) {
       throw new Error(problem);
     } catch (error) {
       await engine?.close();
+      if (names.length === 1 && name === "wasm") throw error; // nothing was chosen here
       tried.push({ name, outcome: String(error?.message ?? error).slice(0, MOST_REASON) });
     }
   }
