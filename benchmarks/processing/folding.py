@@ -35,7 +35,7 @@ from edgewright.core.errors import EdgewrightError
 from edgewright.core.files import work_folder
 from edgewright.core.progress import silent
 from edgewright.core.target import Precision, Target
-from edgewright.core.tensors import Array
+from edgewright.core.tensors import Array, TensorSpec
 from edgewright.pipeline import load_source, plan_processing
 from edgewright.prediction import Predictor
 from edgewright.processing.audio_files import read_audio
@@ -46,6 +46,7 @@ from edgewright.processing.planning import Plan, plan
 from edgewright.processing.resampling import resample
 from edgewright.processing.signature import Signature
 from edgewright.processing.specification import Specification, write_specification
+from edgewright.processing.step import floats
 from edgewright.recipe import Recipe
 from edgewright.workers.cache import Cache
 
@@ -166,8 +167,8 @@ def precision(assets: Path, found: Mapping[str, Results]) -> tuple[float, float,
 
 def overlap(assets: Path, found: Mapping[str, Results]) -> tuple[float, float, str]:
     """Return the intersection over union of the bird and its mask."""
-    truth = read_image(assets / "data/coral-images/bird_segmentation_mask.bmp", order="grey")[..., 0] > 0
-    there = found["bird_segmentation.bmp"]["mask"] > 0
+    mask = read_image(assets / "data/coral-images/bird_segmentation_mask.bmp", order="grey")[..., 0]
+    truth, there = floats(mask) > 0, floats(found["bird_segmentation.bmp"]["mask"]) > 0
     return float((truth & there).sum() / (truth | there).sum()), 0.88, "IoU 0.893"
 
 
@@ -219,6 +220,10 @@ def main() -> int:
     for subject in SUBJECTS:
         if not options.only or subject.name in options.only:
             rows += compare(subject, options.assets, options.to or RUNTIMES)
+            print(
+                f"{subject.name}: {', '.join(f'{r[1]} {r[-1]}' for r in rows if r[0] == subject.name)}",
+                file=sys.stderr,
+            )
     print()
     print_table(("model", "runtime", "same", "apart", "known", "MANIFEST.md", ""), rows)
     header = ("model", "runtime", "same", "apart", "known", "asked", "verdict")
@@ -305,10 +310,19 @@ def artifacts(
             print(f"{subject.name} in {target.runtime} is not converted: {conversion.error}", flush=True)
             continue
         given = Signature(inputs=program.inputs, outputs=program.outputs)
-        taken = Signature(inputs=conversion.artifact.inputs, outputs=conversion.artifact.outputs)
+        # Names are the artifact's; its file may say less of the sizes than the program does.
+        taken = Signature(
+            inputs=renamed(given.inputs, conversion.artifact.inputs),
+            outputs=renamed(given.outputs, conversion.artifact.outputs),
+        )
         fitted = plan(rebind(checked.specification, given, taken), taken)
         found[target.runtime] = fitted, conversion.artifact
     return found
+
+
+def renamed(specs: Sequence[TensorSpec], named: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """Return `specs` with the names of `named`."""
+    return tuple(replace(spec, name=own.name) for spec, own in zip(specs, named, strict=True))
 
 
 def results(checked: Plan, artifact: Artifact, raws: Raws) -> dict[str, Results]:
