@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -83,6 +84,33 @@ def test_instructions_of_microcontrollers_are_left_to_them(
         assert done.returncode == 0, done.stderr
     assert ("sxtb16" in listing.read_text()) is is_fast
     assert ("smlad" in listing.read_text()) is is_fast
+
+
+@pytest.mark.parametrize("core", ["cortex-m3", "cortex-m4", "cortex-m55"])
+@pytest.mark.parametrize("model", ["mlperf-tiny/kws_dscnn_int8", "tflite-micro/trained_lstm_int8"])
+def test_clang_warns_of_nothing(core: str, model: str, assets: Path, tmp_path: Path) -> None:
+    """It warns of functions that no variant calls, of long strings, and has an assembler of its own."""
+    made, clang = DEVICES[core], shutil.which("clang")
+    if clang is None or made.tools.missing:
+        pytest.skip(f"needs clang, {', '.join(made.tools.missing)}")
+    source, _ = write_sources(compile_model(assets / "models" / f"{model}.tflite", name="model"), tmp_path)
+    asked = [made.compiler, *made.flags, "-M", "-include", "string.h", "-xc", "/dev/null"]
+    listed = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
+    (folder,) = {Path(one).parent for one in listed if one.endswith("/string.h") and "sys" not in one}
+    command = [
+        clang,
+        "--target=arm-none-eabi",
+        "-isystem",
+        str(folder),
+        *made.flags,
+        "-O2",
+        *host.WARNINGS,
+        "-c",
+    ]
+    done = subprocess.run(
+        [*command, str(source), "-o", str(tmp_path / "model.o")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_dot_product_takes_every_length(tmp_path: Path) -> None:
