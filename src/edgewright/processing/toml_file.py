@@ -10,10 +10,11 @@ from edgewright.core.errors import RecipeError
 
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 16
+_MAX_PARTS = 64
 _LIMIT = 1 << 63
 # A dotted key of many parts: tomllib's time and memory grow with their square. It begins where no word goes on.
 _PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
-_LONG_KEY = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{_MAX_DEPTH}}}")
+_LONG_KEY = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{_MAX_PARTS}}}")
 
 
 def read_toml(file: Path, *, what: str) -> dict[str, object]:
@@ -38,7 +39,7 @@ def read_toml(file: Path, *, what: str) -> dict[str, object]:
     try:
         decoded = text.decode()
         if _LONG_KEY.search(decoded):
-            raise RecipeError(f"{what} {file} has a key of more than {_MAX_DEPTH} parts.")
+            raise RecipeError(f"{what} {file} has a key of more than {_MAX_PARTS} parts.")
         # A ValueError is also what Python makes of integers with thousands of digits.
         record: dict[str, object] = tomllib.loads(decoded)
     except (ValueError, RecursionError) as err:
