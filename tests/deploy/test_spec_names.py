@@ -152,7 +152,7 @@ def test_names_that_become_one_are_refused(model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    "Class Import Json Std Numpy Label Results Core Linux ThreadLocal Char8T Foundation CoreML All Aux Test".split(),
+    "Class Import Json Std Numpy Label Results Core Linux ThreadLocal Char8T Foundation CoreML Camera Aux Test".split(),
 )
 def test_bundle_names_that_hide_something_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match=name):
