@@ -57,7 +57,8 @@ _TYPES = frozenset(
     "App Array Bool Box Bundle Camera Character CoreMLModel ContentView Core Data Decodable Dictionary Double Engine "
     "Equatable Error Golden Hashable Image Inputs Int8 Int16 Int32 Int64 Label Mask Microphone Model Native Never "
     "NSObject Object Once OnnxModel Optional PixelFormat Pixels Point Processing Recorded RecordedModel Result "
-    "Results Runner Runtime SampleApp SampleError Scene Sendable Session Set Task Tensor Text UInt8 URL Values View Void".split()
+    "Results Runner Runtime SampleApp SampleError Scene Sendable Session Set Task Tensor Text UInt8 URL Values View "
+    "Void".split()
 )
 # Modules that the projects import, targets that a build tool has itself, and files that Windows does not have.
 _PLACES = frozenset(
