@@ -3,7 +3,7 @@
     python benchmarks/microcontrollers/devices.py --json devices.json
 
 20 generated inputs a model and core. Instructions are those that QEMU counts (-icount): no cycles, no time. Flash is
-code and tables of the model's own .c file; its limit is the model's weights and 20 KiB. Needs the toolchain tflm and
+code and tables of the model's own .c file; its limit is the model's weights and 20,000 bytes. Needs the toolchain tflm and
 the cross compilers and emulators that `edgewright doctor` names.
 """
 
@@ -24,7 +24,7 @@ from edgewright.microcontrollers import oracle
 from edgewright.microcontrollers.emit import compile_model, golden_inputs, write_checks, write_sources
 from edgewright.microcontrollers.qemu import DEVICES, device_of, run_on
 
-FLASH_OVER_WEIGHTS_BYTES = 20 * 1024
+FLASH_OVER_WEIGHTS_BYTES = 20_000
 # Instructions for each MAC of a whole model: with the DSP extension, and with Helium.
 PER_MAC_LIMITS: Mapping[str, float] = {"cortex-m4": 2.2, "cortex-m7": 2.2, "cortex-m55": 0.6}
 
@@ -168,7 +168,7 @@ def verdicts(rows: list[Row]) -> Iterator[str]:
         for row in rows
         if row.flash_bytes is not None and not row.is_within_flash
     ]
-    yield f"flash not below weights + 20 KiB: {', '.join(large) or 'none'}"
+    yield f"flash not below weights + 20,000: {', '.join(large) or 'none'}"
 
 
 if __name__ == "__main__":

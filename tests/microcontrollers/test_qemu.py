@@ -29,7 +29,7 @@ def test_a_model_is_exact_on_an_emulated_core(board: str, assets: Path, tmp_path
     assert "20 runs, 0 failures" in run.said
     assert model.macs / 8 < run.instructions < 20 * model.macs
     assert 32 <= run.stack_bytes < 2048
-    assert model.table_bytes < run.flash_bytes < model.weight_bytes + 20 * 1024
+    assert model.table_bytes < run.flash_bytes < model.weight_bytes + 20_000
 
 
 @pytest.mark.slow
