@@ -199,3 +199,36 @@ def test_the_runtimes_pick_the_same_boxes(program: Program, tmp_path: Path, runt
         ]
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-4)
     session.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precisions", [("fp32",), ("fp32", "w8")])
+def test_a_folded_artifact_is_verified_as_it_was_folded(
+    program: Program, tmp_path: Path, precisions: tuple[str, ...]
+) -> None:
+    from edgewright.pipeline import run_recipe
+    from edgewright.processing.choice import rebind
+    from edgewright.processing.specification import read_specification, write_specification
+    from edgewright.recipe import Recipe
+    from edgewright.single import verify
+    from edgewright.sources import load
+
+    pytest.importorskip("onnxruntime")
+    source = load(str(program.path), workdir=tmp_path / "source")
+    own = Signature(inputs=source.inputs, outputs=source.outputs)
+    given = rebind(specification(), Signature(inputs=program.inputs, outputs=program.outputs), own)
+    recipe = Recipe(
+        model=str(program.path),
+        runtimes=("onnxruntime",),
+        precisions=precisions,
+        processing=str(write_specification(given, tmp_path / "processing")),
+        fold_processing=True,
+    )
+    built = run_recipe(recipe, out=tmp_path / "out", use_cache=False)
+    assert built.results[0].status == "ok"
+    folder = tmp_path / "out" / "artifacts" / "onnxruntime-fp32"
+    steps = [step.name for step in read_specification(folder).results[0].steps]
+    assert ("nms" in steps) == (len(precisions) > 1)  # a quantized model keeps its boxes outside
+    verification = verify(folder, replace(recipe, precisions=("fp32",)))
+    assert verification.result.status == "ok"
+    assert len(verification.artifact.outputs if verification.artifact else ()) == len(precisions)
