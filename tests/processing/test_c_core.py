@@ -365,7 +365,12 @@ def test_the_generator_is_the_one_of_the_self_test() -> None:
 
 def test_arrays_of_another_shape_do_not_reach_the_core(tmp_path: Path) -> None:
     pair = both(preparing(IMAGE, [{"step": "resize", "height": 4, "width": 4}], (4, 4, 3), "uint8"), tmp_path)
-    for shape, dtype in (((4, 4), "uint8"), ((4, 4, 4), "uint8"), ((0, 4, 3), "uint8"), ((4, 4, 3), "float32")):
+    for shape, dtype in (
+        ((4, 4), "uint8"),
+        ((4, 4, 4), "uint8"),
+        ((0, 4, 3), "uint8"),
+        ((4, 4, 3), "float32"),
+    ):
         with pytest.raises(DataError, match=r"but image uint8\[\?, \?, 3\]"):
             pair.c.set_inputs({"image": np.zeros(shape, dtype)})
     with pytest.raises(DataError, match="not given"):
