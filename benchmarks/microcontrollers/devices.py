@@ -3,7 +3,7 @@
     python benchmarks/microcontrollers/devices.py --json devices.json
 
 20 generated inputs a model and core. Instructions are those that QEMU counts (-icount): no cycles, no time. Flash is
-code and tables of the model's own .c file; its limit is the model's weights and 20,000 bytes. Needs the toolchain tflm and
+code and tables of the model's own .c file; its limit is the weights and 20,000 bytes. Needs the toolchain tflm and
 the cross compilers and emulators that `edgewright doctor` names.
 """
 
