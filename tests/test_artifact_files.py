@@ -9,6 +9,7 @@ import pytest
 from tests.colour_model import write_colour_model
 
 from edgewright.artifact_files import read_artifact
+from edgewright.core.errors import EdgewrightError
 
 pytest.importorskip("onnx")
 
@@ -38,3 +39,19 @@ def test_weights_in_another_file_belong_to_the_model(
         artifact.verify_digest()
         assert artifact.inputs == whole.inputs
     assert whole.names == ("whole.onnx",)
+
+
+def test_a_bare_file_of_openvino_tells_its_signature(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("onnx")
+    model = openvino.convert_model(str(write_colour_model(tmp_path / "colours.onnx")))
+    openvino.save_model(model, str(tmp_path / "colours.xml"), compress_to_fp16=False)
+    artifact = read_artifact(tmp_path / "colours.xml")
+    assert list(map(str, (*artifact.inputs, *artifact.outputs))) == [
+        "pixels: float32[1, 3, 8, 8]",
+        "means: float32[1, 3]",
+    ]
+    assert [file.name for file in artifact.files] == ["colours.xml", "colours.bin"]
+    (tmp_path / "colours.xml").write_text("<net")
+    with pytest.raises(EdgewrightError, match="colours"):
+        read_artifact(tmp_path / "colours.xml")

@@ -181,6 +181,36 @@ class OpenVINOBackend:
         return trace_openvino(artifact, target.threads, batches, max_bytes)
 
 
+def signature(arguments: dict[str, object]) -> dict[str, object]:
+    """Return what the model in an `.xml` takes and gives, read from the file.
+
+    Arguments: path.
+    Result: inputs, outputs (specs).
+    """
+    path = Path(str(arguments["path"]))
+    openvino_file.parse_xml(path)
+    keep_telemetry_off()
+    with vendor.quiet():
+        import openvino
+
+        try:
+            model = cast(Model, openvino.Core().read_model(str(path)))
+        except Exception as err:  # RuntimeError of whatever is wrong with the file
+            raise FormatMismatchError(
+                f"OpenVINO cannot read {path.name}: {reason_of(err)}. Export it again."
+            ) from err
+    return {
+        "inputs": [spec.to_json() for spec in _own_specs(model.inputs, "input")],
+        "outputs": [spec.to_json() for spec in _own_specs(model.outputs, "output")],
+    }
+
+
+def _own_specs(ports: Sequence[Port], what: str) -> tuple[TensorSpec, ...]:
+    """Return the specs of `ports` by the first of the names that each has."""
+    names = [min(port.names, default=f"{what}{index}") for index, port in enumerate(ports)]
+    return _specs(ports, [TensorSpec(name=name, shape=(), dtype="float32") for name in names])
+
+
 def _read(program: Program, workdir: Path) -> Model:
     keep_telemetry_off()
     source: object = str(program.path)

@@ -221,7 +221,7 @@ def _signature_problem(artifact: Artifact) -> str:
 
 
 def _ends(specs: Sequence[TensorSpec], artifact: Artifact) -> list[tuple[object, ...]]:
-    has_names = artifact.target.runtime != "litert"
+    has_names = artifact.target.runtime == "onnxruntime"
     return [(spec.shape, spec.dtype, spec.name if has_names else "") for spec in specs]
 
 
