@@ -225,7 +225,7 @@ def main() -> int:
                 file=sys.stderr,
             )
     print()
-    print_table(("model", "runtime", "same", "apart", "known", "MANIFEST.md", ""), rows)
+    print_table(("model", "runtime", "same", "apart", "known", "expected", ""), rows)
     header = ("model", "runtime", "same", "apart", "known", "asked", "verdict")
     record: dict[str, object] = {
         "conditions": conditions(),
@@ -316,7 +316,8 @@ def artifacts(
             outputs=renamed(given.outputs, conversion.artifact.outputs),
         )
         fitted = plan(rebind(checked.specification, given, taken), taken)
-        found[target.runtime] = fitted, conversion.artifact
+        artifact = replace(conversion.artifact, inputs=taken.inputs, outputs=taken.outputs)
+        found[target.runtime] = fitted, artifact
     return found
 
 
