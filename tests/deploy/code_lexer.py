@@ -15,7 +15,6 @@ _KOTLIN = (".kt", ".kts")
 _SWIFT = (".swift",)
 _SCRIPT = (".js", ".ts", ".mjs")
 _C = (".c", ".h", ".cpp", ".hpp", ".cc")
-_TEXTS = (".md", ".txt", ".pro", ".gitignore", ".properties", ".css", ".svg", "")
 
 
 def structure(path: Path) -> object:
@@ -35,14 +34,13 @@ def structure(path: Path) -> object:
         return shape(tomllib.loads(text))
     if path.suffix in (".json", ".webmanifest"):
         return shape(json.loads(text))
-    if path.suffix == ".xml":
+    if path.suffix in (".xml", ".entitlements", ".plist", ".xcprivacy"):
         return [(node.tag, sorted(node.attrib)) for node in ElementTree.fromstring(text).iter()]
     if path.suffix == ".html":
         return _Html(text).found
     if path.suffix == ".service":
         return [line.partition("=")[0] for line in text.split("\n")]
-    assert path.suffix in _TEXTS, f"what is {path.name}?"
-    # Fences and headings of Markdown; a line more would be a line that a name began.
+    # Texts, and what has no lexer here. Fences and headings of Markdown; a line more would be a line that a name began.
     return [line[:3] if line.startswith(("#", "```", "- ", "| ", "<")) else "" for line in text.split("\n")]
 
 
