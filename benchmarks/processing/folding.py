@@ -187,6 +187,7 @@ _FACES_RAW = "models/ultraface-slim/version-slim-320_without_postprocessing.tfli
 _FAST = "models/fastestdet/FastestDet.onnx"
 _MASK = "models/coral/deeplabv3_mnv2_dm05_pascal_quant.tflite"
 _PERSON = "models/mlperf-tiny/vww_mobilenet_96_fp32.tflite"
+_SMALL = "models/coral/mobilenet_v1_0.25_128_quant.tflite"
 _CLASSES = "models/coral/mobilenet_v2_1.0_224_quant.tflite"
 _PORTRAITS = photographs("grace_hopper.bmp", "cat.bmp")
 
@@ -204,6 +205,7 @@ SUBJECTS = (
     Subject(name="fastestdet 480x640", file=_FAST, preset="fastestdet", raws=frames, change=sized),
     Subject(name="deeplab 480x640", file=_MASK, preset="deeplab", raws=frames, change=sized),
     Subject(name="person 480x640", file=_PERSON, preset="person_detect", raws=frames, change=sized),
+    Subject(name="mobilenet_v1 480x640", file=_SMALL, preset="mobilenet_v1", raws=frames, change=sized),
     Subject(name="mobilenet_v2 480x640", file=_CLASSES, preset="mobilenet_v1", raws=frames, change=sized),
 )
 _APART = 2e-3  # of a score, of a pixel of the frame, of the pixels of a mask
@@ -288,16 +290,16 @@ def artifacts(
         written = write_specification(specification, work / "processing")
         own = replace(recipe, processing=str(written), fold_processing=is_folded)
         program, checked = plan_processing(own, source, work / "own")
+        if not is_folded and checked is not None and source.precision != "fp32":
+            # Folded it rounds as the integer model does, but in float: what folding changes shows beside the same.
+            bridged = to_pt2(source, work / "float", what="comparison")
+            own_signature = Signature(inputs=bridged.inputs, outputs=bridged.outputs)
+            checked = plan(rebind(checked.specification, signature, own_signature), own_signature)
+            program = replace(bridged, precision="fp32")
     except EdgewrightError as err:
         print(f"{subject.name} {'folded' if is_folded else 'apart'}: {err}", flush=True)
         return dict.fromkeys(runtimes, str(err))
     assert checked is not None
-    if not is_folded and source.precision != "fp32":
-        # Folded it rounds as the integer model does, but in float: what folding changes shows beside the same.
-        bridged = to_pt2(source, work / "float", what="comparison")
-        own_signature = Signature(inputs=bridged.inputs, outputs=bridged.outputs)
-        checked = plan(rebind(checked.specification, signature, own_signature), own_signature)
-        program = replace(bridged, precision="fp32")
     if is_folded:
         print(f"{subject.name}", *program.notes, sep="\n    ", flush=True)
     targets = [Target(runtime=runtime, precision=Precision(program.precision)) for runtime in runtimes]
