@@ -21,7 +21,9 @@ SEED = 20_240_229
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    os.environ.pop("COLUMNS", None)  # the width of some terminal: what commands print must not depend on it here
+    os.environ.pop(
+        "COLUMNS", None
+    )  # the width of some terminal: what commands print must not depend on it here
     config.addinivalue_line("markers", "slow: takes more than a few seconds; left out of `make test`")
     config.addinivalue_line(
         "markers",
