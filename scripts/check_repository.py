@@ -41,7 +41,7 @@ VENDOR_PACKAGES = frozenset(
 )
 # Modules of nothing but functions and classes on tensors. They import torch at their top, and so nothing may import
 # them at its own, but one another.
-WORKER_MODULES = re.compile(r"edgewright\.(bridges\.onnx_(ops_\w+|module)|compress\.\w+_modules)")
+WORKER_MODULES = re.compile(r"edgewright\.(bridges\.onnx_(ops_\w+|module)|compress\.[\w.]+_modules)")
 # Paths of one machine, and hosts or folders of a package index. Split, or this file would match itself.
 MACHINE_PATHS = re.compile(
     "|".join(

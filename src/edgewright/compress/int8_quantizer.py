@@ -59,7 +59,7 @@ _MOVED = frozenset(
     )
 )
 _JOINED = frozenset(("aten.cat.default", "aten.concat.default"))
-_FOLDED = frozenset(f"edgewright.compress.folded_modules.{name}" for name in ("Before", "Behind"))
+_FOLDED = frozenset(f"edgewright.compress.folding.graph_modules.{name}" for name in ("Before", "Behind"))
 # Run inside the kernel before it, so the value between the two is never rounded.
 _FUSED_ACTIVATIONS = frozenset(
     (

@@ -84,11 +84,11 @@ def fold(arguments: dict[str, object]) -> dict[str, object]:
         arguments: "program" (record, .pt2), "specification" (path of its file), "folder" for both results,
             "is_float", and "data": a folder of raw inputs or "".
     Returns:
-        {"program", "specification" (path), "inside", "outside", "proof"}, as of `folding.Folding`.
+        {"program", "specification" (path), "inside", "outside", "proof"}, as of `folding.program.Folding`.
     Raises:
-        UsageError, ConversionError: see `folding.fold_processing`.
+        UsageError, ConversionError: see `folding.program.fold_processing`.
     """
-    from edgewright.compress.folding import fold_processing
+    from edgewright.compress.folding.program import fold_processing
     from edgewright.data.processed import read_raw_samples
     from edgewright.processing.processor import Signature, plan
     from edgewright.processing.specification import read_specification, write_specification

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from edgewright.compress.folded_box_modules import Operator, decoder, placed_boxes
-from edgewright.compress.folded_pixel_modules import letterboxed, placed_mask, resized
-from edgewright.compress.folded_places import Placed
-from edgewright.compress.folded_records import Expression, FoldedOutput, Steps
-from edgewright.compress.folded_rules import DECODERS, resampling
+from edgewright.compress.folding.box_modules import Operator, decoder, placed_boxes
+from edgewright.compress.folding.pixel_modules import letterboxed, placed_mask, resized
+from edgewright.compress.folding.places import Placed
+from edgewright.compress.folding.records import Expression, FoldedOutput, Steps
+from edgewright.compress.folding.rules import DECODERS, resampling
 from edgewright.core.tensors import TensorSpec
 from edgewright.processing.images import Channels, Crop, Layout, Normalize
 from edgewright.processing.masks import Argmax, Mask
@@ -144,7 +144,7 @@ class Before(nn.Module):
 
 
 def operator_of(step: Step, taken: tuple[ValueType, ...]) -> Operator:
-    """Return the operators of a step that `folded_rules.why_not` lets pass, on values with a batch axis."""
+    """Return the operators of a step that `rules.why_not` lets pass, on values with a batch axis."""
     if isinstance(step, (*DECODERS, Nms)):
         return _of_one(decoder(step, taken), taken)
     (given,) = taken

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import replace
 
-from edgewright.compress.folded_behind import Behind
-from edgewright.compress.folded_places import moved_by, moves, readers
-from edgewright.compress.folded_records import Split, Steps, checked_flows, staying
-from edgewright.compress.folded_rules import why_not
+from edgewright.compress.folding.behind import Behind
+from edgewright.compress.folding.places import moved_by, moves, readers
+from edgewright.compress.folding.records import Split, Steps, checked_flows, staying
+from edgewright.compress.folding.rules import why_not
 from edgewright.core.program import Program
 from edgewright.processing.planning import CheckedFlow, Plan
 from edgewright.processing.specification import Flow

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgewright.compress.folded_records import FoldedOutput, Split
+from edgewright.compress.folding.records import FoldedOutput, Split
 from edgewright.core.tensors import Array, Arrays, TensorSpec
 from edgewright.processing.planning import Plan
 from edgewright.processing.processor import Execute, Processor, Raw

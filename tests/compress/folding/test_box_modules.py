@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewright.compress.folded_rules import why_not
+from edgewright.compress.folding.rules import why_not
 from edgewright.core.tensors import Array
 from edgewright.processing.anchors import DecodeAnchors
 from edgewright.processing.boxes import JoinBoxes, candidates_type
@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch")
 
 def both(step: Step, *values: Array, classes: int | None = None) -> tuple[Array, Array]:
     """Return what the reference and the graph's operators make of `values`."""
-    from edgewright.compress.folded_box_modules import decoder
+    from edgewright.compress.folding.box_modules import decoder
 
     given = tuple(
         candidates_type(len(value), classes, keypoints=(value.shape[1] - 4 - classes) // 3)
@@ -85,7 +85,7 @@ def test_equal_scores_beyond_what_takes_part_are_decided_by_their_order() -> Non
 
 
 def test_a_million_pixels_do_not_overflow_half_precision() -> None:
-    from edgewright.compress.folded_box_modules import _overlaps
+    from edgewright.compress.folding.box_modules import _overlaps
 
     boxes = torch.tensor([[0.0, 0, 1000, 1000], [100, 0, 1000, 1000], [900, 900, 1900, 1900]])
     half = _overlaps((boxes / 1024).half(), 0.5)

@@ -61,7 +61,7 @@ def run(one: Plan, model: Program, image: Array) -> dict[str, Array]:
 
 
 def test_steps_next_to_the_model_go_inside(program: Program, tmp_path: Path) -> None:
-    from edgewright.compress.folding import fold_processing
+    from edgewright.compress.folding.program import fold_processing
 
     made = fold_processing(program, checked(program, colour_specification("bgr")), folder=tmp_path)
     assert made.program.inputs[0].dtype == "uint8"
@@ -75,7 +75,7 @@ def test_steps_next_to_the_model_go_inside(program: Program, tmp_path: Path) -> 
 def test_the_folded_model_gives_what_processing_and_model_gave_apart(
     program: Program, tmp_path: Path
 ) -> None:
-    from edgewright.compress.folding import fold_processing
+    from edgewright.compress.folding.program import fold_processing
 
     given = colour_specification()
     sized = replace(given, inputs=(replace(given.inputs[0], height=31, width=45),))
@@ -99,7 +99,7 @@ class Pixels(torch.nn.Module):  # type: ignore[misc]
 
 @pytest.mark.parametrize("is_sized", [True, False])
 def test_a_mask_goes_back_to_the_pixels_of_its_source(tmp_path: Path, is_sized: bool) -> None:
-    from edgewright.compress.folding import fold_processing
+    from edgewright.compress.folding.program import fold_processing
     from edgewright.processing.registry import read_step
     from edgewright.sources.torch_export import export_module
 
@@ -135,7 +135,7 @@ def test_a_mask_goes_back_to_the_pixels_of_its_source(tmp_path: Path, is_sized: 
 
 
 def test_two_results_of_one_output_are_made_inside_once(program: Program, tmp_path: Path) -> None:
-    from edgewright.compress.folding import fold_processing
+    from edgewright.compress.folding.program import fold_processing
 
     given = colour_specification()
     again = replace(given.results[0], name="again", sources=(program.outputs[0].name,))
@@ -151,7 +151,7 @@ def test_two_results_of_one_output_are_made_inside_once(program: Program, tmp_pa
 
 def test_sums_of_pixels_are_not_quantized(program: Program, tmp_path: Path) -> None:
     from edgewright.backends.vendor import load_exported
-    from edgewright.compress.folding import fold_processing
+    from edgewright.compress.folding.program import fold_processing
     from edgewright.compress.int8_quantizer import annotate, layer_names, schemes
 
     given = colour_specification()
@@ -166,7 +166,7 @@ def test_sums_of_pixels_are_not_quantized(program: Program, tmp_path: Path) -> N
 
 
 def test_what_has_nothing_to_fold_is_refused(program: Program, tmp_path: Path) -> None:
-    from edgewright.compress.folding import fold_processing
+    from edgewright.compress.folding.program import fold_processing
 
     bare = colour_specification()
     only_floats = replace(

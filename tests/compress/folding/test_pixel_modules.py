@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewright.compress.folded_rules import why_not
+from edgewright.compress.folding.rules import why_not
 from edgewright.core.tensors import Array
 from edgewright.processing.resize import Letterbox, Resize, ShortSide
 from edgewright.processing.step import Frame, Step
@@ -25,7 +25,7 @@ METHODS = (
 
 def both(step: Step, image: Array) -> tuple[Array, Array]:
     """Return what the reference and the graph's operators make of `image`."""
-    from edgewright.compress.folded_modules import operator_of
+    from edgewright.compress.folding.graph_modules import operator_of
 
     kind = replace(image_type("rgb", height=image.shape[0], width=image.shape[1]), dtype=str(image.dtype))
     assert not why_not(step, (kind,))

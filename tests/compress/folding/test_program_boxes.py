@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgewright.compress.folding import Folding, fold_processing
+from edgewright.compress.folding.program import Folding, fold_processing
 from edgewright.core.program import Program
 from edgewright.core.tensors import Array, Arrays, TensorSpec
 from edgewright.processing.planning import Plan, plan

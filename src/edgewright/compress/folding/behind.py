@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from edgewright.compress.folded_places import Placed, prepared_once, readers
-from edgewright.compress.folded_records import Expression, FoldedOutput, Steps, checked_flows, staying
-from edgewright.compress.folded_rules import DECODERS, why_not
+from edgewright.compress.folding.places import Placed, prepared_once, readers
+from edgewright.compress.folding.records import Expression, FoldedOutput, Steps, checked_flows, staying
+from edgewright.compress.folding.rules import DECODERS, why_not
 from edgewright.core.program import Program
 from edgewright.processing.boxes import DecodeEndToEnd
 from edgewright.processing.masks import Mask

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from edgewright.compress.folded_places import Placed
-from edgewright.compress.folded_rules import compared
+from edgewright.compress.folding.places import Placed
+from edgewright.compress.folding.rules import compared
 from edgewright.processing.anchors import DecodeAnchors, prior_boxes
 from edgewright.processing.boxes import BoxFormat, JoinBoxes
 from edgewright.processing.grids import DecodeGrid, DecodeYolo

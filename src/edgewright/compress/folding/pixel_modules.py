@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from edgewright.compress.folded_places import Placed
-from edgewright.compress.folded_rules import Resampling, taps_of
+from edgewright.compress.folding.places import Placed
+from edgewright.compress.folding.rules import Resampling, taps_of
 from edgewright.processing.resampling import FILTER_BITS, POINT_BITS, Taps, nearest_indices
 from edgewright.processing.resize import Letterbox
 from edgewright.processing.values import ValueType

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgewright.compress.folded_proof import Proof, Run, generated, prove, prove_behind
-from edgewright.compress.folded_records import FoldedOutput, Steps
-from edgewright.compress.folded_split import split
+from edgewright.compress.folding.proof import Proof, Run, generated, prove, prove_behind
+from edgewright.compress.folding.records import FoldedOutput, Steps
+from edgewright.compress.folding.split import split
 from edgewright.compress.module import to_module, to_program
 from edgewright.core.errors import ConversionError, UsageError
 from edgewright.core.program import Program
@@ -57,11 +57,11 @@ def fold_processing(
     """Return the `.pt2` program with what the graph can carry of its processing, and the specification that is left.
 
     The steps next to the model go inside, as far as each has operators in the graph and a shape that is known: colour
-    order, layout, normalization, casts, crop, plain resize before it; dequantize, softmax, sigmoid, argmax, and the
+    order, layout, normalization, casts, crops and resizes before it; dequantize, softmax, sigmoid, argmax, and the
     decoding of boxes with their suppression behind it. Boxes leave the graph as rows of a fixed number.
 
-    A resize or a crop needs an image of known size: `height` and `width` of the input in the specification. Where a
-    result goes back to the pixels of the source, it stays outside: only there is known where the pixels lay.
+    A resize or a crop needs an image of known size: `height` and `width` of the input in the specification. What brings
+    a result back to the pixels of the source goes inside where the resize does, and stays outside with it.
 
     Args:
         folder: for the program.
@@ -73,7 +73,7 @@ def fold_processing(
     """
     import torch
 
-    from edgewright.compress.folded_modules import Behind, Folded, with_named_inputs
+    from edgewright.compress.folding.graph_modules import Behind, Folded, with_named_inputs
 
     if set(checked.signatures) != {""}:
         raise UsageError(f"the processing has {len(checked.signatures)} models; that of one can be folded.")
