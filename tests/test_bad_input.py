@@ -82,6 +82,12 @@ def test_missing_and_empty_models(edgewright: Command, tmp_path: Path) -> None:
     assert "not a file" in folder.message
 
 
+def test_names_in_errors_do_not_steer_the_terminal(edgewright: Command, tmp_path: Path) -> None:
+    made = edgewright("inspect", tmp_path / "\x1b[31mnone\x07.onnx")
+    assert made.code == 2
+    assert r"\x1b[31mnone\x07.onnx" in made.err and "\x1b[31m" not in made.err
+
+
 @pytest.mark.parametrize("part", [0.02, 0.5, 0.99])
 def test_truncated_models(edgewright: Command, model: Path, tmp_path: Path, part: float) -> None:
     cut = tmp_path / "cut.onnx"

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import typer
 
+from edgewright.cli.show import printable
 from edgewright.compress.names import PASSES
 from edgewright.core.errors import EdgewrightError, UsageError
 
@@ -86,4 +87,6 @@ def _report(err: EdgewrightError, as_json: bool) -> None:
     if as_json:
         record = {"error": type(err).__name__, "message": str(err), "exit_code": err.exit_code}
         print(json.dumps(record))
-    print(f"edgewright: {err}", file=sys.stderr)
+    # An error has several lines where its author wanted them; what else would steer a terminal is a name's.
+    message = "\n".join(printable(line) for line in str(err).split("\n"))
+    print(f"edgewright: {message}", file=sys.stderr)

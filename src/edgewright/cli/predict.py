@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgewright.cli.options import Processing
-from edgewright.cli.show import Json
+from edgewright.cli.show import Json, printable
 from edgewright.core.errors import DataError, EdgewrightError, UsageError
 from edgewright.core.files import write_aside
 
@@ -165,11 +165,11 @@ def _predict_all(
                 failed += 1
                 record: dict[str, object] = {"input": source, "error": str(err)}
                 said = str(err) if source in str(err) else f"{source}: {err}"
-                print(f"edgewright: {_printable(said)}", file=sys.stderr)
+                print(f"edgewright: {printable(said)}", file=sys.stderr)
             else:
                 record = prediction.to_json()
                 for note in prediction.notes:
-                    print(f"edgewright: note: {_printable(source)}: {note}", file=sys.stderr)
+                    print(f"edgewright: note: {printable(source)}: {note}", file=sys.stderr)
                 if out is None and not as_json:
                     _show(prediction)
             if as_json:
@@ -177,13 +177,6 @@ def _predict_all(
             if lines is not None:
                 lines.write(f"{json.dumps(record)}\n")
     return failed
-
-
-def _printable(text: str) -> str:
-    """Return `text` with what would steer a terminal, or break its line, as an escape: file names are anybody's."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
-    )
 
 
 def _own_stems(jobs: list[dict[str, str]]) -> list[str]:
@@ -245,7 +238,7 @@ def _write_sound(prediction: Prediction, place: Path, stem: str) -> None:
 def _show(prediction: Prediction) -> None:
     from edgewright.processing.results import result_lines
 
-    print(_printable(prediction.source))
+    print(printable(prediction.source))
     for name, result in prediction.results.items():
         for line in result_lines(name, result):
             print(f"  {line}")

@@ -306,6 +306,13 @@ def _console() -> Console:
     return Console(file=sys.stdout, width=None if is_sized else _PIPE_COLUMNS)
 
 
+def printable(text: str) -> str:
+    """Return `text` with what would steer a terminal, or break its line, as an escape: file names are anybody's."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
 def _json(value: object) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 

@@ -233,7 +233,7 @@ def _parameter(made: ValueType) -> str:
 
 def _sample_use(inputs: Sequence[Field]) -> str:
     if all(field.kind == "image" for field in inputs):
-        return "it reads a PPM, as `convert photo.jpg photo.ppm` writes one, and prints the results"
+        return "it reads a PPM, as ImageMagick's `convert photo.jpg photo.ppm` writes one, and prints the results"
     return "it reads raw little-endian numbers and prints the results"
 
 
