@@ -71,6 +71,14 @@ def test_a_quantized_file_passes_through(assets: Path, tmp_path: Path) -> None:
     assert any(note.startswith("input") and "real =" in note for note in artifact.notes)
 
 
+def test_open_sizes_of_outputs_stay_open(assets: Path, tmp_path: Path) -> None:
+    face = assets / "models" / "ultraface-slim" / "version-slim-320_without_postprocessing.tflite"
+    artifact = convert(face, "fp32", tmp_path)
+    assert [spec.shape for spec in artifact.inputs] == [(1, 240, 320, 3)]
+    assert [spec.shape for spec in artifact.outputs] == [(1, None, 4), (1, None, 2)]
+    assert run(artifact, random_inputs(artifact)).shape == (1, 4420, 4)
+
+
 def test_an_old_file_runs_once_it_is_normalised(assets: Path, tmp_path: Path) -> None:
     path = assets / "models/tflite-micro/person_detect.tflite"
     with pytest.raises(ConversionError, match="quantized_dimension"):

@@ -242,7 +242,8 @@ def normalise(model: Model, *, is_batch_static: bool = True) -> bool:
 
     Converters of 2020 wrote the kind of an operator only into the 8-bit field; many files have no signature, without
     which the quantizer finds no entry point; and a batch of -1 in `shapeSignature` beside a shape of 1 means the same
-    as the 1 for a runtime that never resizes.
+    as the 1 for a runtime that never resizes. Of an output other sizes that show when it runs stay open: what stands in
+    their place in its shape is 1, too.
     """
     changed = False
     for graph in model.subgraphs:
@@ -259,9 +260,11 @@ def normalise(model: Model, *, is_batch_static: bool = True) -> bool:
             code.builtinCode, changed = wanted, True
     if is_batch_static:
         for graph in model.subgraphs:
-            for tensor in graph.tensors:
-                if tensor.shapeSignature is not None and -1 in tensor.shapeSignature:
-                    tensor.shapeSignature, changed = None, True
+            open_outputs = _open_outputs(graph)
+            for index, tensor in enumerate(graph.tensors):
+                sizes = _ints(tensor.shapeSignature)
+                if -1 in sizes and sizes != open_outputs.get(index):
+                    tensor.shapeSignature, changed = open_outputs.get(index), True
     if not model.signatureDefs:
         graph = model.subgraphs[0]
         set_signature(
@@ -271,6 +274,17 @@ def normalise(model: Model, *, is_batch_static: bool = True) -> bool:
         )
         changed = True
     return changed
+
+
+def _open_outputs(graph: SubGraph) -> dict[int, list[int]]:
+    """Return index of an output -> its signature with the batch of its shape, where another size is open."""
+    found: dict[int, list[int]] = {}
+    for index in _ints(graph.outputs):
+        tensor = graph.tensors[index]
+        signature, shape = _ints(tensor.shapeSignature), _ints(tensor.shape)
+        if len(signature) == len(shape) and -1 in signature[1:]:
+            found[index] = [shape[0], *signature[1:]]
+    return found
 
 
 def set_signature(model: Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
@@ -322,14 +336,16 @@ def dtype_name(tensor: Tensor) -> str:
 
 
 def signature(model: Model) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return inputs and outputs of the first graph, in its order, with static shapes."""
+    """Return inputs and outputs of the first graph, in its order; what is open is an output's, and never the batch."""
     graph = model.subgraphs[0]
+    open_outputs = _open_outputs(graph)
 
     def specs(indices: Sequence[int]) -> tuple[TensorSpec, ...]:
         found = []
         for index in indices:
             tensor = graph.tensors[index]
-            shape = tuple(int(size) for size in (tensor.shape if tensor.shape is not None else ()))
+            sizes = open_outputs.get(index) or _ints(tensor.shape)
+            shape = tuple(None if size == -1 else size for size in sizes)
             found.append(TensorSpec(name=tensor_name(graph, index), shape=shape, dtype=dtype_name(tensor)))
         return tuple(found)
 
