@@ -148,8 +148,8 @@ def _require_fixed_sizes(content: Content, runtime: WebRuntime) -> None:
             if None in spec.shape:
                 raise UsageError(
                     f"{runtime.title} takes no model with open sizes, but {artifact.path.name} has the input {spec}. "
-                    "Give it fixed sizes where it is made, or convert it: edgewright convert MODEL --to onnxruntime; "
-                    "ONNX Runtime Web takes open sizes."
+                    "Give it fixed sizes where it is made, or convert it first: edgewright convert MODEL --to onnxruntime, "
+                    "for ONNX Runtime Web takes it as it is."
                 )
 
 
