@@ -101,16 +101,6 @@ def test_names_that_the_bundle_uses_itself_are_refused(web_model: Path, tmp_path
         make_bundle(request, tmp_path / "out")
 
 
-def test_litert_models_of_open_sizes_are_refused(assets: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ai_edge_litert")
-    source = assets / "models" / "tflite-micro" / "hello_world_float.tflite"
-    request = BundleRequest(source=source, platform="web", name="Sine", processing="tensors")
-    with pytest.raises(
-        UsageError, match=r"no model with open sizes, but .*float32\[\?, 1\].*--to onnxruntime"
-    ):
-        make_bundle(request, tmp_path / "out")
-
-
 def test_names_are_escaped_and_scripts_are_files(web_bundle: Bundle) -> None:
     for page in web_bundle.folder.glob("*.html"):
         text = page.read_text()

@@ -67,7 +67,6 @@ class WebPlatform:
     def write(self, content: Content, folder: Path) -> Written:
         """Write the project; see `Platform.write`."""
         runtime = RUNTIMES[content.runtime]
-        _require_fixed_sizes(content, runtime)
         chain = _chain_of(content.options)
         values = _values(content, runtime, chain)
         module = snake_case(content.name)
@@ -140,17 +139,6 @@ _STATIC = (
 
 def _template_text(file: str) -> str:
     return (resources.files("edgewright.deploy") / "templates" / "web" / file).read_text(encoding="utf-8")
-
-
-def _require_fixed_sizes(content: Content, runtime: WebRuntime) -> None:
-    for artifact in content.artifacts.values() if not runtime.takes_open_sizes else ():
-        for spec in artifact.inputs:
-            if None in spec.shape:
-                raise UsageError(
-                    f"{runtime.title} takes no model with open sizes, but {artifact.path.name} has the input {spec}. "
-                    "Give it fixed sizes where it is made, or convert it first: edgewright convert MODEL --to onnxruntime, "
-                    "for ONNX Runtime Web takes it as it is."
-                )
 
 
 def _values(content: Content, runtime: WebRuntime, chain: Sequence[str]) -> dict[str, object]:

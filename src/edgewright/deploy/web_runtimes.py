@@ -28,7 +28,6 @@ class WebRuntime:
         loaded: accelerator -> what of these one visit loads.
         edits: path under `vendor` -> (text, its replacement), where a file cannot be used as it is.
         changes: what was edited, in words; empty where nothing was.
-        takes_open_sizes: whether it runs models of which a size is open.
         tensor_names: name of a tensor in the artifact -> as the runtime calls it; None: the same.
     """
 
@@ -38,7 +37,6 @@ class WebRuntime:
     licence_of: tuple[str, str]
     edits: Mapping[str, tuple[str, str]]
     changes: str = ""
-    takes_open_sizes: bool = True
     tensor_names: Callable[[Artifact], Mapping[str, str]] | None = None
 
     @property
@@ -144,7 +142,6 @@ RUNTIMES: Mapping[str, WebRuntime] = {
         # A page needs no import map then, which a strict content security policy would have to allow.
         edits={"litertjs/core/dist/index.js": ('"@litertjs/wasm-utils"', '"../../wasm-utils/dist/index.js"')},
         changes="Changed: `vendor/litertjs/core/dist/index.js` imports its neighbour by a relative path.",
-        takes_open_sizes=False,
         tensor_names=_litert_names,
     ),
 }  # fmt: skip
