@@ -101,6 +101,16 @@ def test_names_that_the_bundle_uses_itself_are_refused(web_model: Path, tmp_path
         make_bundle(request, tmp_path / "out")
 
 
+def test_litert_signatures_of_open_sizes_are_refused(assets: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    sine = assets / "models" / "tflite-micro" / "hello_world_float.tflite"
+    request = BundleRequest(source=sine, platform="web", name="Sine", processing="tensors")
+    with pytest.raises(
+        UsageError, match=r"signature of open sizes.*float32\[\?, 1\].* convert MODEL --to litert"
+    ):
+        make_bundle(request, tmp_path / "out")
+
+
 def test_names_are_escaped_and_scripts_are_files(web_bundle: Bundle) -> None:
     for page in web_bundle.folder.glob("*.html"):
         text = page.read_text()

@@ -267,11 +267,8 @@ def normalise(model: Model, *, is_batch_static: bool = True) -> bool:
                     tensor.shapeSignature, changed = open_outputs.get(index), True
     if not model.signatureDefs:
         graph = model.subgraphs[0]
-        set_signature(
-            model,
-            [tensor_name(graph, index) for index in graph.inputs],
-            [tensor_name(graph, index) for index in graph.outputs],
-        )
+        ends = ([tensor_name(graph, index) for index in some] for some in (graph.inputs, graph.outputs))
+        set_signature(model, *ends)
         changed = True
     return changed
 
@@ -386,11 +383,11 @@ def float_io(model: Model) -> int:
     inputs, outputs = [int(i) for i in graph.inputs], [int(i) for i in graph.outputs]
     for position, index in enumerate(inputs):
         if _is_quantized(graph.tensors[index]):
-            inputs[position] = _float_twin(graph, index, float32)
+            inputs[position] = twin(graph, index, float32, b"_quantized")
             first.append(add_operator(model, "QUANTIZE", inputs[position], index))
     for position, index in enumerate(outputs):
         if _is_quantized(graph.tensors[index]):
-            outputs[position] = _float_twin(graph, index, float32)
+            outputs[position] = twin(graph, index, float32, b"_quantized")
             last.append(add_operator(model, "DEQUANTIZE", index, outputs[position]))
     graph.operators = [*first, *graph.operators, *last]
     graph.inputs = cast(Sequence[int], np.asarray(inputs, dtype=np.int32))
@@ -460,10 +457,6 @@ def _is_quantized(tensor: Tensor) -> bool:
         and q.scale is not None
         and len(q.scale) == 1
     )
-
-
-def _float_twin(graph: SubGraph, index: int, float32: int) -> int:
-    return twin(graph, index, float32, b"_quantized")
 
 
 def twin(graph: SubGraph, index: int, kind: int, suffix: bytes) -> int:

@@ -67,6 +67,9 @@ class WebPlatform:
     def write(self, content: Content, folder: Path) -> Written:
         """Write the project; see `Platform.write`."""
         runtime = RUNTIMES[content.runtime]
+        for artifact in content.artifacts.values():
+            if runtime.refusal is not None and (why := runtime.refusal(artifact)):
+                raise UsageError(why)
         chain = _chain_of(content.options)
         values = _values(content, runtime, chain)
         module = snake_case(content.name)

@@ -28,6 +28,7 @@ class WebRuntime:
         loaded: accelerator -> what of these one visit loads.
         edits: path under `vendor` -> (text, its replacement), where a file cannot be used as it is.
         changes: what was edited, in words; empty where nothing was.
+        refusal: artifact -> why it cannot run one, as a sentence and what to do; empty where it can.
         tensor_names: name of a tensor in the artifact -> as the runtime calls it; None: the same.
     """
 
@@ -37,6 +38,7 @@ class WebRuntime:
     licence_of: tuple[str, str]
     edits: Mapping[str, tuple[str, str]]
     changes: str = ""
+    refusal: Callable[[Artifact], str] | None = None
     tensor_names: Callable[[Artifact], Mapping[str, str]] | None = None
 
     @property
@@ -91,6 +93,17 @@ def _litert_names(artifact: Artifact) -> dict[str, str]:
     return found
 
 
+def _litert_refusal(artifact: Artifact) -> str:
+    """Return why LiteRT.js cannot load a file: it counts the elements of a signature's tensors; none may be open."""
+    is_open = [spec for spec in (*artifact.inputs, *artifact.outputs) if None in spec.shape]
+    if not is_open or not _litert_names(artifact):
+        return ""
+    return (
+        f"LiteRT.js loads no file with a signature of open sizes, as {artifact.path.name} has one: {is_open[0]}. "
+        "Make the batch 1: edgewright convert MODEL --to litert, with --precision w8a8 for a quantized one."
+    )
+
+
 _LITERT_VARIANTS = ("litert_wasm_internal", "litert_wasm_compat_internal", "litert_wasm_threaded_internal")
 
 _LITERT_LOADED = (
@@ -142,6 +155,7 @@ RUNTIMES: Mapping[str, WebRuntime] = {
         # A page needs no import map then, which a strict content security policy would have to allow.
         edits={"litertjs/core/dist/index.js": ('"@litertjs/wasm-utils"', '"../../wasm-utils/dist/index.js"')},
         changes="Changed: `vendor/litertjs/core/dist/index.js` imports its neighbour by a relative path.",
+        refusal=_litert_refusal,
         tensor_names=_litert_names,
     ),
 }  # fmt: skip
