@@ -24,6 +24,7 @@ from edgewright.core.errors import ConversionError, UnavailableError, UsageError
 from edgewright.core.files import write_text
 from edgewright.deploy import cpp
 from edgewright.deploy.api import hop, input_text, is_stream, result_text
+from edgewright.deploy.building import run_tool
 from edgewright.deploy.cpp_runtimes import refusal
 from edgewright.deploy.golden import cases_text
 from edgewright.deploy.names import check_distinct, plain_name, snake_case
@@ -176,19 +177,14 @@ class LinuxPlatform:
             return ("not run here: no C compiler for this machine",)
         env = {**os.environ, "PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, "-m", f"{package}.selftest"]
-        done = subprocess.run(
+        run_tool(
             command,
+            failure="the Linux bundle fails its golden cases",
+            quoted=slice(None),
+            most_characters=1200,
+            timeout_s=_TIMEOUT_S,
             env=env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
         )
-        if done.returncode:
-            raise ConversionError(
-                f"the Linux bundle fails its golden cases: {(done.stdout or done.stderr[-1200:]).strip()[:1200]}"
-            )
         where = (
             f"Python {sys.version_info.major}.{sys.version_info.minor} on {os.uname().machine}, not installed"
         )
