@@ -15,7 +15,7 @@ from edgewright.deploy import golden
 from edgewright.deploy.api import Field, hop, input_text, is_stream, result_text
 from edgewright.deploy.building import run_tool
 from edgewright.deploy.cpp_runtimes import RUNTIMES, cmake_flags, missing, refusal
-from edgewright.deploy.golden import Case, cases_text
+from edgewright.deploy.golden import Case, array_file, cases_text
 from edgewright.deploy.names import check_distinct, plain_name, snake_case
 from edgewright.deploy.records import Component, Content, Size, Written
 from edgewright.deploy.templates import render
@@ -255,7 +255,7 @@ def _cases(content: Content) -> list[dict[str, object]]:
 
 def _arrays(number: int, group: str, arrays: Mapping[str, Array]) -> list[dict[str, object]]:
     return [
-        {"file": f"{number}_{group}_{index}.bin", "shape": list(array.shape)}
+        {"file": array_file(number, group, index), "shape": list(array.shape)}
         for index, array in enumerate(arrays.values())
     ]
 

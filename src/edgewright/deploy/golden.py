@@ -58,6 +58,11 @@ def cases_text(count: int) -> str:
     return f"{count} golden case{'' if count == 1 else 's'}"
 
 
+def array_file(number: int, group: str, index: int) -> str:
+    """Return the file of an array: of the case, of "inputs", "tensors", "results" or "outputs", of its place there."""
+    return f"{number}_{group}_{index}.bin"
+
+
 def write_golden(cases: Sequence[Case], plan: Plan, folder: Path) -> None:
     """Write `golden.json` and one little-endian .bin an array into `folder`; an array without elements has none."""
     records = []
@@ -70,7 +75,7 @@ def write_golden(cases: Sequence[Case], plan: Plan, folder: Path) -> None:
             ("outputs", case.outputs),
         ):
             groups[group] = [
-                _write_array(folder, f"{number}_{group}_{index}.bin", name, array)
+                _write_array(folder, array_file(number, group, index), name, array)
                 | _kind_of(plan, group, name)
                 for index, (name, array) in enumerate(arrays.items())
             ]
