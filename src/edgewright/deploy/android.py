@@ -15,9 +15,16 @@ from edgewright.deploy import golden
 from edgewright.deploy.android_classes import measure_runtime
 from edgewright.deploy.android_native import ABIS, measure_abis
 from edgewright.deploy.android_proof import prove_project
-from edgewright.deploy.api import hop, input_text, is_stream, result_text
+from edgewright.deploy.api import (
+    hop,
+    input_text,
+    is_stream,
+    microphone_samples,
+    result_text,
+    sample_input,
+)
 from edgewright.deploy.elf import page_problems
-from edgewright.deploy.golden import Case
+from edgewright.deploy.golden import Case, array_file
 from edgewright.deploy.names import camel_case, snake_case
 from edgewright.deploy.records import Component, Content, Size, Written
 from edgewright.deploy.templates import render
@@ -197,7 +204,7 @@ def _values(content: Content) -> dict[str, object]:
     package, chain = package_of(content.name, content.options), _chain_of(content.runtime, content.options)
     inputs, results = _inputs(content), _results(content)
     module = snake_case(content.name)
-    sample = _sample(content)
+    sample = sample_input(content) or "file"
     return {
         "name": content.name,
         "version": content.version,
@@ -229,7 +236,7 @@ def _values(content: Content) -> dict[str, object]:
         "sample_text": _SAMPLES[sample],
         "sample_inputs": _sample_inputs(content, inputs),
         "rate_hz": content.plan.specification.inputs[0].rate_hz or 16_000,
-        "samples": _samples(content),
+        "samples": microphone_samples(content),
     }  # fmt: skip
 
 
@@ -325,27 +332,13 @@ def _outputs(content: Content, number: int, case: Case) -> list[list[str]]:
 def _arrays(number: int, group: str, arrays: Mapping[str, Array]) -> list[dict[str, object]]:
     return [
         {
-            "file": f"{number}_{group}_{index}.bin",
+            "file": array_file(number, group, index),
             "name": name,
             "dtype": str(array.dtype),
             "shape": list(array.shape),
         }
         for index, (name, array) in enumerate(arrays.items())
     ]
-
-
-def _sample(content: Content) -> str:
-    rows = content.plan.specification.inputs
-    if len(rows) > 1:
-        return "file"
-    return {"image": "camera", "audio": "microphone"}.get(rows[0].kind, "file")
-
-
-def _samples(content: Content) -> int:
-    """Return the samples of sound that the microphone's sample gives a run: what is fixed, else a second."""
-    row = content.plan.specification.inputs[0]
-    shape = content.plan.types[row.name].shape
-    return hop(content) or (shape[0] if shape else None) or row.rate_hz or 16_000
 
 
 def _sample_inputs(content: Content, inputs: Sequence[Mapping[str, str]]) -> str:

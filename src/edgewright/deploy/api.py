@@ -63,3 +63,16 @@ def hop(content: Content) -> int:
     """Return the samples of one hop of a stream; 0 for a specification without one."""
     row = stream_input(content.plan)
     return 0 if row is None else row.samples
+
+
+def sample_input(content: Content) -> str:
+    """Return what a sample app takes its input from: "camera", "microphone", or "" where neither gives it."""
+    rows = content.plan.specification.inputs
+    return {"image": "camera", "audio": "microphone"}.get(rows[0].kind, "") if len(rows) == 1 else ""
+
+
+def microphone_samples(content: Content) -> int:
+    """Return the samples of sound that a sample app gives the model at a time: what is fixed, else a second."""
+    row = content.plan.specification.inputs[0]
+    shape = content.plan.types[row.name].shape
+    return hop(content) or (shape[0] if shape else None) or row.rate_hz or 16_000

@@ -10,7 +10,14 @@ from edgewright.core.artifact import PACKAGE_SUFFIX
 from edgewright.core.errors import UsageError
 from edgewright.core.files import write_text
 from edgewright.core.tensors import Array
-from edgewright.deploy.api import hop, input_text, is_stream, result_text
+from edgewright.deploy.api import (
+    hop,
+    input_text,
+    is_stream,
+    microphone_samples,
+    result_text,
+    sample_input,
+)
 from edgewright.deploy.ios_proof import prove_package
 from edgewright.deploy.names import camel_case, snake_case
 from edgewright.deploy.records import Component, Content, Size, Written
@@ -170,7 +177,7 @@ def _values(content: Content) -> dict[str, object]:
     ]
     package = snake_case(content.name)
     readers = {str(row["reader"]) for row in results}
-    sample = _sample(content)
+    sample = sample_input(content) or "inputs"
     first = content.plan.specification.inputs[0]
     return {
         "name": content.name,
@@ -198,25 +205,11 @@ def _values(content: Content) -> dict[str, object]:
         "sample_text": _SAMPLES[sample],
         "zeros": ", ".join(map(_zeros, inputs, content.cases[0].raw.values())),
         "rate_hz": first.rate_hz or 16_000,
-        "samples": _samples(content),
+        "samples": microphone_samples(content),
         "is_stream": is_stream(content),
         "hop": hop(content),
         "models": _models(content),
     }
-
-
-def _sample(content: Content) -> str:
-    rows = content.plan.specification.inputs
-    if len(rows) > 1:
-        return "inputs"
-    return {"image": "camera", "audio": "microphone"}.get(rows[0].kind, "inputs")
-
-
-def _samples(content: Content) -> int:
-    """Return the samples of sound that the microphone's sample gives a call: what is fixed, else a second."""
-    row = content.plan.specification.inputs[0]
-    shape = content.plan.types[row.name].shape
-    return hop(content) or (shape[0] if shape else None) or row.rate_hz or 16_000
 
 
 def _zeros(row: Mapping[str, str], raw: Array) -> str:
